@@ -1,0 +1,122 @@
+"""Tiny models of every supported architecture, saved as local Hugging Face directories.
+
+Every parameter is randomised, biases and norm gains too: a zero bias or a unit gain hides mistakes.
+"""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MambaConfig,
+    Olmo2Config,
+    OPTConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+VOCABULARY = 61
+LAYERS = 3
+POSITIONS = 64
+
+_llama_like = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": POSITIONS,
+    "tie_word_embeddings": False,
+}
+
+CONFIGS: dict[str, PretrainedConfig] = {
+    "gpt2": GPT2Config(
+        vocab_size=VOCABULARY, n_layer=LAYERS, n_head=3, n_embd=24, n_positions=POSITIONS
+    ),
+    "pythia": GPTNeoXConfig(
+        vocab_size=VOCABULARY,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=3,
+        hidden_size=24,
+        intermediate_size=40,
+        max_position_embeddings=POSITIONS,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+    ),
+    "neox_sequential": GPTNeoXConfig(
+        vocab_size=VOCABULARY,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=3,
+        hidden_size=24,
+        intermediate_size=40,
+        max_position_embeddings=POSITIONS,
+        use_parallel_residual=False,
+    ),
+    "opt": OPTConfig(
+        vocab_size=VOCABULARY,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=3,
+        hidden_size=24,
+        word_embed_proj_dim=24,
+        ffn_dim=40,
+        max_position_embeddings=POSITIONS,
+    ),
+    "gpt_neo": GPTNeoConfig(
+        vocab_size=VOCABULARY,
+        num_layers=4,
+        num_heads=3,
+        hidden_size=24,
+        intermediate_size=40,
+        max_position_embeddings=POSITIONS,
+        attention_types=[[["global", "local"], 2]],
+        window_size=4,
+    ),
+    "llama": LlamaConfig(**_llama_like),
+    "qwen2": Qwen2Config(**{k: v for k, v in _llama_like.items() if k != "head_dim"}),
+    "qwen3": Qwen3Config(**_llama_like),
+    "gemma2": Gemma2Config(**_llama_like),
+    "olmo2": Olmo2Config(**{k: v for k, v in _llama_like.items() if k != "head_dim"}),
+    "mamba": MambaConfig(vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2),
+}
+
+SUPPORTED = ["gpt2", "pythia", "neox_sequential", "opt", "gpt_neo", "llama", "qwen2", "qwen3"]
+# The code of these families keeps every tensor in the model's own dtype.
+FLOAT64 = ["gpt2", "pythia", "neox_sequential", "opt", "gpt_neo"]
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level tokenizer over `w0 … w60`; unknown words become `w0`."""
+    words = {f"w{i}": i for i in range(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="w0", bos_token="w1", eos_token="w2", pad_token="w3"
+    )
+
+
+def save_tiny_model(name: str, folder: Path, *, seed: int = 0) -> Path:
+    """Build architecture `name`, randomise all of its parameters, save it with a tokenizer."""
+    generator = torch.Generator().manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(CONFIGS[name])
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            is_gain = parameter.ndim == 1 and key.endswith("weight")
+            parameter.copy_(1 + 0.3 * noise if is_gain else 0.3 * noise)
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def random_tokens(prompts: int, length: int, *, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, VOCABULARY, (prompts, length), generator=generator)

@@ -1,0 +1,52 @@
+# The clean pass over the whole sample, and the sweeps that replay it head by head.
+
+
+rule clean_pass:
+    input:
+        prompts=rules.cut_prompts.output[0],
+        code=code_of("clean_pass"),
+    output:
+        tensors=f"{RESULTS}/{{model}}/clean.safetensors",
+        provenance=f"{RESULTS}/{{model}}/clean.json",
+    log:
+        f"{LOGS}/{{model}}/clean_pass.log",
+    params:
+        model=model_params,
+        dtype=config["dtype"],
+    threads: workflow.cores
+    script:
+        "../scripts/clean_pass.py"
+
+
+rule ablate:
+    input:
+        prompts=rules.cut_prompts.output[0],
+        clean=rules.clean_pass.output.tensors,
+        code=code_of("ablate"),
+    output:
+        tensors=f"{RESULTS}/{{model}}/{{ablation}}/shard-{{shard}}of{{shards}}.safetensors",
+        provenance=f"{RESULTS}/{{model}}/{{ablation}}/shard-{{shard}}of{{shards}}.json",
+    log:
+        f"{LOGS}/{{model}}/{{ablation}}/shard-{{shard}}of{{shards}}.log",
+    params:
+        model=model_params,
+        dtype=config["dtype"],
+        prompts=lambda wildcards: list(
+            shard_prompts(config, wildcards.ablation, int(wildcards.shard))
+        ),
+    threads: workflow.cores
+    script:
+        "../scripts/ablate.py"
+
+
+rule gather:
+    input:
+        shards=shards_of,
+        code=code_of("gather"),
+    output:
+        f"{RESULTS}/{{model}}/{{ablation}}.json",
+    log:
+        f"{LOGS}/{{model}}/{{ablation}}/gather.log",
+    threads: 1
+    script:
+        "../scripts/gather.py"

@@ -1,0 +1,38 @@
+# Documents, and the token windows that each model sees of them.
+
+
+rule sample_documents:
+    input:
+        code=code_of("sample_documents"),
+    output:
+        f"{RESULTS}/documents.parquet",
+    log:
+        f"{LOGS}/sample_documents.log",
+    params:
+        text=config["text"],
+        seed=config["seed"],
+        wheels={
+            source["wheel"]: config["wheels"][source["wheel"]]
+            for source in config["text"]["sources"].values()
+            if "wheel" in source
+        },
+    threads: 1
+    script:
+        "../scripts/sample_documents.py"
+
+
+rule cut_prompts:
+    input:
+        documents=rules.sample_documents.output[0],
+        code=code_of("cut_prompts"),
+    output:
+        f"{RESULTS}/{{model}}/prompts.parquet",
+    log:
+        f"{LOGS}/{{model}}/cut_prompts.log",
+    params:
+        text=config["text"],
+        seed=config["seed"],
+        model=model_params,
+    threads: 1
+    script:
+        "../scripts/cut_prompts.py"

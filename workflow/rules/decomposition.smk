@@ -1,0 +1,35 @@
+# Tables: self-repair and its parts per head and by depth, and what the study found.
+
+
+rule decompose:
+    input:
+        sweeps=expand(f"{RESULTS}/{{{{model}}}}/{{ablation}}.json", ablation=ABLATIONS),
+        code=code_of("decompose"),
+    output:
+        heads=f"{RESULTS}/{{model}}/heads.parquet",
+        depth=f"{RESULTS}/{{model}}/depth.parquet",
+        provenance=f"{RESULTS}/{{model}}/heads.json",
+    log:
+        f"{LOGS}/{{model}}/decompose.log",
+    params:
+        ablations=ABLATIONS,
+        title=title_of,
+        seed=config["seed"],
+        resamples=config["statistics"]["resamples"],
+    threads: workflow.cores
+    script:
+        "../scripts/decompose.py"
+
+
+rule summarise:
+    input:
+        depth=expand(rules.decompose.output.depth, model=MODELS),
+        provenance=expand(rules.decompose.output.provenance, model=MODELS),
+        code=code_of("summarise"),
+    output:
+        report(f"{RESULTS}/findings.md", category="Findings", caption="../report/findings.rst"),
+    log:
+        f"{LOGS}/summarise.log",
+    threads: 1
+    script:
+        "../scripts/summarise.py"

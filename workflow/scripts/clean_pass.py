@@ -1,0 +1,45 @@
+"""Measure the whole sample unchanged: direct effects, top tokens, mean activations."""
+
+from pathlib import Path
+
+from adapter import run
+from rule_model import load_rule_model
+
+from selfrepair.corpus import read_prompts
+from selfrepair.direct_effect import clean_pass, top_tokens
+from selfrepair.storage import Stopwatch, environment, write_tensors
+
+
+def main(snakemake):
+    watch, config = Stopwatch(), snakemake.config
+    tokens, _ = read_prompts(Path(snakemake.input.prompts))
+    model = load_rule_model(snakemake)
+    clean = clean_pass(model, tokens, batch=config["sweep"]["batch"])
+    effects = clean.direct_effect
+    provenance = {
+        "study": config["study"],
+        "model": snakemake.wildcards.model,
+        "architecture": model.architecture,
+        "dtype": model.dtype_name,
+        "seed": config["seed"],
+        "prompts": [0, len(tokens)],
+        "tokens_per_prompt": tokens.shape[1],
+        "conservation_error": clean.conservation_error,
+        "mean_surprisal_nats": float(clean.surprisal.mean()),
+        "wall_seconds": watch.seconds(),
+        "config": config,
+        **environment(),
+    }
+    top = top_tokens(effects.flatten(0, 1).flatten(1)).unflatten(1, effects.shape[2:])
+    tensors = {
+        "direct_effect": effects,
+        "scale": clean.scale,
+        "logit": clean.logit,
+        "surprisal": clean.surprisal,
+        "mean_z": clean.mean_z,
+        "top_tokens": top,
+    }
+    write_tensors(Path(snakemake.output.tensors), tensors, provenance)
+
+
+run(snakemake, main)

@@ -1,0 +1,30 @@
+"""Cut the documents of a study into the prompts of one model."""
+
+from pathlib import Path
+
+import polars as pl
+from adapter import run
+
+from selfrepair.assets import model_location
+from selfrepair.corpus import cut_prompts
+from selfrepair.models import load_tokenizer
+from selfrepair.storage import atomic
+from selfrepair.study import wheels_of
+
+
+def main(snakemake):
+    config, text, model = snakemake.config, snakemake.params.text, snakemake.params.model
+    location = model_location(model, wheels_of(config), Path(config["cache"]))
+    prompts = cut_prompts(
+        pl.read_parquet(snakemake.input.documents),
+        load_tokenizer(location, revision=model.get("revision")),
+        text["sources"],
+        prompts=text["prompts"],
+        tokens_per_prompt=text["tokens_per_prompt"],
+        seed=snakemake.params.seed,
+    )
+    with atomic(Path(snakemake.output[0])) as path:
+        prompts.write_parquet(path)
+
+
+run(snakemake, main)

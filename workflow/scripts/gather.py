@@ -1,0 +1,17 @@
+"""Check the shards of a sweep and index them."""
+
+from pathlib import Path
+
+from adapter import run
+
+from selfrepair.shards import gather
+from selfrepair.storage import write_json
+
+
+def main(snakemake):
+    index = Path(snakemake.output[0])
+    shards = [Path(path) for path in snakemake.input.shards]
+    write_json(index, gather(shards, relative_to=index.parent))
+
+
+run(snakemake, main)

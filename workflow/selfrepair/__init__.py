@@ -1,0 +1,33 @@
+"""Self-repair in language models: ablate an attention head, measure what makes up for it.
+
+model  = selfrepair.load_model("path/or/hub-name", device="auto", dtype="float32")
+result = selfrepair.sweep(model, tokens, donors=donor_tokens, ablation="resample")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .direct_effect import clean_pass
+    from .errors import ExactnessError, InputError
+    from .models import load_model
+    from .head_sweep import SweepResult, sweep
+
+__version__ = "0.1.0"
+__all__ = ["ExactnessError", "InputError", "SweepResult", "clean_pass", "load_model", "sweep"]
+
+_HOME = {
+    "load_model": "models",
+    "sweep": "head_sweep",
+    "SweepResult": "head_sweep",
+    "clean_pass": "direct_effect",
+    "InputError": "errors",
+    "ExactnessError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: drawing a figure must not load torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -1,0 +1,245 @@
+"""Direct effects: what each component's output adds to the centred logit of the target token.
+
+Method section 1 (Rushing & Nanda 2024, section 2): DE(c) = (c . u) / S with the clean final norm
+scale S, and the conservation law: all direct effects and b add up to the logit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .errors import ExactnessError, InputError
+from .models import ERROR_BOUNDS, Decoder
+from .replay import Recording, Replay, dot
+
+TOP_SHARE = 0.02
+
+
+@dataclass
+class Targets:
+    """What the target tokens ask of the final residual.
+
+    directions: u, [prompt, position, d_model]; offsets: b, [prompt, position], logits.
+    """
+
+    directions: Float[Tensor, "prompt position d_model"]
+    offsets: Float[Tensor, "prompt position"]
+
+
+def targets(decoder: Decoder, next_tokens: Int[Tensor, "prompt position"]) -> Targets:
+    """Target directions u and offsets b of method section 1, table of symbols.
+
+    u = gain * (W_U[y] - mean over vocabulary), for LayerNorm minus its own mean over d_model;
+    b = bias . (W_U[y] - mean) + b_U[y] - mean b_U.
+    """
+    mean_row, mean_bias = _vocabulary_means(decoder)
+    norm = decoder.final_norm
+    rows = decoder.unembedding[next_tokens] - mean_row
+    offsets = dot(rows, norm.bias.expand_as(rows))
+    offsets = offsets + (decoder.unembedding_bias[next_tokens] - mean_bias)
+    directions = rows * norm.gain
+    if norm.centred:
+        directions = directions - directions.mean(-1, keepdim=True)
+    return Targets(directions, offsets)
+
+
+def _vocabulary_means(decoder: Decoder) -> tuple[Tensor, Tensor]:
+    if "means" not in decoder._caches:
+        row = decoder.unembedding.double().mean(0).to(decoder.dtype)
+        bias = decoder.unembedding_bias.double().mean().to(decoder.dtype)
+        decoder._caches["means"] = row, bias
+    return decoder._caches["means"]
+
+
+def head_direct_effects(
+    decoder: Decoder,
+    layer: int,
+    z: Float[Tensor, "prompt position head d_head"],
+    directions: Float[Tensor, "prompt position d_model"],
+    scale: Float[Tensor, "prompt position"],
+) -> Float[Tensor, "prompt position head"]:
+    """DE of each head's output (z - b_V) W_O, logits; the folded value bias belongs to no head."""
+    part = decoder.layers[layer]
+    seen = torch.einsum("pkd,hed->pkhe", directions, part.w_o)
+    return dot(z - part.value_bias, seen) / scale[..., None]
+
+
+def bias_direct_effect(
+    decoder: Decoder,
+    layer: int,
+    directions: Float[Tensor, "prompt position d_model"],
+    scale: Float[Tensor, "prompt position"],
+) -> Float[Tensor, "prompt position"]:
+    """DE of the attention output bias with the folded value bias, b_V W_O + b_O; logits."""
+    part = decoder.layers[layer]
+    bias = torch.einsum("he,hed->d", part.value_bias, part.w_o) + part.b_o
+    return dot(bias.expand_as(directions), directions) / scale
+
+
+def conservation_error(
+    decoder: Decoder,
+    clean: Recording,
+    wanted: Targets,
+    own: Float[Tensor, "prompt position"],
+) -> float:
+    """Largest |sum of DE + b - centred logit| in logits; own: the model's own centred logits."""
+    u, scale = wanted.directions, decoder.final_norm.scale(clean.residual[-1])
+    total = dot(clean.residual[0], u) / scale + wanted.offsets
+    for layer in range(decoder.n_layers):
+        total = total + head_direct_effects(decoder, layer, clean.z[layer], u, scale).sum(-1)
+        total = total + bias_direct_effect(decoder, layer, u, scale)
+        total = total + dot(clean.mlp_out[layer], u) / scale
+    return float((total - own).abs().max())
+
+
+@dataclass
+class CleanBatch:
+    """A clean pass over a few prompts: everything a replay needs, and its exactness.
+
+    logit: [prompt, position], centred logit of the target from the model's own unembedding;
+    surprisal: [prompt, position], nats.
+    """
+
+    recording: Recording
+    targets: Targets
+    scale: Float[Tensor, "prompt position"]
+    logit: Float[Tensor, "prompt position"]
+    surprisal: Float[Tensor, "prompt position"]
+    direct_effect: Float[Tensor, "prompt position layer head"]
+    conservation_error: float
+
+
+@torch.no_grad()
+def clean_batch(
+    decoder: Decoder, replay: Replay, tokens: Int[Tensor, "prompt length"]
+) -> CleanBatch:
+    """Run prompts unchanged and measure every head's direct effect.
+
+    Raises:
+        ExactnessError: direct effects and logit differ by more than the bound of the dtype.
+    """
+    recording = replay.record(tokens[:, :-1])
+    wanted = targets(decoder, tokens[:, 1:])
+    scale = decoder.final_norm.scale(recording.residual[-1])
+    logit, surprisal = _own_logits(decoder, recording.residual[-1], tokens[:, 1:])
+    effects = [
+        head_direct_effects(decoder, layer, recording.z[layer], wanted.directions, scale)
+        for layer in range(decoder.n_layers)
+    ]
+    error = conservation_error(decoder, recording, wanted, logit)
+    check_error("conservation", error, decoder.dtype_name)
+    return CleanBatch(
+        recording, wanted, scale, logit, surprisal, torch.stack(effects, dim=-2), error
+    )
+
+
+def _own_logits(decoder: Decoder, residual: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Centred logit and surprisal of the targets, one prompt at a time: all logits are large."""
+    logits, surprisals = [], []
+    for row, wanted in zip(residual, next_tokens, strict=True):
+        every = decoder.to_logits(row).to(torch.promote_types(row.dtype, torch.float32))
+        own = every.gather(-1, wanted[:, None])[:, 0]
+        logits.append(own)
+        surprisals.append(every.logsumexp(-1) - own)
+    return torch.stack(logits), torch.stack(surprisals)
+
+
+def check_error(kind: str, error: float, dtype: str, *, where: str = "this batch") -> None:
+    """Raise ExactnessError if an error (logits) is not within the dtype's bound; NaN never is."""
+    bound = ERROR_BOUNDS[dtype]
+    if not error <= bound:
+        raise ExactnessError(
+            f"{where}: {kind} error {error:.3g} logits exceeds {bound:.3g} for {dtype}; "
+            "use a wider dtype, or report the model: its numbers would be wrong"
+        )
+
+
+@dataclass
+class CleanPass:
+    """The clean pass over a whole sample; arrays on the CPU.
+
+    direct_effect: [prompt, position, layer, head], logits; scale, logit, surprisal:
+    [prompt, position]; mean_z: [layer, head, d_head], mean over all positions and prompts.
+    """
+
+    direct_effect: Float[Tensor, "prompt position layer head"]
+    scale: Float[Tensor, "prompt position"]
+    logit: Float[Tensor, "prompt position"]
+    surprisal: Float[Tensor, "prompt position"]
+    mean_z: Float[Tensor, "layer head d_head"]
+    conservation_error: float
+
+
+def clean_pass(
+    decoder: Decoder, tokens: Int[Tensor, "prompt length"], *, batch: int = 8
+) -> CleanPass:
+    """Direct effects, scales and mean activations of a sample, independent of `batch`.
+
+    Raises:
+        InputError: no prompts, or prompts too short or too long for the model.
+        ExactnessError: the conservation law is off by more than the dtype's bound.
+    """
+    replay = Replay(decoder)
+    parts, total, worst = [], 0.0, 0.0
+    for rows in batches(check_tokens(decoder, tokens), batch):
+        clean = clean_batch(decoder, replay, rows.to(decoder.device))
+        z = torch.stack(clean.recording.z).double()
+        total = total + z.sum((1, 2)).cpu()
+        worst = max(worst, clean.conservation_error)
+        parts.append((clean.direct_effect, clean.scale, clean.logit, clean.surprisal))
+    arrays = [torch.cat([stored(a) for a in group]) for group in zip(*parts, strict=True)]
+    mean_z = total / (tokens.shape[0] * (tokens.shape[1] - 1))
+    return CleanPass(*arrays, mean_z=mean_z, conservation_error=worst)
+
+
+def stored(tensor: Tensor) -> Tensor:
+    """A measured tensor on the CPU in the dtype results have: float32, or float64 if measured so."""
+    return tensor.to("cpu", torch.float64 if tensor.dtype == torch.float64 else torch.float32)
+
+
+def batches(tokens: Tensor, size: int) -> Iterator[Tensor]:
+    yield from tokens.split(size)
+
+
+def check_tokens(decoder: Decoder, tokens: Tensor, *, name: str = "tokens") -> Tensor:
+    """Refuse token windows that the model cannot be measured on (InputError)."""
+    if tokens.ndim != 2 or tokens.shape[0] < 1 or tokens.is_floating_point():
+        raise InputError(
+            f"{name}: shape {list(tokens.shape)} of {tokens.dtype}; give integers [prompt, position]"
+        )
+    if not 2 <= tokens.shape[1] <= decoder.context_length + 1:
+        raise InputError(
+            f"{name}: windows of {tokens.shape[1]} tokens; this model takes 2 to "
+            f"{decoder.context_length + 1}"
+        )
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= decoder.vocabulary:
+        raise InputError(
+            f"{name}: token ids from {low} to {high}; the vocabulary has 0 to {decoder.vocabulary - 1}"
+        )
+    return tokens
+
+
+def top_tokens(
+    direct_effect: Float[Tensor, "token head"], *, share: float = TOP_SHARE
+) -> Int[Tensor, "top head"]:
+    """Each head's top tokens: the floor(share N) positions with the largest clean DE (section 4).
+
+    Ties go to the earlier token, so that a sample has one answer on every device.
+    Raises:
+        InputError: the sample is too small to have a top token.
+    """
+    count = math.floor(share * direct_effect.shape[0] + 1e-9)
+    if count < 1:
+        raise InputError(
+            f"{direct_effect.shape[0]} tokens have no top {share:.0%}; "
+            f"take at least {math.ceil(1 / share)} tokens"
+        )
+    order = torch.sort(direct_effect, dim=0, descending=True, stable=True).indices
+    return order[:count]

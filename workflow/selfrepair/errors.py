@@ -1,0 +1,9 @@
+"""The two ways in which a measurement refuses: wrong input, and a sum that does not add up."""
+
+
+class InputError(ValueError):
+    """Input that cannot be measured; the message is one line with what, its value and the remedy."""
+
+
+class ExactnessError(ArithmeticError):
+    """A conservation law or decomposition is off by more than its bound; the message says which."""

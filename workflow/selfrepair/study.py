@@ -1,0 +1,106 @@
+"""A study's config: checked against its schema, completed with defaults, one line per mistake."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from .assets import Wheel
+from .errors import InputError
+
+Config = dict[str, Any]
+
+
+def complete_config(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Config:
+    """The config with every default filled in.
+
+    Raises:
+        InputError: one line that names the first wrong key, its value and what is allowed.
+    """
+    errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda e: str(e.path))
+    if errors:
+        raise InputError(_explain(errors[0]))
+    complete = copy.deepcopy(dict(config))
+    _fill_defaults(complete, schema, schema)
+    _check_references(complete)
+    return complete
+
+
+def wheels_of(config: Mapping[str, Any]) -> dict[str, Wheel]:
+    return {name: Wheel(name=name, **entry) for name, entry in config["wheels"].items()}
+
+
+def n_shards(config: Mapping[str, Any], ablation: str) -> int:
+    """Jobs that one ablation of one model is scattered over."""
+    return -(-config["ablations"][ablation]["prompts"] // config["sweep"]["prompts_per_shard"])
+
+
+def shard_prompts(config: Mapping[str, Any], ablation: str, shard: int) -> range:
+    """The prompts of one shard; the last may have fewer."""
+    size, total = config["sweep"]["prompts_per_shard"], config["ablations"][ablation]["prompts"]
+    return range(shard * size, min((shard + 1) * size, total))
+
+
+def _explain(error: ValidationError) -> str:
+    key = ".".join(str(part) for part in error.absolute_path) or "config"
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = sorted(set(error.instance) - set(known))
+        return f"{key}: unknown key {', '.join(unknown)}; known keys are {', '.join(sorted(known))}"
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in error.instance]
+        return f"{key}: needs the key {', '.join(missing)}"
+    if error.validator == "oneOf":
+        choices = " or ".join("+".join(c["required"]) for c in error.validator_value)
+        return f"{key}: give either {choices}, not both or neither"
+    meaning = error.schema.get("description") if isinstance(error.schema, dict) else None
+    message = error.message.splitlines()[0]
+    return f"{key}: {message}" + (f" ({meaning})" if meaning else "")
+
+
+def _fill_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> None:
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+    if not isinstance(value, dict):
+        return
+    for key, part in schema.get("properties", {}).items():
+        if "default" in part:
+            value.setdefault(key, copy.deepcopy(part["default"]))
+        if key in value:
+            _fill_defaults(value[key], part, root)
+    rest = schema.get("additionalProperties")
+    if isinstance(rest, dict):
+        for key in set(value) - set(schema.get("properties", {})):
+            _fill_defaults(value[key], rest, root)
+
+
+def _check_references(config: Config) -> None:
+    """What no schema can say: keys that name other keys, and sizes that depend on each other."""
+    users = [("models", config["models"]), ("text.sources", config["text"]["sources"])]
+    for where, entries in users:
+        for name, entry in entries.items():
+            if "wheel" in entry and entry["wheel"] not in config["wheels"]:
+                raise InputError(f"{where}.{name}.wheel: {entry['wheel']!r} is not a key of wheels")
+    for name, model in config["models"].items():
+        where = str(model.get("name", ""))
+        if where.startswith((".", "/", "~")) and not Path(where, "config.json").is_file():
+            raise InputError(
+                f"models.{name}.name: {where} is no Hugging Face directory (it has no config.json)"
+            )
+    total, length = config["text"]["prompts"], config["text"]["tokens_per_prompt"]
+    for name, ablation in config["ablations"].items():
+        prompts = ablation["prompts"]
+        if prompts > total:
+            raise InputError(
+                f"ablations.{name}.prompts: {prompts} is more than text.prompts, {total}"
+            )
+        if prompts * (length - 1) < 50:
+            raise InputError(
+                f"ablations.{name}.prompts: {prompts} prompts of {length} tokens have "
+                f"{prompts * (length - 1)} positions with a target; top tokens need at least 50"
+            )
