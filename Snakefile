@@ -3,7 +3,9 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
-if "study" not in config:  # --configfile replaces the default study instead of mixing with it
+if (
+    "study" not in config
+):  # --configfile replaces the default study instead of mixing with it
 
     configfile: "config/config.yaml"
 
@@ -20,3 +22,7 @@ rule all:
     input:
         rules.summarise.output,
         study_figures(),
+
+
+onsuccess:
+    tell_findings()

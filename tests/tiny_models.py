@@ -89,18 +89,30 @@ CONFIGS: dict[str, PretrainedConfig] = {
 }
 
 SUPPORTED = ["gpt2", "pythia", "neox_sequential", "opt", "gpt_neo", "llama", "qwen2", "qwen3"]
-# The code of these families keeps every tensor in the model's own dtype.
-FLOAT64 = ["gpt2", "pythia", "neox_sequential", "opt", "gpt_neo"]
+# The code of these families, hooked or plain, keeps float64 where two paths could round apart.
+FLOAT64 = ["gpt2", "pythia", "neox_sequential"]
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over `w0 … w60`; unknown words become `w0`."""
-    words = {f"w{i}": i for i in range(VOCABULARY)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    """A word-level tokenizer: four special tokens, then the words `w4` to `w60`."""
+    words = {"<unk>": 0, "<bos>": 1, "<eos>": 2, "<pad>": 3}
+    words |= {f"w{i}": i for i in range(4, VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="w0", bos_token="w1", eos_token="w2", pad_token="w3"
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
     )
+
+
+def random_words(count: int, *, seed: int) -> str:
+    """Text of `count` words, a token each."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(4, VOCABULARY, (count,), generator=generator)
+    return " ".join(f"w{token}" for token in tokens)
 
 
 def save_tiny_model(name: str, folder: Path, *, seed: int = 0) -> Path:

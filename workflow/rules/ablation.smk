@@ -10,10 +10,12 @@ rule clean_pass:
         provenance=f"{RESULTS}/{{model}}/clean.json",
     log:
         f"{LOGS}/{{model}}/clean_pass.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: workflow.cores
     params:
         model=model_params,
         dtype=config["dtype"],
-    threads: workflow.cores
     script:
         "../scripts/clean_pass.py"
 
@@ -28,13 +30,15 @@ rule ablate:
         provenance=f"{RESULTS}/{{model}}/{{ablation}}/shard-{{shard}}of{{shards}}.json",
     log:
         f"{LOGS}/{{model}}/{{ablation}}/shard-{{shard}}of{{shards}}.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: workflow.cores
     params:
         model=model_params,
         dtype=config["dtype"],
         prompts=lambda wildcards: list(
             shard_prompts(config, wildcards.ablation, int(wildcards.shard))
         ),
-    threads: workflow.cores
     script:
         "../scripts/ablate.py"
 
@@ -47,6 +51,8 @@ rule gather:
         f"{RESULTS}/{{model}}/{{ablation}}.json",
     log:
         f"{LOGS}/{{model}}/{{ablation}}/gather.log",
+    conda:
+        "../envs/selfrepair.yaml"
     threads: 1
     script:
         "../scripts/gather.py"

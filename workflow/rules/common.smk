@@ -20,7 +20,9 @@ def checked_config():
     try:
         return complete_config(config, schema)
     except InputError as error:
-        sys.exit(f"error: {', '.join(map(str, workflow.configfiles)) or 'config'}: {error}")
+        sys.exit(
+            f"error: {', '.join(map(str, workflow.configfiles)) or 'config'}: {error}"
+        )
 
 
 config = checked_config()
@@ -93,3 +95,13 @@ onerror:
         last = path.read_text(errors="replace").strip().splitlines()[-1:]
         if last and last[0].startswith("error: "):
             print(f"\n{last[0]}  [{path}]", file=sys.stderr)
+
+
+def tell_findings():
+    """Print what the study found and where to look, if it is complete."""
+    path = Path(RESULTS, "findings.md")
+    if path.exists():
+        print(
+            f"\n{path.read_text()}\nTables: {RESULTS}/  Figures: {FIGURES}/",
+            file=sys.stderr,
+        )

@@ -8,6 +8,9 @@ rule sample_documents:
         f"{RESULTS}/documents.parquet",
     log:
         f"{LOGS}/sample_documents.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
     params:
         text=config["text"],
         seed=config["seed"],
@@ -16,7 +19,6 @@ rule sample_documents:
             for source in config["text"]["sources"].values()
             if "wheel" in source
         },
-    threads: 1
     script:
         "../scripts/sample_documents.py"
 
@@ -29,10 +31,12 @@ rule cut_prompts:
         f"{RESULTS}/{{model}}/prompts.parquet",
     log:
         f"{LOGS}/{{model}}/cut_prompts.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
     params:
         text=config["text"],
         seed=config["seed"],
         model=model_params,
-    threads: 1
     script:
         "../scripts/cut_prompts.py"

@@ -11,12 +11,14 @@ rule decompose:
         provenance=f"{RESULTS}/{{model}}/heads.json",
     log:
         f"{LOGS}/{{model}}/decompose.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: workflow.cores
     params:
         ablations=ABLATIONS,
         title=title_of,
         seed=config["seed"],
         resamples=config["statistics"]["resamples"],
-    threads: workflow.cores
     script:
         "../scripts/decompose.py"
 
@@ -27,9 +29,15 @@ rule summarise:
         provenance=expand(rules.decompose.output.provenance, model=MODELS),
         code=code_of("summarise"),
     output:
-        report(f"{RESULTS}/findings.md", category="Findings", caption="../report/findings.rst"),
+        report(
+            f"{RESULTS}/findings.md",
+            category="Findings",
+            caption="../report/findings.rst",
+        ),
     log:
         f"{LOGS}/summarise.log",
+    conda:
+        "../envs/selfrepair.yaml"
     threads: 1
     script:
         "../scripts/summarise.py"

@@ -18,7 +18,9 @@ def study_figures():
 def figure_files(stem, caption):
     """Named outputs of one figure; the SVG goes into Snakemake's report."""
     files = {ending: f"{stem}.{ending}" for ending in FORMATS}
-    files["svg"] = report(files["svg"], category="Figures", caption=f"../report/{caption}.rst")
+    files["svg"] = report(
+        files["svg"], category="Figures", caption=f"../report/{caption}.rst"
+    )
     return files
 
 
@@ -34,9 +36,11 @@ for key, name in STUDY_FIGURES.items():
             **figure_files(f"{FIGURES}/{key}-{name}", key),
         log:
             f"{LOGS}/draw_{key}.log",
+        conda:
+            "../envs/selfrepair.yaml"
+        threads: 1
         params:
             figure=key,
-        threads: 1
         script:
             "../scripts/draw.py"
 
@@ -53,8 +57,10 @@ for key, name in MODEL_FIGURES.items():
             **figure_files(f"{FIGURES}/{{model}}/{key}-{name}", key),
         log:
             f"{LOGS}/{{model}}/draw_{key}.log",
+        conda:
+            "../envs/selfrepair.yaml"
+        threads: 1
         params:
             figure=key,
-        threads: 1
         script:
             "../scripts/draw.py"

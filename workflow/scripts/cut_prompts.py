@@ -7,9 +7,9 @@ from adapter import run
 
 from selfrepair.assets import model_location
 from selfrepair.corpus import cut_prompts
-from selfrepair.models import load_tokenizer
 from selfrepair.storage import atomic
 from selfrepair.study import wheels_of
+from selfrepair.tokenizer import load_tokenizer
 
 
 def main(snakemake):

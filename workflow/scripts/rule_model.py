@@ -12,6 +12,7 @@ from selfrepair.study import wheels_of
 
 def load_rule_model(snakemake: Any) -> Decoder:
     torch.set_num_threads(snakemake.threads)
+    transformers.utils.logging.disable_progress_bar()
     config, params = snakemake.config, snakemake.params
     location = model_location(params.model, wheels_of(config), Path(config["cache"]))
     revision = params.model.get("revision")

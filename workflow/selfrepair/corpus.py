@@ -143,7 +143,11 @@ def clean_news(text: str) -> str:
 def clean_wikitext(text: str) -> str:
     """Readable text of an article: no templates, references, tables, files or categories."""
     text = re.sub(r"\{\|.*?\|\}", "", text, flags=re.DOTALL)
-    plain = mwparserfromhell.parse(text).strip_code(normalize=True, collapse=True)
+    article = mwparserfromhell.parse(text)
+    for reference in article.filter_tags(matches=lambda tag: tag.tag == "ref"):
+        if article.contains(reference):  # not inside something removed already
+            article.remove(reference)
+    plain = article.strip_code(normalize=True, collapse=True)
     lines = [
         line
         for line in plain.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -91,7 +92,7 @@ def _shares(
 def _headline(
     means: Mapping[str, Float[np.ndarray, "resample head"]],
 ) -> dict[str, Float[np.ndarray, " head"]]:
-    columns = {}
+    columns: dict[str, Float[np.ndarray, " head"]] = {}
     for name, estimates in [*means.items(), *_shares(means)]:
         value, low, high = interval(estimates)
         columns |= {name: value, f"{name}_low": low, f"{name}_high": high}
@@ -142,7 +143,9 @@ def _depth_rows(
     groups = np.repeat(np.arange(layers) * len(GROUPS) // layers, n_heads)
     present = [index for index in range(len(GROUPS)) if (groups == index).any()]
     means = {
-        name: np.stack([np.nanmean(values[:, groups == index], axis=1) for index in present], axis=1)
+        name: np.stack(
+            [np.nanmean(values[:, groups == index], axis=1) for index in present], axis=1
+        )
         for name, values in estimates.items()
     }
     table = pl.DataFrame(
@@ -181,7 +184,7 @@ def findings(depth: pl.DataFrame, errors: Mapping[str, float]) -> str:
     return "\n".join([*lines, "", f"Largest errors of the sums, in logits: {worst}."]) + "\n"
 
 
-def _cell(row: Mapping[str, float], name: str, *, percent: bool = False) -> str:
+def _cell(row: Mapping[str, Any], name: str, *, percent: bool = False) -> str:
     values = (row[name], row[f"{name}_low"], row[f"{name}_high"])
     value, low, high = (f"{100 * v:.0f}" if percent else f"{v:.2f}" for v in values)
     return f"{value}{' %' if percent else ''} [{low}, {high}]"

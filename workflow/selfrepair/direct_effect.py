@@ -186,16 +186,19 @@ def clean_pass(
         ExactnessError: the conservation law is off by more than the dtype's bound.
     """
     replay = Replay(decoder)
-    parts, total, worst = [], 0.0, 0.0
+    parts, worst = [], 0.0
+    total = torch.zeros(decoder.n_layers, decoder.n_heads, decoder.d_head, dtype=torch.float64)
     for rows in batches(check_tokens(decoder, tokens), batch):
         clean = clean_batch(decoder, replay, rows.to(decoder.device))
         z = torch.stack(clean.recording.z).double()
         total = total + z.sum((1, 2)).cpu()
         worst = max(worst, clean.conservation_error)
         parts.append((clean.direct_effect, clean.scale, clean.logit, clean.surprisal))
-    arrays = [torch.cat([stored(a) for a in group]) for group in zip(*parts, strict=True)]
+    effect, scale, logit, surprisal = (
+        torch.cat([stored(array) for array in group]) for group in zip(*parts, strict=True)
+    )
     mean_z = total / (tokens.shape[0] * (tokens.shape[1] - 1))
-    return CleanPass(*arrays, mean_z=mean_z, conservation_error=worst)
+    return CleanPass(effect, scale, logit, surprisal, mean_z, worst)
 
 
 def stored(tensor: Tensor) -> Tensor:

@@ -207,12 +207,11 @@ def breakdown_by_head(heads: pl.DataFrame) -> alt.VConcatChart:
     """
     names = tuple(EFFECTS)
     rows, missing = _rows("E6", heads, columns=names, one_model=True)
-    n_layers, n_heads = _count(heads, "layer"), _count(heads, "head")
-    dodge = (pl.col("head") - (n_heads - 1) / 2) * 0.8 / n_heads
-    rows = rows.with_columns(place_x=pl.col("layer") + dodge)
+    rows = rows.with_columns(place_x=_side_by_side(_count(heads, "head")))
     effects, parts = _shared_limits(rows, names[:2]), _shared_limits(rows, names[2:])
     domains = dict(zip(names, (effects, effects, parts, parts, parts), strict=True))
     points = {name: _placed(rows, name, domains[name]) for name in names}
+    n_layers = _count(heads, "layer")
     shape = _edge_shape(*points.values())
     panels = [
         _breakdown_panel(points[name], name, n_layers=n_layers, domain=domains[name], shape=shape)
@@ -220,10 +219,11 @@ def breakdown_by_head(heads: pl.DataFrame) -> alt.VConcatChart:
     ]
     outside = sum(_outside(part) for part in points.values())
     cut = sum(_cut(points[name], name, domains[name]) for name in names if _bars_fit(rows))
-    subtitle = [f"{rows['model'][0]}, resample ablation, each head's top 2 % of tokens"]
-    subtitle += ["Point: head, in order within its layer; bar: layer mean; largest head named"]
-    drawn = rows.height * len(names)
-    subtitle += _notes(outside=outside, drawn=drawn, missing=missing, cut=cut)
+    subtitle = [
+        f"{rows['model'][0]}, resample ablation, each head's top 2 % of tokens",
+        "Point: head, in order within its layer; bar: layer mean; largest head named",
+        *_notes(outside=outside, drawn=rows.height * len(names), missing=missing, cut=cut),
+    ]
     return _finish(alt.vconcat(*panels, spacing=8), "What makes up for each head", subtitle)
 
 
@@ -295,10 +295,10 @@ _REPAIR = (
 def _caption_e1(heads: pl.DataFrame) -> str:
     rows, _ = _rows("E1", heads)
     return (
-        f"Self-repair of the attention heads of {_list(_models(rows))} ({_heads(rows)}) under resample"
-        f" ablation, each averaged over its top tokens: {_sample(rows)}. {_REPAIR} A point is one head and a line"
-        " joins the means of a model's layers; above zero the rest of the model compensates for"
-        " the head, below zero it adds to the damage."
+        f"Self-repair of the attention heads of {_list(_models(rows))} ({_heads(rows)}) under"
+        f" resample ablation, each averaged over its top tokens: {_sample(rows)}. {_REPAIR} A point"
+        " is one head and a line joins the means of a model's layers; above zero the rest of the"
+        " model compensates for the head, below zero it adds to the damage."
     )
 
 
@@ -308,12 +308,13 @@ def _caption_e2(heads: pl.DataFrame) -> str:
     present = [name for name in ABLATIONS if name in set(rows["ablation"])]
     bars = "; bars are 95 % bootstrap intervals over prompts" if _bars_fit(rows, "ablation") else ""
     return (
-        f"A point is an attention head of {rows['model'][0]} ({_heads(rows)}) under {_list(present)}"
-        f" ablation, averaged over its top tokens: {_sample(rows)}{bars}. Across: the head's direct"
-        " effect on the target token's logit; up: by how much that logit changes when the head is"
-        " ablated. On the dashed line y = −x the logit falls by just the direct effect; above it"
-        " later parts of the model make up for part of the loss (self-repair), or the replaced"
-        " output has some direct effect of its own, and at zero the whole loss is made up for."
+        f"A point is an attention head of {rows['model'][0]} ({_heads(rows)}) under"
+        f" {_list(present)} ablation, averaged over its top tokens: {_sample(rows)}{bars}. Across:"
+        " the head's direct effect on the target token's logit; up: by how much that logit changes"
+        " when the head is ablated. On the dashed line y = −x the logit falls by just the direct"
+        " effect; above it later parts of the model make up for part of the loss (self-repair), or"
+        " the replaced output has some direct effect of its own, and at zero the whole loss is made"
+        " up for."
     )
 
 
@@ -328,7 +329,7 @@ def _caption_e5(heads: pl.DataFrame) -> str:
         f" ablation. Left: each head's top tokens, {_sample(top)}; right: all tokens,"
         f" {_sample(every, top=False)}. Solid lines divide sums over a layer's heads with"
         f" positive direct effect (leaving out {left_out[0]:,} of {top.height:,} heads left,"
-        f" {left_out[1]:,} of {every.height:,} right: the crosses), because a single head's"
+        f" {left_out[1]:,} of {every.height:,} right; crosses if within the axis), because a single head's"
         " ratio, a point, explodes where its direct effect is near zero; dashed lines are the"
         " paper's mean of per-token shares clipped to 0..1. The dotted rule is the 30 % that the"
         " paper reports, and triangles are heads beyond the axis."
@@ -339,11 +340,12 @@ def _caption_e6(heads: pl.DataFrame) -> str:
     rows, _ = _rows("E6", heads, columns=tuple(EFFECTS), one_model=True)
     return (
         f"Every attention head of {rows['model'][0]} ({_heads(rows)}) under resample ablation,"
-        f" averaged over its top tokens: {_sample(rows)}. The first two rows are the head's direct effect on the"
-        " target token's logit before and after ablation; the other three are what other heads,"
-        " MLPs and the final norm's scale then make up for, and add up to self-repair: positive"
-        " restores the logit, negative adds to the loss. A point is one head, in order within its"
-        " layer, a bar the layer's mean; the first two rows share a scale, the last three another."
+        f" averaged over its top tokens: {_sample(rows)}. The first two rows are the head's direct"
+        " effect on the target token's logit before and after ablation; the other three are what"
+        " other heads, MLPs and the final norm's scale then make up for, and add up to self-repair:"
+        " positive restores the logit, negative adds to the loss. A point is one head, in order"
+        " within its layer, a bar the layer's mean; the first two rows share a scale, the last three"
+        " another."
     )
 
 
@@ -492,6 +494,11 @@ def _count(heads: pl.DataFrame, name: str) -> int:
     return int(heads[name].cast(pl.Int64).max()) + 1  # type: ignore[arg-type]
 
 
+def _side_by_side(n_heads: int) -> pl.Expr:
+    """A head's place within its layer's unit of the axis."""
+    return pl.col("layer") + (pl.col("head") - (n_heads - 1) / 2) * 0.8 / n_heads
+
+
 def _with_intervals(rows: pl.DataFrame, name: str) -> pl.Series:
     parts = [rows[column].cast(pl.Float64) for column in (name, f"{name}_low", f"{name}_high")]
     return pl.concat(part.drop_nulls().rename("value") for part in parts)
@@ -506,23 +513,22 @@ def _limits(
     include: Iterable[float] = (0.0,),
     required: pl.Series | None = None,
     keep: float = 0.99,
-    stretch: float = 3.0,
+    reach: float = 1.5,
 ) -> tuple[float, float]:
-    """Limits that show every value and `include`, unless few values stretch them beyond use.
+    """Limits that show `include` and every value, except those that would stretch them beyond use.
 
-    If showing all takes more than `stretch` times what the central `keep` of the values take, the
-    limits are the latter's. `required`: the values that count for `keep`, if not `values` (an
-    interval may be long where its point is ordinary).
+    Excepted is a value farther than `reach` spans from the span of `include` and the central `keep`
+    of the values. `required`: the values whose centre counts, if not `values` (an interval may be
+    long where its point is ordinary).
     """
     extra = list(include)
-    tail = (1 - keep) / 2
     numbers = values.cast(pl.Float64).to_numpy()
     core = numbers if required is None else required.cast(pl.Float64).to_numpy()
-    full = min(*extra, numbers.min()), max([*extra, numbers.max()])
-    inner = min([*extra, np.quantile(core, tail)]), max([*extra, np.quantile(core, 1 - tail)])
-    low, high = full
-    if inner[1] > inner[0] and full[1] - full[0] > stretch * (inner[1] - inner[0]):
-        low, high = inner
+    tails = np.quantile(core, [(1 - keep) / 2, (1 + keep) / 2])
+    low, high = min(*extra, tails[0]), max(*extra, tails[1])
+    fence = reach * (high - low)
+    near = numbers[(numbers >= low - fence) & (numbers <= high + fence)]
+    low, high = min([low, *near]), max([high, *near])
     margin = 0.06 * (high - low) or 0.5
     return float(low - margin), float(high + margin)
 
@@ -639,7 +645,7 @@ def _share_limits(rows: pl.DataFrame, layers: pl.DataFrame) -> tuple[float, floa
     inner = lines.quantile(0.02), lines.quantile(0.98)
     include = [0.0, 0.5, *(value for value in inner if value is not None)]
     shares = top["from_norm_share"] if top.height else lines
-    low, high = _limits(shares, include=include, keep=0.96, stretch=1.2)
+    low, high = _limits(shares, include=include, keep=0.96, reach=0.1)
     return max(low, SHARE_BOUNDS[0]), min(high, SHARE_BOUNDS[1])
 
 
@@ -652,12 +658,16 @@ def _chart(rows: pl.DataFrame) -> alt.Chart:
 
 
 def _dots(points: pl.DataFrame) -> alt.Chart:
-    """Filled points, the smaller and fainter the more there are."""
+    """Filled points, the smaller and fainter the more there are; triangles stand out."""
     crowd = points.height
     size = 34 if crowd <= 150 else 22 if crowd <= 800 else 14
     opacity = 0.75 if crowd <= 150 else 0.6 if crowd <= 800 else 0.35
-    sizes = alt.when(alt.datum.edge == INSIDE).then(alt.value(size)).otherwise(alt.value(2 * size))
-    return _chart(points).mark_point(filled=True, opacity=opacity).encode(size=sizes)
+    ordinary = alt.when(alt.FieldOneOfPredicate(field="edge", oneOf=[INSIDE, NEGATIVE]))
+    dots = _chart(points).mark_point(filled=True)
+    return dots.encode(
+        size=ordinary.then(alt.value(size)).otherwise(alt.value(2 * size)),
+        opacity=ordinary.then(alt.value(opacity)).otherwise(alt.value(1)),
+    )
 
 
 def _rule(value: float) -> alt.Chart:

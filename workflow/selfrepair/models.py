@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,17 +20,16 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .packed import packed
+from .tokenizer import first_line, load_tokenizer
 
 # Both say at import what a study cannot change: which optional back ends are missing.
 warnings.filterwarnings("ignore", module="transformer_lens")
 logging.getLogger("transformers").setLevel(logging.ERROR)
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from transformer_lens.model_bridge import TransformerBridge  # noqa: E402
 from transformer_lens.model_bridge.generalized_components.base import (  # noqa: E402
     GeneralizedComponent,
 )
-from transformers import AutoTokenizer  # noqa: E402
 from transformers.pytorch_utils import Conv1D  # noqa: E402
 
 DTYPES = {
@@ -101,7 +99,7 @@ class Decoder:
 
     name: str
     bridge: TransformerBridge
-    network: nn.Module
+    network: Any
     layers: list[Layer]
     final_norm: FinalNorm
     unembedding: Float[Tensor, "vocabulary d_model"]
@@ -176,7 +174,7 @@ def load_model(
             str(name), device=target, dtype=DTYPES[dtype], tokenizer=tokenizer, revision=revision
         )
     except Exception as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         raise InputError(f"model {name}: cannot be loaded ({reason})") from error
     for parameter in bridge.parameters():
         parameter.requires_grad_(False)
@@ -223,27 +221,6 @@ def _device(device: str) -> torch.device:
     return target
 
 
-def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
-    """The tokenizer of a hub name or local directory; InputError if there is none."""
-    looks_local = name.startswith((".", "/", "~")) or Path(name).exists()
-    if looks_local and not Path(name, "config.json").is_file():
-        raise InputError(f"model {name}: no such Hugging Face directory (it has no config.json)")
-    try:
-        return AutoTokenizer.from_pretrained(name, revision=revision)
-    except Exception as error:
-        remedy = (
-            "save one beside the weights" if looks_local else "check the name and the connection"
-        )
-        raise InputError(
-            f"model {name}: no tokenizer found ({_first_line(error)}); {remedy}"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:200] if text else type(error).__name__
-
-
 def _refuse_unmeasurable(bridge: TransformerBridge, name: str) -> None:
     """Refuse, by what the bridge says of its blocks, what the method does not define."""
     kind = type(bridge.original_model).__name__
@@ -267,9 +244,9 @@ def _refuse_unmeasurable(bridge: TransformerBridge, name: str) -> None:
         raise InputError(f"model {name} ({kind}): logits are soft-capped at {cap}, not linear")
 
 
-def _plain_network(bridge: TransformerBridge) -> nn.Module:
+def _plain_network(bridge: TransformerBridge) -> Any:
     """The Hugging Face model without the bridge's wrappers, sharing every parameter with it."""
-    original = bridge.original_model
+    original: Any = bridge.original_model
     config = copy.copy(original.config)
     config.output_attentions = False
     config.use_cache = False
@@ -280,7 +257,7 @@ def _plain_network(bridge: TransformerBridge) -> nn.Module:
     return network
 
 
-def _without_bridges(module: nn.Module, old_config: Any, new_config: Any) -> nn.Module:
+def _without_bridges(module: nn.Module, old_config: Any, new_config: Any) -> Any:
     while isinstance(module, GeneralizedComponent):
         inner = module.original_component
         assert inner is not None, f"{module} wraps nothing"
@@ -302,7 +279,8 @@ def _without_bridges(module: nn.Module, old_config: Any, new_config: Any) -> nn.
 
 
 def _blocks_path(bridge: TransformerBridge) -> str:
-    return bridge.adapter.component_mapping["blocks"].name
+    mapping: Any = bridge.adapter.component_mapping
+    return str(mapping["blocks"].name)
 
 
 def _layer(bridge: TransformerBridge, index: int, block: nn.Module, name: str) -> Layer:
@@ -365,7 +343,7 @@ def _unbridged(module: nn.Module) -> nn.Module:
     return module
 
 
-def _final_norm(module: nn.Module, name: str) -> FinalNorm:
+def _final_norm(module: Any, name: str) -> FinalNorm:
     """Tell LayerNorm from RMSNorm, and gain w from 1 + w, by what the module computes."""
     weight = getattr(module, "weight", None)
     eps = next(

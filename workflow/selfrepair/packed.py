@@ -41,7 +41,7 @@ def packed(module: nn.Module) -> nn.Module:
 
 
 def _available() -> bool:
-    return (
+    return bool(
         torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and torch.backends.cpu.get_cpu_capability().startswith("AVX")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from .head_sweep import PER_HEAD, SweepResult
@@ -79,6 +79,8 @@ def _run(
     """Every activation and the logits, with one head's z replaced by z [prompt, position, d_head]."""
 
     def replace(value: Tensor, hook: Any) -> Tensor:
+        assert head is not None
+        assert z is not None
         value = value.clone()
         value[..., head, :] = z
         return value
@@ -176,7 +178,9 @@ def _compare(
                 write = _head_write(model, at, other, ablated[_z(at)])
                 write = write - _head_write(model, at, other, clean[_z(at)])
                 other_heads = other_heads + _frozen_logit(model, write, scale, tokens)
-    mlps = sum(change(f"blocks.{at}.mlp.hook_out") for at in range(model.n_layers))
+    mlps = torch.zeros_like(scale)
+    for at in range(model.n_layers):
+        mlps = mlps + change(f"blocks.{at}.mlp.hook_out")
     ablated_scale = _scale(model, ablated["ln_final.hook_in"])
     with_new = _frozen_logit(model, ablated["ln_final.hook_in"], ablated_scale, tokens)
     with_old = _frozen_logit(model, ablated["ln_final.hook_in"], scale, tokens)

@@ -18,7 +18,9 @@ LEVEL = 0.95
 Estimates = Float[np.ndarray, "resample head"]
 
 
-def prompt_weights(prompts: int, resamples: int, *, seed: int) -> Float[np.ndarray, "resample prompt"]:
+def prompt_weights(
+    prompts: int, resamples: int, *, seed: int
+) -> Float[np.ndarray, "resample prompt"]:
     """How often each prompt is drawn in each bootstrap resample; the first row is the sample itself.
 
     Raises:
@@ -26,7 +28,9 @@ def prompt_weights(prompts: int, resamples: int, *, seed: int) -> Float[np.ndarr
     """
     if prompts < 1:
         raise InputError("bootstrap: no prompts to resample")
-    drawn = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), resamples)
+    drawn = np.random.default_rng(seed).multinomial(
+        prompts, np.full(prompts, 1 / prompts), resamples
+    )
     return np.vstack([np.ones(prompts), drawn]).astype(float)
 
 
@@ -41,7 +45,7 @@ class PromptSums:
     selected: Bool[np.ndarray, "prompt position head"]
 
     def __post_init__(self) -> None:
-        self.counts = self.weights @ self.selected.sum(1)
+        self.counts = self.weights @ self.selected.sum(1).astype(float)
 
     def total(self, values: Float[np.ndarray, "prompt position head"]) -> Estimates:
         """Sum of values over selected tokens in each resample."""
@@ -53,9 +57,11 @@ class PromptSums:
         return divide(self.total(values), self.counts)
 
 
-def divide(numerator: Estimates, denominator: Estimates) -> Estimates:
+def divide(
+    numerator: Float[np.ndarray, "*shape"], denominator: Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
     """Ratio of sums; NaN, never infinite, where the denominator is zero."""
-    out = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
+    out = np.full(numerator.shape, np.nan)
     return np.divide(numerator, denominator, out=out, where=denominator != 0)
 
 

