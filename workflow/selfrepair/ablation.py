@@ -63,6 +63,8 @@ def check_ablation(
         raise InputError(
             f"donors: shape {list(donors.shape)} differs from tokens {list(tokens.shape)}"
         )
+    if mean_z is not None and ablation != "mean":
+        raise InputError(f"mean_z: {ablation} ablation takes no means")
     shape = (decoder.n_layers, decoder.n_heads, decoder.d_head)
     if mean_z is not None and tuple(mean_z.shape) != shape:
         raise InputError(f"mean_z: shape {list(mean_z.shape)}; this model has {list(shape)}")

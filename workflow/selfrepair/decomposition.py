@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -106,8 +107,11 @@ def _per_token_shares(arrays: Arrays, sums: PromptSums) -> dict[str, Float[np.nd
     for name in PARTS:
         ratio = divide(arrays[name], arrays["direct_effect"])
         ratio = np.where(sums.selected, ratio, np.nan)
-        columns[f"{name}_share_clipped"] = np.nanmean(np.clip(ratio, 0, 1), axis=(0, 1))
-        quantiles = np.nanquantile(ratio.reshape(-1, ratio.shape[-1]), QUANTILES, axis=0)
+        with warnings.catch_warnings():  # a head without any value is NaN, which is meant
+            warnings.simplefilter("ignore", RuntimeWarning)
+            clipped = np.nanmean(np.clip(ratio, 0, 1), axis=(0, 1))
+            quantiles = np.nanquantile(ratio.reshape(-1, ratio.shape[-1]), QUANTILES, axis=0)
+        columns[f"{name}_share_clipped"] = clipped
         for level, values in zip(QUANTILES, quantiles, strict=True):
             columns[f"{name}_share_q{round(100 * level):02d}"] = values
     return columns
@@ -170,8 +174,8 @@ def findings(depth: pl.DataFrame, errors: Mapping[str, float]) -> str:
         f"Self-repair under {ablation} ablation, mean over heads on each head's top 2 % of tokens "
         "[95 % interval over prompts]:",
         "",
-        "| model | layers | direct effect, logits | self-repair, logits | share of direct effect "
-        "| of it by the final norm |",
+        "| model | layers | direct effect, logits | self-repair, logits | self-repair, share of "
+        "direct effect | final norm's part, share of direct effect |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows.iter_rows(named=True):

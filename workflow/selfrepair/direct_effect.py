@@ -185,6 +185,7 @@ def clean_pass(
         InputError: no prompts, or prompts too short or too long for the model.
         ExactnessError: the conservation law is off by more than the dtype's bound.
     """
+    check_size("batch", batch)
     replay = Replay(decoder)
     parts, worst = [], 0.0
     total = torch.zeros(decoder.n_layers, decoder.n_heads, decoder.d_head, dtype=torch.float64)
@@ -210,11 +211,17 @@ def batches(tokens: Tensor, size: int) -> Iterator[Tensor]:
     yield from tokens.split(size)
 
 
+def check_size(name: str, value: int) -> None:
+    """Refuse a number of rows below one (InputError)."""
+    if value < 1:
+        raise InputError(f"{name}: {value} rows at once; take at least 1")
+
+
 def check_tokens(decoder: Decoder, tokens: Tensor, *, name: str = "tokens") -> Tensor:
     """Refuse token windows that the model cannot be measured on (InputError)."""
-    if tokens.ndim != 2 or tokens.shape[0] < 1 or tokens.is_floating_point():
+    if tokens.ndim != 2 or tokens.shape[0] < 1 or tokens.dtype not in (torch.int32, torch.int64):
         raise InputError(
-            f"{name}: shape {list(tokens.shape)} of {tokens.dtype}; give integers [prompt, position]"
+            f"{name}: shape {list(tokens.shape)} of {tokens.dtype}; give int64 or int32 [prompt, position]"
         )
     if not 2 <= tokens.shape[1] <= decoder.context_length + 1:
         raise InputError(
@@ -244,5 +251,7 @@ def top_tokens(
             f"{direct_effect.shape[0]} tokens have no top {share:.0%}; "
             f"take at least {math.ceil(1 / share)} tokens"
         )
-    order = torch.sort(direct_effect, dim=0, descending=True, stable=True).indices
+    order = torch.sort(
+        direct_effect.nan_to_num(nan=-torch.inf), dim=0, descending=True, stable=True
+    ).indices
     return order[:count]

@@ -18,11 +18,13 @@ from .direct_effect import (
     CleanBatch,
     batches,
     check_error,
+    check_size,
     check_tokens,
     clean_batch,
     clean_pass,
     stored,
 )
+from .errors import InputError
 from .models import Decoder
 from .replay import Replay, dot
 
@@ -101,11 +103,15 @@ def sweep(
     check_ablation(ablation, tokens, donors, mean_z, model)
     if donors is not None:
         check_tokens(model, donors, name="donors")
+    check_size("batch", batch)
+    if chunk is not None:
+        check_size("chunk", chunk)
     chosen = _by_layer(model, heads)
     if ablation == "mean" and mean_z is None:
         mean_z = clean_pass(model, tokens, batch=batch).mean_z
     if chunk is None:
-        chunk = max(1, CHUNK_TOKENS[model.device.type] // (tokens.shape[1] - 1))
+        room = CHUNK_TOKENS.get(model.device.type, CHUNK_TOKENS["cuda"])
+        chunk = max(1, room // (tokens.shape[1] - 1))
     replay, parts = Replay(model), []
     work = sum(_cost(model, layer) * len(h) for layer, h in chosen.items()) * tokens.shape[0]
     report = (lambda layer, rows: progress(rows * _cost(model, layer) / work)) if progress else None
@@ -122,8 +128,6 @@ def sweep(
 
 
 def _by_layer(model: Decoder, heads: Iterable[tuple[int, int]] | None) -> dict[int, list[int]]:
-    from .errors import InputError
-
     if heads is None:
         return {layer: list(range(model.n_heads)) for layer in range(model.n_layers)}
     chosen: dict[int, list[int]] = {}
@@ -134,6 +138,8 @@ def _by_layer(model: Decoder, heads: Iterable[tuple[int, int]] | None) -> dict[i
                 f"{model.n_heads} heads, counted from 0"
             )
         chosen.setdefault(layer, []).append(head)
+    if not chosen:
+        raise InputError("heads: none given; leave it out for all heads")
     return chosen
 
 
@@ -172,7 +178,7 @@ class _SweepBatch:
                 out[:, layer, head, prompt] = measured
                 if report:
                     report(layer, len(part))
-        return self._result(out.permute(0, 3, 4, 1, 2))
+        return self._result(out.permute(0, 3, 4, 1, 2), chosen)
 
     def _sum_clean(self) -> None:
         """Clean dot products of all attention and MLP outputs from each layer on, [layer + 1, …]."""
@@ -244,12 +250,14 @@ class _SweepBatch:
             "ablated_scale": ablated_scale,
         }
 
-    def _result(self, out: Tensor) -> SweepResult:
+    def _result(self, out: Tensor, chosen: dict[int, list[int]]) -> SweepResult:
         values = {name: stored(array) for name, array in zip(PER_HEAD, out, strict=True)}
         parts = values["from_heads"] + values["from_mlps"] + values["from_norm"]
         difference = (values["self_repair"] - parts).abs()
-        seen = difference[~values["ablated_scale"].isnan()]
-        error = float(seen.max()) if len(seen) else 0.0
+        asked = torch.zeros(difference.shape[2:], dtype=torch.bool)
+        for layer, heads in chosen.items():
+            asked[layer, heads] = True
+        error = float(difference[..., asked].max())  # NaN in an ablated run stays NaN: refused
         check_error("decomposition", error, self.model.dtype_name)
         return SweepResult(
             direct_effect=stored(self.clean.direct_effect),

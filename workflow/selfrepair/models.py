@@ -40,7 +40,7 @@ DTYPES = {
 }
 
 # Largest conservation or decomposition error, in logits, that a run may store.
-ERROR_BOUNDS = {"float64": 1e-3, "float32": 1e-3, "bfloat16": 1.0, "float16": 0.25}
+ERROR_BOUNDS = {"float64": 1e-5, "float32": 1e-3, "bfloat16": 1.0, "float16": 0.25}
 
 
 @dataclass

@@ -223,8 +223,9 @@ class Replay:
 def dot(
     left: Float[Tensor, "*batch d_model"], right: Float[Tensor, "*batch d_model"]
 ) -> Float[Tensor, "*batch"]:
-    """Dot product over the last axis, summed in float32 at least."""
-    return (left * right).sum(-1, dtype=_sum_dtype(left.dtype))
+    """Dot product over the last axis, multiplied and summed in float32 at least."""
+    dtype = _sum_dtype(left.dtype)
+    return (left.to(dtype) * right.to(dtype)).sum(-1)
 
 
 def _sum_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -19,7 +19,11 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
     if looks_local and not Path(name, "config.json").is_file():
         raise InputError(f"model {name}: no such Hugging Face directory (it has no config.json)")
     try:
-        return AutoTokenizer.from_pretrained(name, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        # Without its files, a class that the model's config names comes up empty instead of failing.
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise ValueError("it has no tokenizer files")
+        return tokenizer
     except Exception as error:
         remedy = (
             "save one beside the weights" if looks_local else "check the name and the connection"
