@@ -1,5 +1,6 @@
 # The checked config, paths that several rules share, and what each rule's code consists of.
 import ast
+import atexit
 import re
 import sys
 from functools import cache
@@ -94,7 +95,7 @@ onerror:
     for path in sorted(Path(LOGS).rglob("*.log")):
         last = path.read_text(errors="replace").strip().splitlines()[-1:]
         if last and last[0].startswith("error: "):
-            print(f"\n{last[0]}  [{path}]", file=sys.stderr)
+            atexit.register(print, f"\n{last[0]}  [{path}]", file=sys.stderr)
 
 
 def tell_findings():

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 
 from selfrepair.assets import model_location
 from selfrepair.models import Decoder, load_model
