@@ -5,6 +5,7 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
+from shutil import which
 
 import yaml
 
@@ -88,6 +89,14 @@ def shards_of(wildcards):
         f"{RESULTS}/{wildcards.model}/{wildcards.ablation}/shard-{shard}of{count}.safetensors"
         for shard in range(count)
     ]
+
+
+def gpus_per_job():
+    """1 if sweeps will run on a GPU, so that the profile lets one run at a time."""
+    device = config["device"]
+    return int(
+        device.startswith("cuda") or (device == "auto" and bool(which("nvidia-smi")))
+    )
 
 
 onerror:

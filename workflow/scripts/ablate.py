@@ -19,7 +19,7 @@ def main(snakemake):
     clean, _ = read_tensors(Path(snakemake.input.clean))
     model = load_rule_model(snakemake)
     name = f"{wildcards.model} {wildcards.ablation} {int(wildcards.shard) + 1}/{wildcards.shards}"
-    bar = tqdm(total=100, desc=name, unit="%", file=sys.stderr, bar_format=FORMAT)
+    bar = tqdm(total=100, desc=name, file=Lines(), bar_format=FORMAT, mininterval=10, miniters=0)
     with bar:
         result = sweep(
             model,
@@ -48,6 +48,17 @@ def main(snakemake):
     write_tensors(Path(snakemake.output.tensors), result.arrays(), provenance)
 
 
-FORMAT = "{desc}: {percentage:3.0f}% |{bar:30}| {elapsed} gone, {remaining} left"
+class Lines:
+    """Standard error, a line per report: jobs run side by side and must not overwrite each other."""
+
+    def write(self, text):
+        if text.strip():
+            print(text.strip(), file=sys.stderr, flush=True)
+
+    def flush(self):
+        pass
+
+
+FORMAT = "{desc}: {percentage:3.0f} % after {elapsed}, {remaining} left"
 
 run(snakemake, main)

@@ -208,7 +208,8 @@ def stored(tensor: Tensor) -> Tensor:
 
 
 def batches(tokens: Tensor, size: int) -> Iterator[Tensor]:
-    yield from tokens.split(size)
+    """Rows in as few batches of at most `size` as it takes, as even as they go."""
+    yield from tokens.tensor_split(-(-len(tokens) // size))
 
 
 def check_size(name: str, value: int) -> None:
