@@ -15,6 +15,7 @@ from selfrepair.shards import read_sweep
 
 FIGURES = ["E1-self-repair-by-depth", "E5-norm-share-by-depth"]
 MODEL_FIGURES = ["E2-effect-against-change", "E6-breakdown-by-head"]
+ABLATE = {"ablate_resample", "ablate_zero"}
 DRAW = {"draw_E1", "draw_E2", "draw_E5", "draw_E6"}
 
 
@@ -64,17 +65,17 @@ def test_a_config_value_re_runs_what_depends_on_it(finished):
     assert finished.planned(statistics={"resamples": 300}) == {"decompose", "summarise"} | DRAW
     more = {"resample": {"prompts": 6}, "zero": {"prompts": 6}}
     planned = finished.planned(ablations=more)
-    assert {"ablate", "gather", "decompose"} <= planned
-    assert not planned & {"sample_documents", "cut_prompts", "clean_pass"}
+    assert {"ablate_zero", "gather", "decompose"} <= planned
+    assert not planned & {"sample_documents", "cut_prompts", "clean_pass", "ablate_resample"}
 
 
 @pytest.mark.parametrize(
     ("module", "re_run", "left_alone"),
     [
-        ("figures", DRAW, {"ablate", "clean_pass", "decompose", "summarise", "cut_prompts"}),
-        ("statistics", {"decompose"} | DRAW, {"ablate", "clean_pass", "gather", "cut_prompts"}),
-        ("replay", {"ablate", "clean_pass"}, {"sample_documents"}),
-        ("corpus", {"sample_documents", "cut_prompts", "ablate"}, set()),
+        ("figures", DRAW, {*ABLATE, "clean_pass", "decompose", "summarise", "cut_prompts"}),
+        ("statistics", {"decompose"} | DRAW, {*ABLATE, "clean_pass", "gather", "cut_prompts"}),
+        ("replay", {*ABLATE, "clean_pass"}, {"sample_documents"}),
+        ("corpus", {"sample_documents", "cut_prompts", *ABLATE}, set()),
     ],
 )
 def test_editing_a_module_re_runs_its_rules_and_what_follows(

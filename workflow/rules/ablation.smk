@@ -20,31 +20,38 @@ rule clean_pass:
         "../scripts/clean_pass.py"
 
 
-rule ablate:
-    input:
-        prompts=rules.cut_prompts.output[0],
-        clean=rules.clean_pass.output.tensors,
-        code=code_of("ablate"),
-    output:
-        tensors=f"{RESULTS}/{{model}}/{{ablation}}/shard-{{shard}}of{{shards}}.safetensors",
-        provenance=f"{RESULTS}/{{model}}/{{ablation}}/shard-{{shard}}of{{shards}}.json",
-    log:
-        f"{LOGS}/{{model}}/{{ablation}}/shard-{{shard}}of{{shards}}.log",
-    conda:
-        "../envs/selfrepair.yaml"
-    # Two jobs side by side, each on half the cores, are faster than one on all of them (12 % on two
-    # cores): none waits for the other at every operation. A GPU takes one at a time.
-    threads: max(1, workflow.cores // 2)
-    resources:
-        gpu=gpus_per_job(),
-    params:
-        model=model_params,
-        dtype=config["dtype"],
-        prompts=lambda wildcards: list(
-            shard_prompts(config, wildcards.ablation, int(wildcards.shard))
-        ),
-    script:
-        "../scripts/ablate.py"
+for kind in ABLATIONS:
+
+    rule:
+        name:
+            f"ablate_{kind}"
+        input:
+            prompts=rules.cut_prompts.output[0],
+            clean=rules.clean_pass.output.tensors,
+            code=code_of("ablate"),
+        output:
+            tensors=f"{RESULTS}/{{model}}/{kind}/shard-{{shard}}of{{shards}}.safetensors",
+            provenance=f"{RESULTS}/{{model}}/{kind}/shard-{{shard}}of{{shards}}.json",
+        log:
+            f"{LOGS}/{{model}}/{kind}/shard-{{shard}}of{{shards}}.log",
+        # The longest first, so that all cores finish together.
+        priority: config["ablations"][kind]["prompts"]
+        conda:
+            "../envs/selfrepair.yaml"
+        # Two jobs side by side, each on half the cores, are faster than one on all of them (12 %
+        # on two cores): none waits for the other at every operation. A GPU takes one at a time.
+        threads: max(1, workflow.cores // 2)
+        resources:
+            gpu=gpus_per_job(),
+        params:
+            model=model_params,
+            dtype=config["dtype"],
+            ablation=kind,
+            prompts=lambda wildcards, kind=kind: list(
+                shard_prompts(config, kind, int(wildcards.shard))
+            ),
+        script:
+            "../scripts/ablate.py"
 
 
 rule gather:

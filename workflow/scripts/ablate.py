@@ -14,19 +14,20 @@ from selfrepair.storage import Stopwatch, environment, read_tensors, write_tenso
 
 def main(snakemake):
     watch, config, wildcards = Stopwatch(), snakemake.config, snakemake.wildcards
+    ablation = snakemake.params.ablation
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
     rows = list(snakemake.params.prompts)
     clean, _ = read_tensors(Path(snakemake.input.clean))
     model = load_rule_model(snakemake)
-    name = f"{wildcards.model} {wildcards.ablation} {int(wildcards.shard) + 1}/{wildcards.shards}"
+    name = f"{wildcards.model} {ablation} {int(wildcards.shard) + 1}/{wildcards.shards}"
     bar = tqdm(total=100, desc=name, file=Lines(), bar_format=FORMAT, mininterval=10, miniters=0)
     with bar:
         result = sweep(
             model,
             tokens[rows],
-            donors=tokens[donors[rows]] if wildcards.ablation == "resample" else None,
-            ablation=wildcards.ablation,
-            mean_z=clean["mean_z"] if wildcards.ablation == "mean" else None,
+            donors=tokens[donors[rows]] if ablation == "resample" else None,
+            ablation=ablation,
+            mean_z=clean["mean_z"] if ablation == "mean" else None,
             batch=config["sweep"]["batch"],
             chunk=config["sweep"]["chunk"],
             progress=lambda share: bar.update(100 * share),
@@ -35,7 +36,7 @@ def main(snakemake):
         "study": config["study"],
         "model": wildcards.model,
         "architecture": model.architecture,
-        "ablation": wildcards.ablation,
+        "ablation": ablation,
         "dtype": model.dtype_name,
         "seed": config["seed"],
         "prompts": [rows[0], rows[-1] + 1],
