@@ -22,6 +22,7 @@ setup: .venv/ready
 	@touch $@
 
 study: .venv/ready
+	@$(BIN)/python workflow/scripts/fetch.py $(CONFIG)
 	@$(BIN)/snakemake --profile profiles/default --configfile $(CONFIG) $(ARGS)
 
 check: .venv/ready

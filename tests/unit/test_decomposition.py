@@ -139,5 +139,6 @@ def test_findings_name_the_model_and_its_numbers(tables):
     text = findings(depth, {"conservation": 2e-5, "decomposition": 3e-5})
     row = depth.filter(ablation="resample", selection="top").row(0, named=True)
     assert f"{row['self_repair']:.2f} [{row['self_repair_low']:.2f}" in text
-    assert text.count("| m |") == 4
+    assert text.count("| m |") == 4 + 2  # quarters, then ablations
+    assert f"{100 * row['from_norm_share']:.0f} %" in text
     assert "conservation 2.0e-05, decomposition 3.0e-05" in text

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -131,6 +133,26 @@ def test_a_wrong_config_is_one_line_before_any_job(fresh, changes, line):
     assert len(errors) == 1
     assert re.search(line, errors[0])
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("study: x\nsed: 1\n", "config: needs the key models|unknown key sed"),
+        ("study: [", "while parsing"),
+        (None, "No such file"),
+    ],
+)
+def test_fetching_tells_what_is_wrong_in_one_line(fresh, text, line):
+    folder = fresh().folder
+    config = folder / "config/mine.yaml"
+    if text is not None:
+        config.write_text(text)
+    command = [sys.executable, "workflow/scripts/fetch.py", str(config)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert re.search(line, done.stderr)
 
 
 def without_tokenizer(config, folder):

@@ -165,27 +165,44 @@ def _depth_rows(
 
 
 def findings(depth: pl.DataFrame, errors: Mapping[str, float]) -> str:
-    """What a study found, as a small Markdown table of resample ablation on top tokens."""
-    rows = depth.filter(ablation="resample", selection="top")
-    if rows.is_empty():
-        rows = depth.filter(selection="top", ablation=depth["ablation"][0])
-    ablation = rows["ablation"][0]
-    lines = [
-        f"Self-repair under {ablation} ablation, mean over heads on each head's top 2 % of tokens "
-        "[95 % interval over prompts]:",
-        "",
-        "| model | layers | direct effect, logits | self-repair, logits | self-repair, share of "
-        "direct effect | final norm's part, share of direct effect |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows.iter_rows(named=True):
-        lines.append(
-            f"| {row['model']} | {row['depth']} | {_cell(row, 'direct_effect')} "
-            f"| {_cell(row, 'self_repair')} | {_cell(row, 'self_repair_share', percent=True)} "
-            f"| {_cell(row, 'from_norm_share', percent=True)} |"
-        )
+    """What a study found, as Markdown: top tokens by depth, then the last layers by ablation."""
+    top = depth.filter(selection="top")
+    first = "resample" if "resample" in top["ablation"] else top["ablation"][0]
     worst = ", ".join(f"{name} {value:.1e}" for name, value in errors.items())
-    return "\n".join([*lines, "", f"Largest errors of the sums, in logits: {worst}."]) + "\n"
+    return "\n".join(
+        [
+            f"Self-repair under {first} ablation on each head's top 2 % of tokens, mean over heads, "
+            "in logits; shares are of the direct effect; 95 % intervals over prompts:",
+            "",
+            *_rows_of(top.filter(ablation=first), "depth"),
+            "",
+            "The same for the last quarter of the layers under each ablation:",
+            "",
+            *_rows_of(top.filter(depth=GROUPS[-1]), "ablation"),
+            "",
+            f"Largest errors of the sums, in logits: {worst}.",
+            "",
+        ]
+    )
+
+
+def _rows_of(table: pl.DataFrame, key: str) -> list[str]:
+    """Markdown rows, one per model and `key`."""
+    columns = {
+        "direct effect": "direct_effect",
+        "self-repair": "self_repair",
+        "from heads": "from_heads",
+        "from MLPs": "from_mlps",
+        "from norm": "from_norm",
+        "self-repair, share": "self_repair_share",
+        "from norm, share": "from_norm_share",
+    }
+    head = ["model", "layers" if key == "depth" else key, "prompts", *columns]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in table.iter_rows(named=True):
+        cells = [_cell(row, name, percent=name.endswith("share")) for name in columns.values()]
+        lines.append(f"| {row['model']} | {row[key]} | {row['n_prompts']} | {' | '.join(cells)} |")
+    return lines
 
 
 def _cell(row: Mapping[str, Any], name: str, *, percent: bool = False) -> str:

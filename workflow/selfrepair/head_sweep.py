@@ -28,8 +28,8 @@ from .errors import InputError
 from .models import Decoder
 from .replay import Replay, dot
 
-# Rows of one replay: enough to feed the matrix products, few enough to stay in the cache (see
-# benchmarks/); a GPU wants more work at once.
+# Rows of one replay, in tokens: enough to feed the matrix products, few enough to stay in the cache;
+# a GPU wants more work at once.
 CHUNK_TOKENS = {"cpu": 1024, "cuda": 16384}
 
 Progress = Callable[[float], None]
