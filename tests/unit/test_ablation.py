@@ -10,8 +10,9 @@ import torch
 import selfrepair
 import tiny_models
 from selfrepair import InputError
-from selfrepair.ablation import check_ablation, replacement, sample_derangement
+from selfrepair.ablation import check_ablation, replacement
 from selfrepair.models import Decoder
+from selfrepair.partners import sample_derangement
 from selfrepair.replay import Replay
 
 Tiny = Callable[..., Decoder]

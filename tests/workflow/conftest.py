@@ -28,10 +28,11 @@ class Checkout:
         """Run Snakemake on the study's config with some top-level keys changed."""
         path = self.folder / "config" / "tiny.yaml"
         path.write_text(yaml.safe_dump(self.config | changes))
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", str(path)]
+        command = [sys.executable, "-m", "snakemake", *arguments]
+        command += ["--cores", "2", "--configfile", str(path)]
         environment = os.environ | {"PYTHONPATH": str(self.folder / "workflow")}
         return subprocess.run(
-            [*command, *arguments],
+            command,
             cwd=self.folder,
             env=environment,
             capture_output=True,

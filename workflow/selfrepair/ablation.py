@@ -1,34 +1,18 @@
 """What replaces a head's output z: another prompt's (resample), the sample's mean, or zero.
 
 Method section 2. A baseline never depends on batches: partners are a derangement of the whole
-sample, means are over the whole sample, zero keeps the constant value bias (folded convention).
+sample (`partners`), means are over the whole sample, zero keeps the constant value bias (folded convention).
 """
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from .errors import InputError
 from .models import Decoder
 
 ABLATIONS = ("resample", "mean", "zero")
-
-
-def sample_derangement(count: int, generator: torch.Generator) -> Int[Tensor, " prompt"]:
-    """A uniformly random permutation of `count` prompts that leaves none in place.
-
-    Raises:
-        InputError: fewer than two prompts, of which there is no derangement.
-    """
-    if count < 2:
-        raise InputError(f"resample ablation of {count} prompt(s): no partner; take at least 2")
-    places = torch.arange(count)
-    while True:  # a permutation is a derangement with probability 1/e
-        partners = torch.randperm(count, generator=generator)
-        if not bool((partners == places).any()):
-            return partners
 
 
 def replacement(

@@ -306,7 +306,7 @@ def cut_prompts(
     """
     import torch
 
-    from .ablation import sample_derangement
+    from .partners import sample_derangement
 
     names = list(sources)
     dealt = deal_sources(sources, prompts)
