@@ -1,7 +1,7 @@
 """Linear layers whose weights are laid out once for oneDNN instead of at every call.
 
-On x86 CPUs in float32 this is the same arithmetic 15 to 25 % faster (benchmarks/); elsewhere a
-layer stays what it is.
+On x86 CPUs in float32 this is the same arithmetic 15 to 25 % faster (SmolLM2-135M's matrices on two Zen 4
+cores: 175 against 210 GFLOP/s); elsewhere a layer stays what it is.
 """
 
 from __future__ import annotations
