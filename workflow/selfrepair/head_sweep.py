@@ -181,8 +181,10 @@ class _SweepBatch:
         return self._result(out.permute(0, 3, 4, 1, 2), chosen)
 
     def _sum_clean(self) -> None:
-        """Clean dot products of all attention and MLP outputs from each layer on, [layer + 1, …]."""
+        """Clean dot products with u that every replay is compared with: of the final residual, and
+        of all attention and MLP outputs from each layer on, [layer + 1, …]."""
         u, recording = self.clean.targets.directions, self.clean.recording
+        self.clean_projection = dot(recording.residual[-1], u)
         self.clean_heads = _suffix_sums([dot(a, u) for a in recording.attention_out])
         self.clean_mlps = _suffix_sums([dot(m, u) for m in recording.mlp_out])
 
@@ -237,8 +239,7 @@ class _SweepBatch:
         delta_effect = dot(delta_out, u) / scale
         ablated_scale = self.model.final_norm.scale(replayed.residual)
         projection = dot(replayed.residual, u)
-        clean_projection = dot(recording.residual[-1], self.clean.targets.directions)[prompt]
-        delta_logit = projection / ablated_scale - clean_projection / scale
+        delta_logit = projection / ablated_scale - self.clean_projection[prompt] / scale
         return {
             "ablated_direct_effect": self.clean.direct_effect[prompt, :, layer, head]
             + delta_effect,
