@@ -14,8 +14,8 @@ from selfrepair.direct_effect import (
     clean_batch,
     head_direct_effects,
     targets,
-    top_tokens,
 )
+from selfrepair.selection import top_tokens
 from selfrepair.models import ERROR_BOUNDS, Decoder
 from selfrepair.replay import Replay
 

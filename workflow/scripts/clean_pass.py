@@ -6,7 +6,8 @@ from adapter import run
 from rule_model import load_rule_model
 
 from selfrepair.corpus import read_prompts
-from selfrepair.direct_effect import clean_pass, top_tokens
+from selfrepair.direct_effect import clean_pass
+from selfrepair.selection import top_tokens
 from selfrepair.storage import Stopwatch, environment, write_tensors
 
 

@@ -6,11 +6,15 @@ sample (`partners`), means are over the whole sample, zero keeps the constant va
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .errors import InputError
 from .models import Decoder
+from .replay import Recording, Replay, Replayed
 
 ABLATIONS = ("resample", "mean", "zero")
 
@@ -32,6 +36,62 @@ def replacement(
         assert mean_z is not None, "mean ablation without means"
         return mean_z[layer].to(part.value_bias)[None, None]
     return part.value_bias[None, None]
+
+
+@dataclass
+class AblatedRows:
+    """Recorded prompts in which a head's output is changed, ready to be replayed.
+
+    change: what the ablation adds to the layer's attention output; residual: the layer's clean
+    input; unchanged_out: the changed output of a parallel layer, whose MLP does not see the change,
+    else None; all [row, position, d_model].
+    """
+
+    layer: int
+    change: Float[Tensor, "row position d_model"]
+    residual: Float[Tensor, "row position d_model"]
+    attention_out: Float[Tensor, "row position d_model"]
+    unchanged_out: Float[Tensor, "row position d_model"] | None
+
+    def replay(self, replay: Replay, directions: Float[Tensor, "row position d_model"]) -> Replayed:
+        """Everything after the change; directions: u of each row."""
+        return replay.from_layer(
+            self.layer,
+            residual=self.residual,
+            attention_out=self.attention_out,
+            unchanged_out=self.unchanged_out,
+            directions=directions,
+        )
+
+    def layer_output(self, replay: Replay) -> Float[Tensor, "row position d_model"]:
+        """The input of the next layer."""
+        return replay.layer_output(
+            self.layer,
+            residual=self.residual,
+            attention_out=self.attention_out,
+            unchanged_out=self.unchanged_out,
+        )
+
+
+def ablated_rows(
+    decoder: Decoder,
+    recording: Recording,
+    layer: int,
+    *,
+    head: Int[Tensor, " row"],
+    prompt: Int[Tensor, " row"],
+    delta_z: Float[Tensor, "row position d_head"],
+) -> AblatedRows:
+    """Rows of recorded prompts in which a head's z changes by delta_z (each row its own head)."""
+    part = decoder.layers[layer]
+    change = torch.bmm(delta_z, part.w_o[head])
+    return AblatedRows(
+        layer=layer,
+        change=change,
+        residual=recording.residual[layer][prompt],
+        attention_out=recording.attention_out[layer][prompt] + change,
+        unchanged_out=recording.residual[layer + 1][prompt] + change if part.parallel else None,
+    )
 
 
 def check_ablation(

@@ -11,8 +11,8 @@ import polars as pl
 import torch
 from jaxtyping import Bool, Float
 
-from .direct_effect import top_tokens
 from .errors import InputError
+from .selection import top_mask
 from .statistics import PromptSums, divide, interval, prompt_weights
 
 Arrays = Mapping[str, Float[np.ndarray, "prompt position head"]]
@@ -69,10 +69,7 @@ def _selected(
 ) -> Bool[np.ndarray, "prompt position head"]:
     if selection == "all":
         return np.ones(direct_effect.shape, dtype=bool)
-    flat = torch.from_numpy(direct_effect.reshape(-1, direct_effect.shape[-1]))
-    chosen = torch.zeros(flat.shape, dtype=torch.bool)
-    chosen.scatter_(0, top_tokens(flat), True)
-    return chosen.numpy().reshape(direct_effect.shape)
+    return top_mask(torch.from_numpy(direct_effect)).numpy()
 
 
 def _estimates(arrays: Arrays, sums: PromptSums) -> dict[str, Float[np.ndarray, "resample head"]]:

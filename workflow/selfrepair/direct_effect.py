@@ -6,7 +6,6 @@ scale S, and the conservation law: all direct effects and b add up to the logit.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,8 +16,6 @@ from torch import Tensor
 from .errors import ExactnessError, InputError
 from .models import ERROR_BOUNDS, Decoder
 from .replay import Recording, Replay, dot
-
-TOP_SHARE = 0.02
 
 
 @dataclass
@@ -235,24 +232,3 @@ def check_tokens(decoder: Decoder, tokens: Tensor, *, name: str = "tokens") -> T
             f"{name}: token ids from {low} to {high}; the vocabulary has 0 to {decoder.vocabulary - 1}"
         )
     return tokens
-
-
-def top_tokens(
-    direct_effect: Float[Tensor, "token head"], *, share: float = TOP_SHARE
-) -> Int[Tensor, "top head"]:
-    """Each head's top tokens: the floor(share N) positions with the largest clean DE (section 4).
-
-    Ties go to the earlier token, so that a sample has one answer on every device.
-    Raises:
-        InputError: the sample is too small to have a top token.
-    """
-    count = math.floor(share * direct_effect.shape[0] + 1e-9)
-    if count < 1:
-        raise InputError(
-            f"{direct_effect.shape[0]} tokens have no top {share:.0%}; "
-            f"take at least {math.ceil(1 / share)} tokens"
-        )
-    order = torch.sort(
-        direct_effect.nan_to_num(nan=-torch.inf), dim=0, descending=True, stable=True
-    ).indices
-    return order[:count]

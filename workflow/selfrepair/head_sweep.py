@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .ablation import check_ablation, replacement
+from .ablation import ablated_rows, check_ablation, replacement
 from .direct_effect import (
     CleanBatch,
     batches,
@@ -104,14 +104,10 @@ def sweep(
     if donors is not None:
         check_tokens(model, donors, name="donors")
     check_size("batch", batch)
-    if chunk is not None:
-        check_size("chunk", chunk)
+    chunk = chunk_rows(model, tokens.shape[1] - 1, chunk)
     chosen = _by_layer(model, heads)
     if ablation == "mean" and mean_z is None:
         mean_z = clean_pass(model, tokens, batch=batch).mean_z
-    if chunk is None:
-        room = CHUNK_TOKENS.get(model.device.type, CHUNK_TOKENS["cuda"])
-        chunk = max(1, room // (tokens.shape[1] - 1))
     replay, parts = Replay(model), []
     work = sum(_cost(model, layer) * len(h) for layer, h in chosen.items()) * tokens.shape[0]
     report = (lambda layer, rows: progress(rows * _cost(model, layer) / work)) if progress else None
@@ -125,6 +121,19 @@ def sweep(
         one = _SweepBatch(model, replay, clean, ablation, donor_z, mean_z, chunk)
         parts.append(one.run(chosen, report))
     return _join(parts)
+
+
+def chunk_rows(model: Decoder, positions: int, chunk: int | None) -> int:
+    """Rows to replay at once: as asked, or as many of `positions` tokens as suit the device.
+
+    Raises:
+        InputError: a chunk below one.
+    """
+    if chunk is not None:
+        check_size("chunk", chunk)
+        return chunk
+    room = CHUNK_TOKENS.get(model.device.type, CHUNK_TOKENS["cuda"])
+    return max(1, room // positions)
 
 
 def _by_layer(model: Decoder, heads: Iterable[tuple[int, int]] | None) -> dict[int, list[int]]:
@@ -222,21 +231,14 @@ class _SweepBatch:
         prompt: Tensor,
         delta_z: Float[Tensor, "row position d_head"],
     ) -> dict[str, Float[Tensor, "row position"]]:
-        recording, part = self.clean.recording, self.model.layers[layer]
         u, scale = self.clean.targets.directions[prompt], self.clean.scale[prompt]
-        delta_out = torch.bmm(delta_z, part.w_o[head])
-        parallel_out = recording.residual[layer + 1][prompt] + delta_out if part.parallel else None
-        replayed = self.replay.from_layer(
-            layer,
-            residual=recording.residual[layer][prompt],
-            attention_out=recording.attention_out[layer][prompt] + delta_out,
-            unchanged_out=parallel_out,
-            directions=u,
-        )
-        first_mlp = layer + 1 if part.parallel else layer
+        recording = self.clean.recording
+        rows = ablated_rows(self.model, recording, layer, head=head, prompt=prompt, delta_z=delta_z)
+        replayed = rows.replay(self.replay, u)
+        first_mlp = layer + 1 if self.model.layers[layer].parallel else layer
         heads = (replayed.heads - self.clean_heads[layer + 1][prompt]) / scale
         mlps = (replayed.mlps - self.clean_mlps[first_mlp][prompt]) / scale
-        delta_effect = dot(delta_out, u) / scale
+        delta_effect = dot(rows.change, u) / scale
         ablated_scale = self.model.final_norm.scale(replayed.residual)
         projection = dot(replayed.residual, u)
         delta_logit = projection / ablated_scale - self.clean_projection[prompt] / scale

@@ -44,6 +44,18 @@ ERROR_BOUNDS = {"float64": 1e-5, "float32": 1e-3, "bfloat16": 1.0, "float16": 0.
 
 
 @dataclass
+class Neurons:
+    """The last linear map of an MLP: it reads the post-activations, one per neuron.
+
+    w_out: [neuron, d_model]; b_out: [d_model], which belongs to no neuron (method section 3).
+    """
+
+    projection: nn.Module
+    w_out: Float[Tensor, "neuron d_model"]
+    b_out: Float[Tensor, " d_model"]
+
+
+@dataclass
 class Layer:
     """One decoder layer: the modules a replay watches, and the weights of its attention output.
 
@@ -51,6 +63,7 @@ class Layer:
     (value bias plus what the preceding norm's bias contributes through W_V; method section 1).
     parallel: the MLP reads the layer's input and does not see the attention's output.
     stub: the module whose output a replay replaces, the attention or else its output projection.
+    neurons: the linear map that reads the MLP's neurons, None if its MLP has no such map.
     """
 
     block: nn.Module
@@ -61,6 +74,7 @@ class Layer:
     value_bias: Float[Tensor, "head d_head"]
     stub: nn.Module
     parallel: bool = False
+    neurons: Neurons | None = None
 
 
 @dataclass
@@ -304,7 +318,19 @@ def _layer(bridge: TransformerBridge, index: int, block: nn.Module, name: str) -
         b_o=b_o,
         value_bias=_value_bias(parts, w_o, name),
         stub=attention,
+        neurons=_neurons(parts.mlp, mlp),
     )
+
+
+def _neurons(part: Any, mlp: nn.Module) -> Neurons | None:
+    out = part.submodules.get("out")
+    if out is None:  # a mixture of experts, say
+        return None
+    try:
+        weight, bias = _linear(_unbridged(part.out), "")
+    except InputError:
+        return None
+    return Neurons(mlp.get_submodule(out.name) if part.name else mlp, weight, bias)
 
 
 def _linear(module: nn.Module, name: str) -> tuple[Tensor, Tensor]:

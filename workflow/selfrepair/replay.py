@@ -11,7 +11,7 @@ A position never sees later ones, and the last has no target, so callers pass to
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,10 @@ class Replayed:
     mlps: Float[Tensor, "row position"]
 
 
+class _Enough(Exception):
+    """Ends a layer's forward pass where the rest of it is not needed."""
+
+
 class Replay:
     """Record a decoder's clean pass; replay it from a layer on with a changed attention output."""
 
@@ -88,10 +92,7 @@ class Replay:
         """Replay rows whose attention output at `layer` is `attention_out`.
 
         Args:
-            layer: the layer whose attention output is given instead of computed.
-            residual: the layer's clean input.
-            unchanged_out: for a parallel layer, its output with the changed attention already added;
-                None for a sequential layer, whose MLP is run.
+            layer, residual, attention_out, unchanged_out: as for `layer_output`.
             directions: u of each row and position (method section 1).
         """
         rows, positions = residual.shape[:2]
@@ -100,13 +101,51 @@ class Replay:
         )
         sums = _Sums(directions, heads=zeros, mlps=zeros.clone())
         with self._hooks(self._summing_hooks(sums, layer)):
-            if unchanged_out is None:
-                stream = self._call(layer, residual, stub=attention_out)
-            else:
-                stream = unchanged_out
+            stream = self.layer_output(
+                layer, residual=residual, attention_out=attention_out, unchanged_out=unchanged_out
+            )
             for later in range(layer + 1, self.decoder.n_layers):
                 stream = self._call(later, stream)
         return Replayed(stream, sums.heads, sums.mlps)
+
+    @torch.no_grad()
+    def layer_output(
+        self,
+        layer: int,
+        *,
+        residual: Float[Tensor, "row position d_model"],
+        attention_out: Float[Tensor, "row position d_model"],
+        unchanged_out: Float[Tensor, "row position d_model"] | None,
+    ) -> Float[Tensor, "row position d_model"]:
+        """The residual stream after a layer whose attention output is given instead of computed.
+
+        Args:
+            residual: the layer's clean input.
+            unchanged_out: for a parallel layer, its output with the changed attention already added;
+                None for a sequential layer, whose MLP is run.
+        """
+        if unchanged_out is not None:
+            return unchanged_out
+        return self._call(layer, residual, stub=attention_out)
+
+    @torch.no_grad()
+    def head_outputs(
+        self, layer: int, stream: Float[Tensor, "row position d_model"]
+    ) -> Float[Tensor, "row position head d_head"]:
+        """z of every head of a layer on a given layer input; the rest of the layer does not run.
+
+        The stream may be shorter than what was recorded: a position never sees later ones.
+        """
+        projection, seen = self.decoder.layers[layer].output_projection, []
+
+        def stop(_: nn.Module, args: tuple[Any, ...]) -> None:
+            seen.append(args[0])
+            raise _Enough
+
+        self._learn_arguments_of(stream.shape[1])
+        with self._hooks([projection.register_forward_pre_hook(stop)]), suppress(_Enough):
+            self._call(layer, stream)
+        return seen[0].reshape(*stream.shape[:2], self.decoder.n_heads, -1)
 
     @torch.no_grad()
     def replay_error(self, clean: Recording, layer: int) -> float:
@@ -130,6 +169,13 @@ class Replay:
                 self._call(layer, residual, stub=stub)
             outputs.append(seen.mlp_out[0])
         return not torch.equal(*outputs)
+
+    def _learn_arguments_of(self, length: int) -> None:
+        """Arguments depend on the length only, so any tokens tell them."""
+        if length not in self._arguments:
+            self._learn_arguments(
+                torch.zeros(1, length, dtype=torch.long, device=self.decoder.device)
+            )
 
     def _learn_arguments(self, tokens: Tensor) -> None:
         """Keep each layer's arguments for this length from one row, so that they broadcast to any."""
