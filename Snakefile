@@ -13,7 +13,9 @@ if (
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/ablation.smk"
+include: "workflow/rules/experiments.smk"
 include: "workflow/rules/decomposition.smk"
+include: "workflow/rules/claims.smk"
 include: "workflow/rules/figures.smk"
 
 
@@ -21,6 +23,7 @@ rule all:
     default_target: True
     input:
         rules.summarise.output,
+        rules.claims.output,
         study_figures(),
 
 

@@ -10,7 +10,7 @@ import torch
 import selfrepair
 import tiny_models
 from selfrepair import InputError
-from selfrepair.ablation import check_ablation, replacement
+from selfrepair.ablation import check_ablations, replacement
 from selfrepair.models import Decoder
 from selfrepair.partners import sample_derangement
 from selfrepair.replay import Replay
@@ -135,5 +135,5 @@ def test_an_ablation_that_does_not_fit_is_refused(
 
 @pytest.mark.parametrize("ablation", ["mean", "zero"])
 def test_a_fitting_ablation_is_taken(ablation: str, tiny: Tiny) -> None:
-    check_ablation(ablation, TOKENS, None, MEAN_Z if ablation == "mean" else None, tiny("gpt2"))
-    check_ablation("resample", TOKENS, TOKENS, None, tiny("gpt2"))
+    check_ablations([ablation], TOKENS, None, MEAN_Z if ablation == "mean" else None, tiny("gpt2"))
+    check_ablations(["resample"], TOKENS, TOKENS, None, tiny("gpt2"))

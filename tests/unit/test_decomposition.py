@@ -5,7 +5,14 @@ import polars as pl
 import pytest
 import torch
 
-from selfrepair.decomposition import GROUPS, MEANS, findings, head_tables
+from selfrepair.decomposition import (
+    GROUPS,
+    LAST_BUT_ONE,
+    MEANS,
+    SECOND_HALF,
+    findings,
+    head_tables,
+)
 from selfrepair.statistics import PromptSums, divide, interval, prompt_weights
 
 PROMPTS, POSITIONS, LAYERS, HEADS = 6, 25, 5, 2
@@ -20,17 +27,25 @@ def sweep():
     return arrays
 
 
+def by_layer(sweep):
+    return [{name: values[:, :, layer] for name, values in sweep.items()} for layer in range(LAYERS)]
+
+
 @pytest.fixture(scope="module")
 def tables(sweep):
-    return head_tables({"resample": sweep, "zero": sweep}, model="m", seed=0, resamples=200)
+    layers = by_layer(sweep)
+    return head_tables({"resample": layers, "zero": layers}, model="m", seed=0, resamples=200)
 
 
 def test_one_row_per_ablation_selection_layer_and_head(tables):
     heads, depth = tables
     assert heads.height == 2 * 2 * LAYERS * HEADS
     assert heads.select("ablation", "selection", "layer", "head").n_unique() == heads.height
-    assert set(depth["depth"]) == set(GROUPS)
-    assert depth.filter(ablation="zero", selection="all")["n_heads"].sum() == LAYERS * HEADS
+    assert set(depth["depth"]) == {*GROUPS, SECOND_HALF, LAST_BUT_ONE}
+    sizes = depth.filter(ablation="zero", selection="all")
+    assert sizes.filter(pl.col("depth").is_in(GROUPS))["n_heads"].sum() == LAYERS * HEADS
+    assert sizes.filter(depth=SECOND_HALF)["n_heads"].item() == 3 * HEADS  # layers 2 to 4
+    assert sizes.filter(depth=LAST_BUT_ONE)["n_heads"].item() == HEADS
 
 
 def test_aggregates_equal_a_plain_loop(sweep, tables):
@@ -58,6 +73,11 @@ def test_aggregates_equal_a_plain_loop(sweep, tables):
                 assert row[f"{name}_share"] == pytest.approx(share, rel=1e-12)
                 assert row[f"{name}_share_clipped"] == pytest.approx(np.clip(ratios, 0, 1).mean())
                 assert row[f"{name}_share_q50"] == pytest.approx(np.median(ratios))
+            assert row["self_repair_sd"] == pytest.approx(pick["self_repair"].std())
+            noise = pick["self_repair"].std() / abs(pick["self_repair"].mean())
+            assert row["self_repair_noise"] == pytest.approx(noise)
+            over = (pick["delta_logit"] > 0) & (pick["direct_effect"] > 0)
+            assert row["over_corrected_share"] == pytest.approx(over.mean())
             removed = (pick["direct_effect"] - pick["ablated_direct_effect"]).sum()
             assert row["restored_share"] == pytest.approx(pick["self_repair"].sum() / removed)
 
@@ -76,12 +96,21 @@ def test_depth_is_the_mean_over_heads_and_its_share_a_ratio_of_means(tables):
     assert row["self_repair_low"] <= row["self_repair"] <= row["self_repair_high"]
 
 
+def test_the_spread_of_a_group_of_heads_is_that_within_heads(tables):
+    heads, depth = tables
+    members = heads.filter(pl.col("layer") >= 2, ablation="resample", selection="top")
+    row = depth.filter(ablation="resample", selection="top", depth=SECOND_HALF).row(0, named=True)
+    pooled = np.sqrt((members["self_repair_sd"] ** 2).mean())
+    assert row["self_repair_sd"] == pytest.approx(pooled)
+    assert row["self_repair_sd_low"] <= pooled <= row["self_repair_sd_high"]
+
+
 def test_missing_is_nan_and_never_zero(sweep):
     holes = {name: values.clone() for name, values in sweep.items()}
     for values in holes.values():
         values[..., 1, 1] = torch.nan
     holes["direct_effect"] = sweep["direct_effect"]
-    heads, _ = head_tables({"mean": holes}, model="m", seed=0, resamples=100)
+    heads, _ = head_tables({"mean": by_layer(holes)}, model="m", seed=0, resamples=100)
     row = heads.filter(selection="all", layer=1, head=1)
     assert row["self_repair"].is_nan().all()
     assert not heads.filter(selection="all", layer=1, head=0)["self_repair"].is_nan().any()

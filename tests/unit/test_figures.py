@@ -17,11 +17,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from selfrepair import figures
+from selfrepair import figures, plotting
 from selfrepair.errors import InputError
+from selfrepair.gallery import FIGURES
 
 EFFECTS = ("direct_effect", "ablated_direct_effect", "from_heads", "from_mlps", "from_norm")
 PARTS = ("self_repair", "from_heads", "from_mlps", "from_norm")
+# Those drawn from the heads table.
+HEADS_FIGURES = ("E1", "E2", "E5", "E6")
 
 
 def heads_table(
@@ -73,7 +76,7 @@ def change(table: pl.DataFrame, layer: int, head: int, **values: float) -> pl.Da
 
 def layers_of(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """All unit charts of a spec, depth first, with their data in place."""
-    for key in ("hconcat", "vconcat", "layer"):
+    for key in ("concat", "hconcat", "vconcat", "layer"):
         for part in spec.get(key, []):
             inherited = {name: spec[name] for name in ("data", "datasets") if name in spec}
             yield from layers_of(inherited | part)
@@ -257,8 +260,8 @@ def test_e2_bars_are_the_intervals_unless_they_would_clutter() -> None:
     spec = figures.effect_against_change(large).to_dict()
     assert drawn(spec, "rule", "delta_logit_low") == []
     assert "bar" not in subtitle(spec)
-    assert "bars" not in figures.caption("E2", large)
-    assert "bars are 95 % bootstrap intervals" in figures.caption("E2", table)
+    assert "bars" not in FIGURES["E2"].caption(large)
+    assert "bars are 95 % bootstrap intervals" in FIGURES["E2"].caption(table)
 
 
 def test_e2_counts_bars_that_the_axis_cuts() -> None:
@@ -448,14 +451,14 @@ def test_e6_panels_agree_on_what_a_triangle_is() -> None:
 # All figures
 
 
-@pytest.mark.parametrize("figure", sorted(figures.FIGURES))
+@pytest.mark.parametrize("figure", HEADS_FIGURES)
 def test_figures_are_pure_and_readable(figure: str) -> None:
     table = heads_table()
     before, options = table.clone(), alt.data_transformers.options.copy()
-    spec = figures.FIGURES[figure](table).to_dict()
+    spec = FIGURES[figure].draw(table).to_dict()
     assert table.equals(before)
     assert alt.data_transformers.options == options
-    assert spec == figures.FIGURES[figure](table).to_dict()
+    assert spec == FIGURES[figure].draw(table).to_dict()
     json.dumps(spec, allow_nan=False)
     assert spec["background"] == "white"
     sizes = [int(size) for size in re.findall(r'"\w*[fF]ontSize": (\d+)', json.dumps(spec))]
@@ -463,16 +466,16 @@ def test_figures_are_pure_and_readable(figure: str) -> None:
     assert min(sizes) >= 11
 
 
-@pytest.mark.parametrize("figure", sorted(figures.FIGURES))
+@pytest.mark.parametrize("figure", HEADS_FIGURES)
 def test_the_smallest_model_can_be_drawn(figure: str) -> None:
     table = heads_table(layers=1, heads=1)
-    assert figures.FIGURES[figure](table).to_dict()["title"]["text"]
-    assert ("of 1 heads" if figure == "E5" else "(1 in all)") in figures.caption(figure, table)
+    assert FIGURES[figure].draw(table).to_dict()["title"]["text"]
+    assert ("of 1 heads" if figure == "E5" else "(1 in all)") in FIGURES[figure].caption(table)
 
 
-@pytest.mark.parametrize("figure", sorted(figures.FIGURES))
+@pytest.mark.parametrize("figure", HEADS_FIGURES)
 def test_captions_take_their_numbers_from_the_table(figure: str) -> None:
-    text = figures.caption(figure, heads_table("my-model"))
+    text = FIGURES[figure].caption(heads_table("my-model"))
     for words in ("my-model", "resample", "1,234 tokens", "321 prompts", "ablat", "direct effect"):
         assert words in text
     assert 2 <= len(re.findall(r"\.(?: |$)", text)) <= 4
@@ -481,12 +484,12 @@ def test_captions_take_their_numbers_from_the_table(figure: str) -> None:
 def test_captions_name_all_models_ablations_and_ranges() -> None:
     fewer = heads_table("b", heads=2).with_columns(n_tokens=pl.lit(200), n_prompts=pl.lit(10))
     both = pl.concat([heads_table("a"), fewer], how="vertical_relaxed")
-    text = figures.caption("E1", both)
+    text = FIGURES["E1"].caption(both)
     assert "attention heads of a and b (20 in all)" in text
     assert "200 to 1,234 tokens" in text
     assert "10 to 321 prompts" in text
-    assert "resample, mean and zero ablation" in figures.caption("E2", heads_table())
-    assert "61,700 tokens" in figures.caption("E5", heads_table())
+    assert "resample, mean and zero ablation" in FIGURES["E2"].caption(heads_table())
+    assert "61,700 tokens" in FIGURES["E5"].caption(heads_table())
 
 
 def test_e5_caption_counts_the_heads_left_out_of_the_sums() -> None:
@@ -494,7 +497,7 @@ def test_e5_caption_counts_the_heads_left_out_of_the_sums() -> None:
     resample = table.filter(pl.col("ablation") == "resample", pl.col("selection") == "all")
     negative = (resample["direct_effect"] <= 0).sum()
     assert 0 < negative < 12
-    text = figures.caption("E5", table)
+    text = FIGURES["E5"].caption(table)
     assert f"0 of 12 heads left, {negative} of 12 right" in text
     assert "30 %" in text
 
@@ -515,7 +518,7 @@ def test_e5_caption_counts_the_heads_left_out_of_the_sums() -> None:
 )
 def test_a_missing_column_is_named(figure: str, column: str) -> None:
     table = heads_table().drop(column)
-    for call in (figures.FIGURES[figure], lambda heads: figures.caption(figure, heads)):
+    for call in (FIGURES[figure].draw, FIGURES[figure].caption):
         with pytest.raises(InputError, match=f"^{figure}: .*no column {column};[^\n]*$"):
             call(table)
 
@@ -523,7 +526,7 @@ def test_a_missing_column_is_named(figure: str, column: str) -> None:
 @pytest.mark.parametrize("figure", ["E2", "E6"])
 def test_figures_of_one_model_refuse_two(figure: str) -> None:
     with pytest.raises(InputError, match=f"^{figure}: takes one model, got a and b"):
-        figures.FIGURES[figure](TWO)
+        FIGURES[figure].draw(TWO)
 
 
 @pytest.mark.parametrize(
@@ -538,7 +541,7 @@ def test_figures_of_one_model_refuse_two(figure: str) -> None:
 )
 def test_missing_rows_are_named_with_a_remedy(figure: str, keep: pl.Expr, words: str) -> None:
     with pytest.raises(InputError, match=rf"^{figure}: no rows with {words}[^\n]*; run "):
-        figures.FIGURES[figure](heads_table().filter(keep))
+        FIGURES[figure].draw(heads_table().filter(keep))
 
 
 def test_a_table_of_nan_only_is_refused() -> None:
@@ -547,9 +550,108 @@ def test_a_table_of_nan_only_is_refused() -> None:
         figures.self_repair_by_depth(table)
 
 
-def test_an_unknown_figure_has_no_caption() -> None:
-    with pytest.raises(InputError, match="'E3' has no caption; take one of E1, E2, E5, E6"):
-        figures.caption("E3", heads_table())
+# E12
+
+
+def depth_table(*models: str, seed: int = 0) -> pl.DataFrame:
+    """Quarters of the layers and their second half; the parts' shares add up to self-repair's."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for model in models:
+        for ablation in ("zero", "resample"):
+            for selection in ("top", "all"):
+                for depth in (*figures.QUARTERS, "second half"):
+                    row = {f"{name}_share": draw.uniform(-0.2, 0.4) for name in PARTS[1:]}
+                    row["self_repair_share"] = sum(row.values())
+                    row |= {f"{name}_low": value - 0.03 for name, value in row.items()} | {
+                        f"{name}_high": value + 0.02 for name, value in row.items()
+                    }
+                    keys = {"model": model, "ablation": ablation, "selection": selection}
+                    counts = {"n_heads": 9, "n_tokens": 2100, "n_prompts": 321}
+                    rows.append(keys | {"depth": depth} | counts | row)
+    return pl.DataFrame(rows)
+
+
+def test_e12_draws_every_quarter_and_part_of_every_model_once() -> None:
+    table = depth_table("a", "b", "c", "d")
+    spec = figures.breakdown_across_models(table).to_dict()
+    assert [panel["title"] for panel in spec["concat"]] == ["a", "b", "c", "d"]
+    assert spec["columns"] == 3
+    bars = drawn(spec, "bar", "share_drawn")
+    totals = [part for part in drawn(spec, "point", "share_drawn")]
+    whiskers = drawn(spec, "rule", "share_low")
+    parts = dict(zip(("other heads", "MLPs", "final norm"), PARTS[1:], strict=True))
+    for model, bar, total, whisker in zip("abcd", bars, totals, whiskers, strict=True):
+        want = table.filter(
+            pl.col("depth").is_in(figures.QUARTERS),
+            model=model,
+            ablation="resample",
+            selection="top",
+        )
+        got = {(row["part"], row["depth"]): row for row in bar["rows"] + total["rows"]}
+        assert len(bar["rows"]) == 12
+        assert len(got) == len(whisker["rows"]) == 16
+        for row in want.iter_rows(named=True):
+            for part, name in (parts | {"all self-repair": "self_repair"}).items():
+                mark = got[part, row["depth"]]
+                assert mark["share_drawn"] == mark["share"] == row[f"{name}_share"]
+                assert mark["share_low"] == row[f"{name}_share_low"]
+    assert bars[0]["encoding"]["y"]["title"] == "Share of the direct effect (%)"
+    assert bars[0]["encoding"]["y"]["axis"]["format"] == ".0%"
+    assert bars[0]["encoding"]["x"]["scale"]["domain"] == ["first", "second", "third", "last"]
+    assert {row["part"] for row in totals[0]["rows"]} == {"all self-repair"}
+
+
+def test_e12_counts_what_is_missing_or_beyond_the_axis() -> None:
+    table = depth_table("a", "b", "c")
+    here = (pl.col("model") == "b") & (pl.col("depth") == "first quarter")
+    table = table.with_columns(
+        from_heads_share=pl.when(here).then(-80.0).otherwise("from_heads_share"),
+        from_mlps_share=pl.when(here).then(float("nan")).otherwise("from_mlps_share"),
+    )
+    spec = figures.breakdown_across_models(table).to_dict()
+    json.dumps(spec, allow_nan=False)
+    assert "1 of 47 bars" in subtitle(spec)
+    assert "without a finite value, not drawn: 1" in subtitle(spec)
+    marks = [row for part in drawn(spec, "point", "share_drawn") for row in part["rows"]]
+    (outlier,) = (row for row in marks if row["edge"] != "within the axes")
+    assert (outlier["model"], outlier["share"]) == ("b", -80.0)
+    assert -10 < outlier["share_drawn"] < 0
+
+
+def test_e12_of_a_shallow_model_has_fewer_quarters() -> None:
+    table = depth_table("tiny").filter(pl.col("depth").is_in(["third quarter", "first quarter"]))
+    (bars,) = drawn(figures.breakdown_across_models(table).to_dict(), "bar", "share_drawn")
+    assert bars["encoding"]["x"]["scale"]["domain"] == ["first", "third"]
+
+
+def test_e12_caption_names_models_ablation_and_numbers() -> None:
+    text = FIGURES["E12"].caption(depth_table("a", "b"))
+    for words in ("a and b", "resample", "2,100 tokens", "321 prompts", "direct effect"):
+        assert words in text
+    assert 2 <= len(re.findall(r"\.(?: |$)", text)) <= 5
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (depth_table("a").drop("from_norm_share_high"), "no column from_norm_share_high; write"),
+        (depth_table("a").filter(ablation="zero"), "no quarters with ablation resample.*; run "),
+        (depth_table("a").filter(depth="second half"), "no quarters"),
+    ],
+)
+def test_e12_refuses_a_table_without_its_rows(table: pl.DataFrame, words: str) -> None:
+    for call in (FIGURES["E12"].draw, FIGURES["E12"].caption):
+        with pytest.raises(InputError, match=f"^E12: .*{words}[^\n]*$"):
+            call(table)
+
+
+# The gallery
+
+
+def test_the_gallery_has_every_figure_of_the_study() -> None:
+    keys = [f"E{n}" for n in range(1, 11)] + ["E11a", "E11b", "E12"]
+    assert list(FIGURES) == keys
 
 
 # Saving
@@ -559,8 +661,8 @@ def test_an_unknown_figure_has_no_caption() -> None:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = heads_table("</script><b>&")
     stem = tmp_path_factory.mktemp("new") / "folder" / "E1.top"
-    written = figures.save_figure(
-        figures.self_repair_by_depth(table), figures.caption("E1", table), stem
+    written = plotting.save_figure(
+        figures.self_repair_by_depth(table), FIGURES["E1"].caption(table), stem
     )
     assert written == [stem.with_name(f"E1.top.{kind}") for kind in ("html", "svg", "png", "pdf")]
     return stem
@@ -602,8 +704,8 @@ def test_page_is_self_contained_and_shows_the_caption(saved: Path) -> None:
 
 def test_saving_again_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
     table = heads_table("</script><b>&")
-    chart, text = figures.self_repair_by_depth(table), figures.caption("E1", table)
-    *same, pdf = figures.save_figure(chart, text, tmp_path / "E1.top")
+    chart, text = figures.self_repair_by_depth(table), FIGURES["E1"].caption(table)
+    *same, pdf = plotting.save_figure(chart, text, tmp_path / "E1.top")
     assert pdf.suffix == ".pdf"  # vl-convert orders a PDF's resources at random
     for path in same:
         assert path.read_bytes() == saved.with_name(path.name).read_bytes()
@@ -617,9 +719,9 @@ def test_a_failed_drawing_leaves_the_old_files(
     def fail(*_: Any, **__: Any) -> bytes:
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(figures.vl_convert, "svg_to_pdf", fail)
+    monkeypatch.setattr(plotting.vl_convert, "svg_to_pdf", fail)
     with pytest.raises(RuntimeError, match="no room"):
-        figures.save_figure(figures.self_repair_by_depth(heads_table()), "", tmp_path / "E1")
+        plotting.save_figure(figures.self_repair_by_depth(heads_table()), "", tmp_path / "E1")
     assert [path.name for path in tmp_path.iterdir()] == ["E1.svg"]
     assert (tmp_path / "E1.svg").read_text() == "old"
 
@@ -632,10 +734,10 @@ def test_a_failed_write_leaves_no_partial_file(
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        figures.save_figure(figures.self_repair_by_depth(heads_table()), "", tmp_path / "E1")
+        plotting.save_figure(figures.self_repair_by_depth(heads_table()), "", tmp_path / "E1")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_drawing_does_not_load_torch() -> None:
-    code = "import sys, selfrepair.figures; sys.exit('torch' in sys.modules)"
+    code = "import sys, selfrepair.gallery; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

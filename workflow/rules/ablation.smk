@@ -30,10 +30,9 @@ for kind in ABLATIONS:
             clean=rules.clean_pass.output.tensors,
             code=code_of("ablate"),
         output:
-            tensors=f"{RESULTS}/{{model}}/{kind}/shard-{{shard}}of{{shards}}.safetensors",
-            provenance=f"{RESULTS}/{{model}}/{kind}/shard-{{shard}}of{{shards}}.json",
+            **shard_files(kind),
         log:
-            f"{LOGS}/{{model}}/{kind}/shard-{{shard}}of{{shards}}.log",
+            shard_log(kind),
         # The longest first, so that all cores finish together.
         priority: config["ablations"][kind]["prompts"]
         conda:
@@ -47,9 +46,7 @@ for kind in ABLATIONS:
             model=model_params,
             dtype=config["dtype"],
             ablation=kind,
-            prompts=lambda wildcards, kind=kind: list(
-                shard_prompts(config, kind, int(wildcards.shard))
-            ),
+            prompts=prompts_of_shard(kind),
         script:
             "../scripts/ablate.py"
 
@@ -59,9 +56,9 @@ rule gather:
         shards=shards_of,
         code=code_of("gather"),
     output:
-        f"{RESULTS}/{{model}}/{{ablation}}.json",
+        f"{RESULTS}/{{model}}/{{measurement}}.json",
     log:
-        f"{LOGS}/{{model}}/{{ablation}}/gather.log",
+        f"{LOGS}/{{model}}/{{measurement}}/gather.log",
     conda:
         "../envs/selfrepair.yaml"
     threads: 1

@@ -31,15 +31,51 @@ config = checked_config()
 STUDY = config["study"]
 MODELS = list(config["models"])
 ABLATIONS = list(config["ablations"])
+# Measurements besides the sweeps; each is scattered over shards and gathered like a sweep.
+EXPERIMENTS = ("chosen", "neurons", "iterative")
 RESULTS = f"results/{STUDY}"
 FIGURES = f"figures/{STUDY}"
 FORMATS = ("html", "svg", "png", "pdf")
 LOGS = f"logs/{STUDY}"
+# Every figure, and the tables of results/<study>/<model>/ that it is drawn from.
+FIGURE_TABLES = {
+    "E1": ["heads"],
+    "E2": ["heads"],
+    "E3": ["tokens", "token_summaries"],
+    "E4": ["scale_ratios", "token_summaries"],
+    "E5": ["heads"],
+    "E6": ["heads"],
+    "E7": ["neuron_ranks"],
+    "E8": ["neuron_curve"],
+    "E9": ["top_neurons", "neuron_summaries"],
+    "E10": ["neuron_counts"],
+    "E11a": ["self_repression"],
+    "E11b": ["refeeding", "iterative_summaries"],
+    "E12": ["depth"],
+}
+FIGURE_NAMES = {
+    "E1": "self-repair-by-depth",
+    "E2": "effect-against-change",
+    "E3": "effect-against-change-by-token",
+    "E4": "norm-scale-ratio",
+    "E5": "norm-share-by-depth",
+    "E6": "breakdown-by-head",
+    "E7": "most-repairing-neurons",
+    "E8": "cumulative-change-of-neurons",
+    "E9": "effect-of-the-top-neuron",
+    "E10": "neurons-among-the-top-10",
+    "E11a": "self-repression",
+    "E11b": "refeeding-against-ablation",
+    "E12": "breakdown-across-models",
+}
+# Of all models together; the others are drawn for each model.
+STUDY_FIGURES = {"E1", "E5", "E12"}
 
 
 wildcard_constraints:
     model="|".join(map(re.escape, MODELS)),
     ablation="|".join(ABLATIONS),
+    measurement="|".join([*ABLATIONS, *EXPERIMENTS]),
     shard=r"\d+",
     shards=r"\d+",
 
@@ -84,11 +120,33 @@ def title_of(wildcards):
 
 
 def shards_of(wildcards):
-    count = n_shards(config, wildcards.ablation)
+    count = n_shards(config, wildcards.measurement)
     return [
-        f"{RESULTS}/{wildcards.model}/{wildcards.ablation}/shard-{shard}of{count}.safetensors"
+        f"{RESULTS}/{wildcards.model}/{wildcards.measurement}/shard-{shard}of{count}.safetensors"
         for shard in range(count)
     ]
+
+
+def figure_stem(key, model):
+    """The path of a figure without its ending."""
+    folder = FIGURES if key in STUDY_FIGURES else f"{FIGURES}/{model}"
+    return f"{folder}/{key}-{FIGURE_NAMES[key]}"
+
+
+def shard_files(measurement):
+    """Outputs of one shard: its tensors and the sidecar that vouches for them."""
+    stem = f"{RESULTS}/{{model}}/{measurement}/shard-{{shard}}of{{shards}}"
+    return {"tensors": f"{stem}.safetensors", "provenance": f"{stem}.json"}
+
+
+def shard_log(measurement):
+    return f"{LOGS}/{{model}}/{measurement}/shard-{{shard}}of{{shards}}.log"
+
+
+def prompts_of_shard(measurement):
+    return lambda wildcards: list(
+        shard_prompts(config, measurement, int(wildcards.shard))
+    )
 
 
 def gpus_per_job():
@@ -109,9 +167,7 @@ onerror:
 
 def tell_findings():
     """Print what the study found and where to look, if it is complete."""
-    path = Path(RESULTS, "findings.md")
-    if path.exists():
-        print(
-            f"\n{path.read_text()}\nTables: {RESULTS}/  Figures: {FIGURES}/",
-            file=sys.stderr,
-        )
+    findings, claims = (Path(RESULTS, name) for name in ("findings.md", "claims.html"))
+    if findings.exists() and claims.exists():
+        places = f"Claims: {claims}  Tables: {RESULTS}/  Figures: {FIGURES}/"
+        print(f"\n{findings.read_text()}\n{places}", file=sys.stderr)

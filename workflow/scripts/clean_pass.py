@@ -25,6 +25,7 @@ def main(snakemake):
         "seed": config["seed"],
         "prompts": [0, len(tokens)],
         "tokens_per_prompt": tokens.shape[1],
+        "parallel_layers": [layer.parallel for layer in model.layers],
         "conservation_error": clean.conservation_error,
         "mean_surprisal_nats": float(clean.surprisal.mean()),
         "wall_seconds": watch.seconds(),

@@ -7,7 +7,7 @@ from adapter import run
 
 from selfrepair.assets import model_location
 from selfrepair.corpus import cut_prompts
-from selfrepair.storage import atomic
+from selfrepair.storage import write_table
 from selfrepair.study import wheels_of
 from selfrepair.tokenizer import load_tokenizer
 
@@ -23,8 +23,7 @@ def main(snakemake):
         tokens_per_prompt=text["tokens_per_prompt"],
         seed=snakemake.params.seed,
     )
-    with atomic(Path(snakemake.output[0])) as path:
-        prompts.write_parquet(path)
+    write_table(Path(snakemake.output[0]), prompts)
 
 
 run(snakemake, main)

@@ -5,26 +5,25 @@ from pathlib import Path
 from adapter import run
 
 from selfrepair.decomposition import head_tables
-from selfrepair.shards import ERRORS, read_sweep
-from selfrepair.storage import atomic, environment, file_sha256, read_json, write_json
+from selfrepair.shards import SweptLayers, worst_errors
+from selfrepair.storage import environment, file_sha256, read_json, write_json, write_table
 
 
 def main(snakemake):
     params, output = snakemake.params, snakemake.output
     indices = dict(zip(params.ablations, map(Path, snakemake.input.sweeps), strict=True))
     heads, depth = head_tables(
-        {ablation: read_sweep(index) for ablation, index in indices.items()},
+        {ablation: SweptLayers(index) for ablation, index in indices.items()},
         model=params.title,
         seed=params.seed,
         resamples=params.resamples,
     )
     for path, table in ((output.heads, heads), (output.depth, depth)):
-        with atomic(Path(path)) as temporary:
-            table.write_parquet(temporary)
+        write_table(Path(path), table)
     sweeps = {ablation: read_json(index) for ablation, index in indices.items()}
     provenance = {
         "sha256": file_sha256(Path(output.heads)),
-        **{name: max(sweep[name] for sweep in sweeps.values()) for name in ERRORS},
+        **worst_errors(sweeps.values()),
         "sweeps": sweeps,
         "config": snakemake.config,
         **environment(),

@@ -5,14 +5,18 @@ from pathlib import Path
 import polars as pl
 from adapter import run
 
-from selfrepair.figures import FIGURES, caption, save_figure
+from selfrepair.gallery import FIGURES
+from selfrepair.plotting import save_figure
 
 
 def main(snakemake):
-    figure = snakemake.params.figure
-    heads = pl.concat([pl.read_parquet(path) for path in snakemake.input.heads])
-    chart = FIGURES[figure](heads)
-    save_figure(chart, caption(figure, heads), Path(snakemake.output.png).with_suffix(""))
+    tables = [
+        pl.concat([pl.read_parquet(path) for path in snakemake.input[name]])
+        for name in snakemake.params.tables
+    ]
+    figure = FIGURES[snakemake.params.figure]
+    stem = Path(snakemake.output.png).with_suffix("")
+    save_figure(figure.draw(*tables), figure.caption(*tables), stem)
 
 
 run(snakemake, main)

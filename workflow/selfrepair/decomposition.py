@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,13 @@ import torch
 from jaxtyping import Bool, Float
 
 from .errors import InputError
-from .selection import top_mask
+from .selection import SELECTIONS, second_half, top_mask
 from .statistics import PromptSums, divide, interval, prompt_weights
 
+# Per layer of a sweep: its arrays by name, [prompt, position, head].
+LayerArrays = Sequence[Mapping[str, torch.Tensor]]
 Arrays = Mapping[str, Float[np.ndarray, "prompt position head"]]
+Estimates = Mapping[str, Float[np.ndarray, "resample head"]]
 
 MEANS = (
     "direct_effect",
@@ -27,38 +30,51 @@ MEANS = (
     "from_norm",
 )
 PARTS = ("self_repair", "from_heads", "from_mlps", "from_norm")
-SELECTIONS = ("top", "all")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 GROUPS = ("first quarter", "second quarter", "third quarter", "last quarter")
+SECOND_HALF, LAST_BUT_ONE = "second half", "last layer but one"
 
 
 def head_tables(
-    sweeps: Mapping[str, Mapping[str, torch.Tensor]], *, model: str, seed: int, resamples: int
+    sweeps: Mapping[str, LayerArrays], *, model: str, seed: int, resamples: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The main table, one row per (ablation, selection, layer, head), and a summary by depth.
 
     Args:
-        sweeps: per ablation the arrays of a SweepResult, [prompt, position, layer, head].
+        sweeps: per ablation and layer the arrays of a SweepResult, [prompt, position, head].
     Returns:
-        heads: means in logits and shares, unitless, with `_low` and `_high` of the 95 % bootstrap
-        interval; clipped shares and quantiles of unclipped per-token ratios without one.
-        depth: the same headline columns for quarters of the layers, averaged over their heads (a
-        share is a ratio of those averages).
+        heads: means in logits; shares, unitless; `self_repair_sd`, the standard deviation over
+        tokens in logits, and `self_repair_noise`, the same as a multiple of the mean;
+        `over_corrected_share`, tokens of positive direct effect whose logit rises. Each with `_low`
+        and `_high` of the 95 % bootstrap interval over prompts. Quantiles of the unclipped per-token
+        ratios without one.
+        depth: the same for quarters of the layers, the second half and the last layer but one,
+        averaged over their heads (a share is a ratio of those averages, an SD the root of the
+        averaged variance).
     Raises:
         InputError: a sample too small to have top tokens.
     """
     heads, depths = [], []
-    for ablation, tensors in sweeps.items():
-        prompts, _, layers, n_heads = tensors["direct_effect"].shape
-        arrays = {name: tensors[name].flatten(2).double().numpy() for name in MEANS}
-        weights = prompt_weights(prompts, resamples, seed=seed)
+    for ablation, layers in sweeps.items():
+        rows: dict[str, list[pl.DataFrame]] = {name: [] for name in SELECTIONS}
+        estimates: dict[str, list[Estimates]] = {name: [] for name in SELECTIONS}
+        touched: dict[str, list[Bool[np.ndarray, "prompt position"]]] = {n: [] for n in SELECTIONS}
+        for layer in range(len(layers)):
+            tensors = layers[layer]
+            arrays = {name: tensors[name].double().numpy() for name in MEANS}
+            weights = prompt_weights(len(arrays["direct_effect"]), resamples, seed=seed)
+            for selection in SELECTIONS:
+                sums = PromptSums(weights, _selected(arrays["direct_effect"], selection))
+                found = _estimates(arrays, sums)
+                columns = _headline(found) | _quantiles(arrays, sums)
+                keys = {"model": model, "ablation": ablation, "selection": selection}
+                rows[selection].append(_head_rows(keys, columns, sums, layer))
+                estimates[selection].append(found)
+                touched[selection].append(np.asarray(sums.selected.any(2)))
         for selection in SELECTIONS:
-            sums = PromptSums(weights, _selected(arrays["direct_effect"], selection))
-            estimates = _estimates(arrays, sums)
             keys = {"model": model, "ablation": ablation, "selection": selection}
-            columns = _headline(estimates) | _per_token_shares(arrays, sums)
-            heads.append(_head_rows(keys, columns, sums, layers, n_heads))
-            depths.append(_depth_rows(keys, estimates, sums, layers, n_heads))
+            heads.append(pl.concat(rows[selection]))
+            depths.append(_depth_rows(keys, estimates[selection], touched[selection]))
     if not heads:
         raise InputError("no sweeps to decompose")
     return pl.concat(heads), pl.concat(depths)
@@ -73,42 +89,49 @@ def _selected(
 
 
 def _estimates(arrays: Arrays, sums: PromptSums) -> dict[str, Float[np.ndarray, "resample head"]]:
-    """Means of every quantity in every resample."""
-    return {name: sums.mean(values) for name, values in arrays.items()}
+    """In every resample: means of every quantity, clipped shares, and the variance of self-repair."""
+    means = {name: sums.mean(values) for name, values in arrays.items()}
+    for name in PARTS:
+        clipped = np.clip(divide(arrays[name], arrays["direct_effect"]), 0, 1)
+        known = PromptSums(sums.weights, sums.selected & ~np.isnan(clipped))
+        means[f"{name}_share_clipped"] = known.mean(np.nan_to_num(clipped))
+    over = (arrays["delta_logit"] > 0) & (arrays["direct_effect"] > 0)
+    over = np.where(np.isnan(arrays["delta_logit"]), np.nan, over)
+    means["over_corrected_share"] = sums.mean(over)
+    squares = sums.mean(np.square(arrays["self_repair"]))
+    means["self_repair_variance"] = np.clip(squares - np.square(means["self_repair"]), 0, None)
+    return means
 
 
-def _shares(
-    means: Mapping[str, Float[np.ndarray, "resample head"]],
-) -> Iterator[tuple[str, Float[np.ndarray, "resample head"]]]:
-    """Ratio of means: each part of the direct effect, and of what the ablation really removed."""
+def _derived(means: Estimates) -> Iterator[tuple[str, Float[np.ndarray, "resample head"]]]:
+    """Ratios of means: each part of the direct effect, and of what the ablation really removed."""
     for name in PARTS:
         yield f"{name}_share", divide(means[name], means["direct_effect"])
     removed = means["direct_effect"] - means["ablated_direct_effect"]
     yield "restored_share", divide(means["self_repair"], removed)
+    deviation = np.sqrt(means["self_repair_variance"])
+    yield "self_repair_sd", deviation
+    yield "self_repair_noise", divide(deviation, np.abs(means["self_repair"]))
 
 
-def _headline(
-    means: Mapping[str, Float[np.ndarray, "resample head"]],
-) -> dict[str, Float[np.ndarray, " head"]]:
+def _headline(means: Estimates) -> dict[str, Float[np.ndarray, " head"]]:
     columns: dict[str, Float[np.ndarray, " head"]] = {}
-    for name, estimates in [*means.items(), *_shares(means)]:
+    direct = [(name, values) for name, values in means.items() if name != "self_repair_variance"]
+    for name, estimates in [*direct, *_derived(means)]:
         value, low, high = interval(estimates)
         columns |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return columns
 
 
-def _per_token_shares(arrays: Arrays, sums: PromptSums) -> dict[str, Float[np.ndarray, " head"]]:
-    """The paper's mean of clipped ratios, and quantiles of the unclipped ones (whose mean has no
-    finite expectation)."""
+def _quantiles(arrays: Arrays, sums: PromptSums) -> dict[str, Float[np.ndarray, " head"]]:
+    """Quantiles of the unclipped per-token ratios, whose mean has no finite expectation."""
     columns = {}
     for name in PARTS:
         ratio = divide(arrays[name], arrays["direct_effect"])
-        ratio = np.where(sums.selected, ratio, np.nan)
+        ratio = np.where(sums.selected, ratio, np.nan).reshape(-1, ratio.shape[-1])
         with warnings.catch_warnings():  # a head without any value is NaN, which is meant
             warnings.simplefilter("ignore", RuntimeWarning)
-            clipped = np.nanmean(np.clip(ratio, 0, 1), axis=(0, 1))
-            quantiles = np.nanquantile(ratio.reshape(-1, ratio.shape[-1]), QUANTILES, axis=0)
-        columns[f"{name}_share_clipped"] = clipped
+            quantiles = np.nanquantile(ratio, QUANTILES, axis=0)
         for level, values in zip(QUANTILES, quantiles, strict=True):
             columns[f"{name}_share_q{round(100 * level):02d}"] = values
     return columns
@@ -118,47 +141,61 @@ def _head_rows(
     keys: Mapping[str, str],
     columns: Mapping[str, Float[np.ndarray, " head"]],
     sums: PromptSums,
-    layers: int,
-    n_heads: int,
+    layer: int,
 ) -> pl.DataFrame:
-    layer, head = np.divmod(np.arange(layers * n_heads), n_heads)
+    prompts, _, n_heads = sums.selected.shape
     counts = {
-        "layer": layer,
-        "head": head,
+        "layer": np.full(n_heads, layer),
+        "head": np.arange(n_heads),
         "n_tokens": sums.selected.sum((0, 1)),
-        "n_prompts": np.full(layers * n_heads, len(sums.selected)),
+        "n_prompts": np.full(n_heads, prompts),
     }
     integers = {name: pl.Series(values, dtype=pl.Int32) for name, values in counts.items()}
     table = pl.DataFrame(integers | {name: pl.Series(v) for name, v in columns.items()})
     return table.select(*(pl.lit(v).alias(k) for k, v in keys.items()), pl.all())
 
 
+def _depth_groups(n_layers: int) -> dict[str, list[int]]:
+    """Quarters of the layers, as even as they go (a model of fewer than four layers has fewer), the
+    second half, and the last layer but one."""
+    quarters: dict[str, list[int]] = {}
+    for layer in range(n_layers):
+        quarters.setdefault(GROUPS[layer * len(GROUPS) // n_layers], []).append(layer)
+    groups = quarters | {SECOND_HALF: list(second_half(n_layers))}
+    return groups | ({LAST_BUT_ONE: [n_layers - 2]} if n_layers > 1 else {})
+
+
 def _depth_rows(
     keys: Mapping[str, str],
-    estimates: Mapping[str, Float[np.ndarray, "resample head"]],
-    sums: PromptSums,
-    layers: int,
-    n_heads: int,
+    estimates: Sequence[Estimates],
+    touched: Sequence[Bool[np.ndarray, "prompt position"]],
 ) -> pl.DataFrame:
-    """Quarters of the layers, as even as they go; a model of fewer than four layers has fewer."""
-    groups = np.repeat(np.arange(layers) * len(GROUPS) // layers, n_heads)
-    present = [index for index in range(len(GROUPS)) if (groups == index).any()]
+    groups = _depth_groups(len(estimates))
     means = {
-        name: np.stack(
-            [np.nanmean(values[:, groups == index], axis=1) for index in present], axis=1
-        )
-        for name, values in estimates.items()
+        name: np.stack([_over_heads(name, estimates, layers) for layers in groups.values()], axis=1)
+        for name in estimates[0]
     }
+    n_heads = estimates[0]["direct_effect"].shape[1]
+    tokens = [np.any([touched[layer] for layer in layers], axis=0) for layers in groups.values()]
     table = pl.DataFrame(
         {
-            "depth": [GROUPS[index] for index in present],
-            "n_heads": [int((groups == index).sum()) for index in present],
-            "n_tokens": [int(sums.selected[..., groups == i].any(2).sum()) for i in present],
-            "n_prompts": [len(sums.selected)] * len(present),
+            "depth": list(groups),
+            "n_heads": [n_heads * len(layers) for layers in groups.values()],
+            "n_tokens": [int(each.sum()) for each in tokens],
+            "n_prompts": [len(each) for each in tokens],
             **_headline(means),
         }
     )
     return table.select(*(pl.lit(v).alias(k) for k, v in keys.items()), pl.all())
+
+
+def _over_heads(
+    name: str, estimates: Sequence[Estimates], layers: Sequence[int]
+) -> Float[np.ndarray, " resample"]:
+    values = np.concatenate([estimates[layer][name] for layer in layers], axis=1)
+    with warnings.catch_warnings():  # no head has a value: NaN, which is meant
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(np.nanmean(values, axis=1))
 
 
 def findings(depth: pl.DataFrame, errors: Mapping[str, float]) -> str:
@@ -171,7 +208,7 @@ def findings(depth: pl.DataFrame, errors: Mapping[str, float]) -> str:
             f"Self-repair under {first} ablation on each head's top 2 % of tokens, mean over heads, "
             "in logits; shares are of the direct effect; 95 % intervals over prompts:",
             "",
-            *_rows_of(top.filter(ablation=first), "depth"),
+            *_rows_of(top.filter(pl.col("depth").is_in(GROUPS), ablation=first), "depth"),
             "",
             "The same for the last quarter of the layers under each ablation:",
             "",

@@ -7,7 +7,8 @@ scale S, and the conservation law: all direct effects and b add up to the logit.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -202,6 +203,12 @@ def clean_pass(
 def stored(tensor: Tensor) -> Tensor:
     """A measured tensor on the CPU in the dtype results have: float32, or float64 if measured so."""
     return tensor.to("cpu", torch.float64 if tensor.dtype == torch.float64 else torch.float32)
+
+
+def tensors_of(result: Any) -> dict[str, Tensor]:
+    """The tensors among the fields of a dataclass, by name."""
+    values = {f.name: getattr(result, f.name) for f in fields(result)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def batches(tokens: Tensor, size: int) -> Iterator[Tensor]:

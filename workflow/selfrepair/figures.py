@@ -1,51 +1,61 @@
-"""The figures of the study: pure functions from the `heads` table to an altair chart.
+"""Figures of whole models, E1, E2, E5, E6 and E12: pure functions from a table to an altair chart.
 
-No model, no torch, no paths except in `save_figure`. The table has one row per (model, ablation,
-selection, layer, head); effects are in logits, means over the row's tokens. "Paper" is Rushing &
-Nanda, "Explorations of Self-Repair in Language Models" (ICML 2024); E1 to E6 are experiments of it.
-
-Nothing is cropped silently: an axis shows every value unless a few would stretch it beyond use;
-those are then triangles at its edge, and the subtitle counts them. Rows without a finite value are
-left out, never drawn as 0, and counted too.
+No model, no torch, no paths. The `heads` table has one row per (model, ablation, selection, layer,
+head), `depth` one per quarter of the layers; effects are in logits, means over the row's tokens.
+"Paper" is Rushing & Nanda, "Explorations of Self-Repair in Language Models" (ICML 2024).
 """
 
 from __future__ import annotations
 
-import html
-import json
 import math
-import os
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import altair as alt
-import numpy as np
 import polars as pl
-import vl_convert
 
 from .errors import InputError
+from .plotting import (
+    COLOURS,
+    GREY,
+    HEAD_TIP,
+    INSIDE,
+    NEGATIVE,
+    Limits,
+    amount,
+    axis_limits,
+    axis_notes,
+    axis_scale,
+    bars_fit,
+    chart_of,
+    check_columns,
+    count_of,
+    edge_shape,
+    finish,
+    haloed,
+    interval_bars,
+    interval_tip,
+    layer_axis,
+    layer_bands,
+    layer_colour,
+    level_rule,
+    listed,
+    logits_tip,
+    models_of,
+    n_cut,
+    n_outside,
+    percent_axis,
+    placed,
+    placed_on_both,
+    plain_tip,
+    point_marks,
+    side_by_side,
+    with_intervals,
+)
 
 ABLATIONS = ("resample", "mean", "zero")
 PAPER_NORM_SHARE = 0.3
-# The version of Vega-Lite that altair writes, as vl_convert names it.
-VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 # Beyond these bounds a share of the direct effect says only that the direct effect is near zero.
 SHARE_BOUNDS = (-0.5, 1.25)
-# Okabe & Ito's colours, safe for colour-blind readers, less the yellow (too pale on white).
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-    "#999999",
-)
-GREY = "#666666"
-# More bars than this in one panel hide the points that they belong to.
-MOST_BARS = 400
 
 KEYS = ("model", "ablation", "selection", "layer", "head", "n_tokens", "n_prompts")
 EFFECTS = {
@@ -63,17 +73,15 @@ DEFINITIONS = {
     "from_norm_share": "ratio of sums",
     "from_norm_share_clipped": "paper: mean of clipped shares",
 }
-DEPTH_TITLE = "Relative depth (layer / last layer)"
-# Where a point is drawn, and as what: those beyond an axis become triangles that point outwards.
-EDGES = {
-    "within the axes": "circle",
-    "above the axis": "triangle-up",
-    "below the axis": "triangle-down",
-    "left of the axis": "triangle-left",
-    "right of the axis": "triangle-right",
-    "direct effect ≤ 0": "cross",
+BREAKDOWN = {
+    "from_heads_share": ("other heads", COLOURS[0]),
+    "from_mlps_share": ("MLPs", COLOURS[3]),
+    "from_norm_share": ("final norm", COLOURS[2]),
+    "self_repair_share": ("all self-repair", "#000000"),
 }
-INSIDE, ABOVE, BELOW, LEFT, RIGHT, NEGATIVE = EDGES
+TOTAL = "all self-repair"
+QUARTERS = ("first quarter", "second quarter", "third quarter", "last quarter")
+DEPTH_TITLE = "Relative depth (layer / last layer)"
 
 
 # The figures
@@ -90,31 +98,31 @@ def self_repair_by_depth(heads: pl.DataFrame) -> alt.LayerChart:
     """
     rows, missing = _rows("E1", heads)
     means = layer_means(rows, "self_repair")
-    domain = _limits(rows["self_repair"], include=[0.0, *means["self_repair"]])
-    points = _placed(rows, "self_repair", domain)
-    colour = _model_colour(_models(rows))
-    tooltip = [*_HEAD_TIP, *_interval_tip("self_repair", "Self-repair"), _tip("direct_effect")]
+    domain = axis_limits(rows["self_repair"], include=[0.0, *means["self_repair"]])
+    points = placed(rows, "self_repair", domain)
+    colour = _model_colour(models_of(rows))
+    tooltip = [*HEAD_TIP, *interval_tip("self_repair", "Self-repair"), logits_tip("direct_effect")]
     title = "Self-repair (logits)"
-    dots = _dots(points).encode(
+    dots = point_marks(points).encode(
         x=_depth_axis(),
-        y=alt.Y("self_repair_drawn:Q", title=title, scale=_scale(domain)),
+        y=alt.Y("self_repair_drawn:Q", title=title, scale=axis_scale(domain)),
         color=colour,
-        shape=_edge_shape(points),
+        shape=edge_shape(points),
         tooltip=tooltip,
     )
     lines = (
-        _chart(means)
+        chart_of(means)
         .mark_line(strokeWidth=2.5)
         .encode(
             x=_depth_axis(),
-            y=alt.Y("self_repair:Q", title=title, scale=_scale(domain)),
+            y=alt.Y("self_repair:Q", title=title, scale=axis_scale(domain)),
             color=colour,
         )
     )
-    chart = alt.LayerChart(layer=[_rule(0.0), dots, lines]).properties(width=620, height=360)
+    chart = alt.LayerChart(layer=[level_rule(0.0), dots, lines]).properties(width=620, height=360)
     subtitle = ["Resample ablation, each head's top 2 % of tokens; point: head, line: layer mean"]
-    subtitle += _notes(outside=_outside(points), drawn=points.height, missing=missing)
-    return _finish(chart, "Self-repair by depth", subtitle)
+    subtitle += axis_notes(outside=n_outside(points), drawn=points.height, missing=missing)
+    return finish(chart, "Self-repair by depth", subtitle)
 
 
 def effect_against_change(heads: pl.DataFrame) -> alt.HConcatChart:
@@ -130,17 +138,17 @@ def effect_against_change(heads: pl.DataFrame) -> alt.HConcatChart:
     columns = ("direct_effect", "delta_logit")
     rows, missing = _rows("E2", heads, columns=columns, ablations=None, one_model=True)
     present = [name for name in ABLATIONS if name in set(rows["ablation"])]
-    x_domain = _limits(rows["direct_effect"])
-    y_domain = _limits(_with_intervals(rows, "delta_logit"), required=rows["delta_logit"])
-    points = _placed_on_both(rows, x_domain=x_domain, y_domain=y_domain)
+    x_domain = axis_limits(rows["direct_effect"])
+    y_domain = axis_limits(with_intervals(rows, "delta_logit"), required=rows["delta_logit"])
+    points = placed_on_both(rows, x_domain=x_domain, y_domain=y_domain)
     panels = [
         _effect_panel(
             points.filter(pl.col("ablation") == name),
             name,
             x_domain=x_domain,
             y_domain=y_domain,
-            last_layer=_count(heads, "layer") - 1,
-            shape=_edge_shape(points),
+            last_layer=count_of(heads, "layer") - 1,
+            shape=edge_shape(points),
             first=name == present[0],
             side=320 if len(present) > 1 else 420,
         )
@@ -148,12 +156,12 @@ def effect_against_change(heads: pl.DataFrame) -> alt.HConcatChart:
     ]
     chart = alt.hconcat(*panels, spacing=24)
     model = rows["model"][0]
-    bars = _bars_fit(points, "ablation")
+    bars = bars_fit(points, "ablation")
     subtitle = [f"{model}, each head's top 2 % of tokens; point: head"]
     subtitle[0] += ", bar: 95 % interval" if bars else ""
-    cut = _cut(points, "delta_logit", y_domain) if bars else 0
-    subtitle += _notes(outside=_outside(points), drawn=points.height, missing=missing, cut=cut)
-    return _finish(chart, "Change of the logit against direct effect", subtitle)
+    cut = n_cut(points, "delta_logit", y_domain) if bars else 0
+    subtitle += axis_notes(outside=n_outside(points), drawn=points.height, missing=missing, cut=cut)
+    return finish(chart, "Change of the logit against direct effect", subtitle)
 
 
 def norm_share_by_depth(heads: pl.DataFrame) -> alt.HConcatChart:
@@ -172,7 +180,7 @@ def norm_share_by_depth(heads: pl.DataFrame) -> alt.HConcatChart:
     rows, missing = _rows("E5", heads, columns=columns, selections=tuple(SELECTIONS))
     layers = layer_norm_share(rows)
     domain = _share_limits(rows, layers)
-    points = _placed(rows, "from_norm_share", domain).with_columns(
+    points = placed(rows, "from_norm_share", domain).with_columns(
         edge=pl.when((pl.col("direct_effect") <= 0) & (pl.col("edge") == INSIDE))
         .then(pl.lit(NEGATIVE))
         .otherwise(pl.col("edge"))
@@ -181,10 +189,10 @@ def norm_share_by_depth(heads: pl.DataFrame) -> alt.HConcatChart:
         _share_panel(
             points.filter(pl.col("selection") == selection),
             layers.filter(pl.col("selection") == selection),
-            models=_models(rows),
+            models=models_of(rows),
             title=title,
             domain=domain,
-            shape=_edge_shape(points),
+            shape=edge_shape(points),
             first=selection == "top",
         )
         for selection, title in SELECTIONS.items()
@@ -192,7 +200,7 @@ def norm_share_by_depth(heads: pl.DataFrame) -> alt.HConcatChart:
     subtitle = ["Resample ablation; solid: sum of from_norm / sum of direct effect over a layer's"]
     subtitle[0] += " heads with positive direct effect"
     subtitle += _share_notes(points, layers, domain, missing=missing)
-    return _finish(alt.hconcat(*panels, spacing=24), "Share restored by the final norm", subtitle)
+    return finish(alt.hconcat(*panels, spacing=24), "Share restored by the final norm", subtitle)
 
 
 def breakdown_by_head(heads: pl.DataFrame) -> alt.VConcatChart:
@@ -207,32 +215,58 @@ def breakdown_by_head(heads: pl.DataFrame) -> alt.VConcatChart:
     """
     names = tuple(EFFECTS)
     rows, missing = _rows("E6", heads, columns=names, one_model=True)
-    rows = rows.with_columns(place_x=_side_by_side(_count(heads, "head")))
+    rows = rows.with_columns(place_x=side_by_side(count_of(heads, "head")))
     effects, parts = _shared_limits(rows, names[:2]), _shared_limits(rows, names[2:])
     domains = dict(zip(names, (effects, effects, parts, parts, parts), strict=True))
-    points = {name: _placed(rows, name, domains[name]) for name in names}
-    n_layers = _count(heads, "layer")
-    shape = _edge_shape(*points.values())
+    points = {name: placed(rows, name, domains[name]) for name in names}
+    n_layers = count_of(heads, "layer")
+    shape = edge_shape(*points.values())
     panels = [
         _breakdown_panel(points[name], name, n_layers=n_layers, domain=domains[name], shape=shape)
         for name in names
     ]
-    outside = sum(_outside(part) for part in points.values())
-    cut = sum(_cut(points[name], name, domains[name]) for name in names if _bars_fit(rows))
+    outside = sum(n_outside(part) for part in points.values())
+    cut = sum(n_cut(points[name], name, domains[name]) for name in names if bars_fit(rows))
     subtitle = [
         f"{rows['model'][0]}, resample ablation, each head's top 2 % of tokens",
         "Point: head, in order within its layer; bar: layer mean; largest head named",
-        *_notes(outside=outside, drawn=rows.height * len(names), missing=missing, cut=cut),
+        *axis_notes(outside=outside, drawn=rows.height * len(names), missing=missing, cut=cut),
     ]
-    return _finish(alt.vconcat(*panels, spacing=8), "What makes up for each head", subtitle)
+    return finish(alt.vconcat(*panels, spacing=8), "What makes up for each head", subtitle)
 
 
-FIGURES: dict[str, Callable[[pl.DataFrame], alt.TopLevelMixin]] = {
-    "E1": self_repair_by_depth,
-    "E2": effect_against_change,
-    "E5": norm_share_by_depth,
-    "E6": breakdown_by_head,
-}
+def breakdown_across_models(depth: pl.DataFrame) -> alt.ConcatChart:
+    """E12: the share of the direct effect that heads, MLPs and the norm make up for.
+
+    Resample ablation, top tokens, a panel per model; bars per quarter of the layers (means over
+    their heads) with 95 % bootstrap intervals over prompts, a diamond for all three together.
+
+    Raises:
+        InputError: a column is missing, or the table has no such rows.
+    """
+    rows, missing = _breakdown_rows(depth)
+    values = with_intervals(rows, "share")
+    domain = axis_limits(values, required=rows["share"], keep=0.95)
+    points = placed(rows, "share", domain)
+    shape = edge_shape(points, title="Bar")
+    models = models_of(rows)
+    panels = [
+        _quarter_panel(
+            points.filter(pl.col("model") == model), domain, shape=shape, first=index % 3 == 0
+        )
+        for index, model in enumerate(models)
+    ]
+    subtitle = ["Resample ablation, each head's top 2 % of tokens; share of the direct effect"]
+    subtitle[0] += " of a quarter's heads; whisker: 95 % interval; diamond: all"
+    subtitle += axis_notes(
+        outside=n_outside(points),
+        drawn=points.height,
+        missing=missing,
+        cut=n_cut(points, "share", domain),
+        things="bars",
+    )
+    chart = alt.concat(*panels, columns=3, spacing=24)
+    return finish(chart, "What makes up for ablated heads", subtitle)
 
 
 # What the lines are
@@ -272,44 +306,30 @@ def layer_norm_share(rows: pl.DataFrame) -> pl.DataFrame:
 # Captions
 
 
-def caption(figure: str, heads: pl.DataFrame) -> str:
-    """Two to four sentences for readers who do not know the paper; the numbers are the table's.
-
-    Args:
-        figure: "E1", "E2", "E5" or "E6".
-
-    Raises:
-        InputError: an unknown figure, or a table that this figure refuses.
-    """
-    if figure not in _CAPTIONS:
-        raise InputError(f"figure: {figure!r} has no caption; take one of {', '.join(_CAPTIONS)}")
-    return _CAPTIONS[figure](heads)
-
-
 _REPAIR = (
     "Self-repair is what later parts of the model make up for once a head is ablated: the change of"
     " the target token's logit less the change of the head's own direct effect on it."
 )
 
 
-def _caption_e1(heads: pl.DataFrame) -> str:
+def caption_e1(heads: pl.DataFrame) -> str:
     rows, _ = _rows("E1", heads)
     return (
-        f"Self-repair of the attention heads of {_list(_models(rows))} ({_heads(rows)}) under"
+        f"Self-repair of the attention heads of {listed(models_of(rows))} ({_heads(rows)}) under"
         f" resample ablation, each averaged over its top tokens: {_sample(rows)}. {_REPAIR} A point"
         " is one head and a line joins the means of a model's layers; above zero the rest of the"
         " model compensates for the head, below zero it adds to the damage."
     )
 
 
-def _caption_e2(heads: pl.DataFrame) -> str:
+def caption_e2(heads: pl.DataFrame) -> str:
     columns = ("direct_effect", "delta_logit")
     rows, _ = _rows("E2", heads, columns=columns, ablations=None, one_model=True)
     present = [name for name in ABLATIONS if name in set(rows["ablation"])]
-    bars = "; bars are 95 % bootstrap intervals over prompts" if _bars_fit(rows, "ablation") else ""
+    bars = "; bars are 95 % bootstrap intervals over prompts" if bars_fit(rows, "ablation") else ""
     return (
         f"A point is an attention head of {rows['model'][0]} ({_heads(rows)}) under"
-        f" {_list(present)} ablation, averaged over its top tokens: {_sample(rows)}{bars}. Across:"
+        f" {listed(present)} ablation, averaged over its top tokens: {_sample(rows)}{bars}. Across:"
         " the head's direct effect on the target token's logit; up: by how much that logit changes"
         " when the head is ablated. On the dashed line y = −x the logit falls by just the direct"
         " effect; above it later parts of the model make up for part of the loss (self-repair), or"
@@ -318,14 +338,14 @@ def _caption_e2(heads: pl.DataFrame) -> str:
     )
 
 
-def _caption_e5(heads: pl.DataFrame) -> str:
+def caption_e5(heads: pl.DataFrame) -> str:
     columns = ("from_norm_share", "from_norm", "direct_effect", "from_norm_share_clipped")
     rows, _ = _rows("E5", heads, columns=columns, selections=tuple(SELECTIONS))
     top, every = (rows.filter(pl.col("selection") == name) for name in SELECTIONS)
     left_out = [part.filter(pl.col("direct_effect") <= 0).height for part in (top, every)]
     return (
         "Removing a head's output also changes the final norm's scale, which restores part of its"
-        f" direct effect; shown is that part as a share, for {_list(_models(rows))} under resample"
+        f" direct effect; shown is that part as a share, for {listed(models_of(rows))} under resample"
         f" ablation. Left: each head's top tokens, {_sample(top)}; right: all tokens,"
         f" {_sample(every, top=False)}. Solid lines divide sums over a layer's heads with"
         f" positive direct effect (leaving out {left_out[0]:,} of {top.height:,} heads left,"
@@ -336,7 +356,7 @@ def _caption_e5(heads: pl.DataFrame) -> str:
     )
 
 
-def _caption_e6(heads: pl.DataFrame) -> str:
+def caption_e6(heads: pl.DataFrame) -> str:
     rows, _ = _rows("E6", heads, columns=tuple(EFFECTS), one_model=True)
     return (
         f"Every attention head of {rows['model'][0]} ({_heads(rows)}) under resample ablation,"
@@ -349,12 +369,22 @@ def _caption_e6(heads: pl.DataFrame) -> str:
     )
 
 
-_CAPTIONS: dict[str, Callable[[pl.DataFrame], str]] = {
-    "E1": _caption_e1,
-    "E2": _caption_e2,
-    "E5": _caption_e5,
-    "E6": _caption_e6,
-}
+def caption_e12(depth: pl.DataFrame) -> str:
+    rows, _ = _breakdown_rows(depth)
+    return (
+        f"What makes up for an ablated attention head, in {listed(models_of(rows))} under resample"
+        f" ablation, on the head's top tokens (the 2 % with its largest direct effect):"
+        f" {_range_of(rows)}. {_REPAIR} Each bar is a part of it as a share of the heads' direct"
+        " effect, for a quarter of the model's layers: a ratio of means over the quarter's heads,"
+        " so 100 % would restore all that the heads contributed directly and a negative share adds"
+        " to the loss. The three bars add up to the black diamond; whiskers are 95 % bootstrap"
+        " intervals over prompts."
+    )
+
+
+def _range_of(rows: pl.DataFrame) -> str:
+    tokens, prompts = amount(rows["n_tokens"]), amount(rows["n_prompts"])
+    return f"{tokens} tokens per quarter, {prompts} prompts"
 
 
 def _heads(rows: pl.DataFrame) -> str:
@@ -363,70 +393,7 @@ def _heads(rows: pl.DataFrame) -> str:
 
 def _sample(rows: pl.DataFrame, *, top: bool = True) -> str:
     which = " (the 2 % with its largest direct effect)" if top else ""
-    return f"{_range(rows['n_tokens'])} tokens per head{which}, {_range(rows['n_prompts'])} prompts"
-
-
-def _range(values: pl.Series) -> str:
-    low, high = int(values.min()), int(values.max())  # type: ignore[arg-type]
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _list(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-# Saving
-
-
-def save_figure(chart: alt.TopLevelMixin, caption: str, stem: Path) -> list[Path]:
-    """Write `<stem>.html`, `.svg`, `.png` (two pixels per unit) and `.pdf`; return their paths.
-
-    The page works offline: Vega is inlined, and the caption stands under the figure. All four are
-    rendered before any is written, and each appears under its name only when complete. The same
-    chart gives the same bytes, except the PDF: the same drawing, but vl-convert 1.9 lists its
-    resources in random order.
-    """
-    # One validated spec and one drawing for all: both take seconds for a large model.
-    spec = chart.to_dict()
-    svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
-    contents = {
-        "html": _page(spec, caption),
-        "svg": svg.encode(),
-        "png": vl_convert.svg_to_png(svg, scale=2),
-        "pdf": vl_convert.svg_to_pdf(svg),
-    }
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in contents]
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    for path, content in zip(paths, contents.values(), strict=True):
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_bytes(content)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    return paths
-
-
-def _page(spec: dict[str, Any], caption: str) -> bytes:
-    # The menu's editor entry would send the data to a web site.
-    actions = {"export": True, "source": True, "compiled": False, "editor": False}
-    options = json.dumps({"mode": "vega-lite", "actions": actions})
-    # "</script>" in a model's name must not end the script.
-    data = json.dumps(spec, allow_nan=False).replace("</", "<\\/")
-    # The stub forgets that the snippet is optional (vl-convert 1.9).
-    bundle = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]
-    title = html.escape(spec["title"]["text"])
-    page = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="UTF-8">\n'
-        f"<title>{title}</title>\n<style>\n"
-        "body { margin: 2em; font-family: Arial, sans-serif; background: white; color: #222; }\n"
-        "figure { margin: 0; }\n"
-        "figcaption { max-width: 46em; margin-top: 1em; line-height: 1.45; }\n"
-        f"</style>\n<script>{bundle}</script>\n</head>\n<body>\n<figure>\n"
-        f'<div id="figure"></div>\n<figcaption>{html.escape(caption)}</figcaption>\n</figure>\n'
-        f'<script>vegaEmbed("#figure", {data}, {options});</script>\n</body>\n</html>\n'
-    )
-    return page.encode()
+    return f"{amount(rows['n_tokens'])} tokens per head{which}, {amount(rows['n_prompts'])} prompts"
 
 
 # Rows
@@ -442,10 +409,11 @@ def _rows(
     one_model: bool = False,
 ) -> tuple[pl.DataFrame, int]:
     """The rows that a figure draws, with `depth`, and how many it lacks a finite value for."""
-    _check_columns(figure, heads, columns)
-    models = _models(heads)
+    needed = [*KEYS, *columns, *_interval_columns(columns)]
+    check_columns(figure, heads, "heads", needed)
+    models = models_of(heads)
     if one_model and len(models) != 1:
-        raise InputError(f"{figure}: takes one model, got {_list(models) if models else 'none'}")
+        raise InputError(f"{figure}: takes one model, got {listed(models) if models else 'none'}")
     last = pl.col("layer").cast(pl.Int64).max().over("model")
     depth = pl.when(last > 0).then(pl.col("layer") / last).otherwise(0.0)
     table = heads.with_columns(depth=depth)
@@ -470,133 +438,50 @@ def _rows(
     return kept.sort(rank, *order[1:]), wanted.height - kept.height
 
 
-def _check_columns(figure: str, heads: pl.DataFrame, columns: Sequence[str]) -> None:
-    needed = [*KEYS, *columns, *_interval_columns(columns)]
-    missing = [name for name in needed if name not in heads.columns]
-    if missing:
-        raise InputError(
-            f"{figure}: the heads table has no column {', '.join(missing)};"
-            " write it with this version of the decomposition"
-        )
-
-
 def _interval_columns(columns: Sequence[str]) -> list[str]:
     bounded = [name for name in columns if not name.endswith("_clipped")]
     return [f"{name}_{end}" for name in bounded for end in ("low", "high")]
 
 
-def _models(rows: pl.DataFrame) -> list[str]:
-    return rows["model"].unique(maintain_order=True).to_list()
-
-
-def _count(heads: pl.DataFrame, name: str) -> int:
-    """Number of layers or heads, from the largest index in the table."""
-    return int(heads[name].cast(pl.Int64).max()) + 1  # type: ignore[arg-type]
-
-
-def _side_by_side(n_heads: int) -> pl.Expr:
-    """A head's place within its layer's unit of the axis."""
-    return pl.col("layer") + (pl.col("head") - (n_heads - 1) / 2) * 0.8 / n_heads
-
-
-def _with_intervals(rows: pl.DataFrame, name: str) -> pl.Series:
-    parts = [rows[column].cast(pl.Float64) for column in (name, f"{name}_low", f"{name}_high")]
-    return pl.concat(part.drop_nulls().rename("value") for part in parts)
+def _breakdown_rows(depth: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """One row per model, quarter and part, and how many of those have no finite share."""
+    keys = ("model", "ablation", "selection", "depth", "n_heads", "n_tokens", "n_prompts")
+    columns = [*keys, *BREAKDOWN, *_interval_columns(tuple(BREAKDOWN))]
+    check_columns("E12", depth, "depth", columns)
+    wanted = depth.filter(pl.col("depth").is_in(QUARTERS), ablation="resample", selection="top")
+    parts = [
+        wanted.select(
+            *("model", "depth", "n_heads", "n_tokens", "n_prompts"),
+            part=pl.lit(words),
+            share=pl.col(name).cast(pl.Float64),
+            share_low=pl.col(f"{name}_low").cast(pl.Float64),
+            share_high=pl.col(f"{name}_high").cast(pl.Float64),
+        )
+        for name, (words, _) in BREAKDOWN.items()
+    ]
+    rows = pl.concat(parts).with_columns(quarter=pl.col("depth").str.strip_suffix(" quarter"))
+    kept = rows.filter(pl.col("share").is_finite().fill_null(False))
+    if kept.is_empty():
+        raise InputError(
+            "E12: the depth table has no quarters with ablation resample, selection top and"
+            " finite shares; run the sweep and the decomposition with this ablation"
+        )
+    ranks = {name: index for index, name in enumerate(QUARTERS)}
+    rank = pl.col("depth").replace_strict(ranks, return_dtype=pl.Int64)
+    kept = kept.with_columns(pl.selectors.float().fill_nan(None), rank=rank)
+    return kept, rows.height - kept.height
 
 
 # Axes
 
 
-def _limits(
-    values: pl.Series,
-    *,
-    include: Iterable[float] = (0.0,),
-    required: pl.Series | None = None,
-    keep: float = 0.99,
-    reach: float = 1.5,
-) -> tuple[float, float]:
-    """Limits that show `include` and every value, except those that would stretch them beyond use.
-
-    Excepted is a value farther than `reach` spans from the span of `include` and the central `keep`
-    of the values. `required`: the values whose centre counts, if not `values` (an interval may be
-    long where its point is ordinary).
-    """
-    extra = list(include)
-    numbers = values.cast(pl.Float64).to_numpy()
-    core = numbers if required is None else required.cast(pl.Float64).to_numpy()
-    tails = np.quantile(core, [(1 - keep) / 2, (1 + keep) / 2])
-    low, high = min(*extra, tails[0]), max(*extra, tails[1])
-    fence = reach * (high - low)
-    near = numbers[(numbers >= low - fence) & (numbers <= high + fence)]
-    low, high = min([low, *near]), max([high, *near])
-    margin = 0.06 * (high - low) or 0.5
-    return float(low - margin), float(high + margin)
-
-
-def _placed(rows: pl.DataFrame, column: str, domain: tuple[float, float]) -> pl.DataFrame:
-    """Adds `<column>_drawn`, moved to the axis' edge where beyond, and `edge` (of EDGES)."""
-    low, high = domain
-    value = pl.col(column)
-    edge = pl.when(value > high).then(pl.lit(ABOVE)).when(value < low).then(pl.lit(BELOW))
-    return rows.with_columns(
-        value.clip(low, high).alias(f"{column}_drawn"),
-        edge=edge.otherwise(pl.lit(INSIDE)),
-    )
-
-
-def _placed_on_both(
-    rows: pl.DataFrame, *, x_domain: tuple[float, float], y_domain: tuple[float, float]
-) -> pl.DataFrame:
-    """`_placed` along delta_logit and, where that is within its axis, along direct_effect."""
-    turned = {ABOVE: RIGHT, BELOW: LEFT}
-    across = _placed(rows, "direct_effect", x_domain)
-    side = pl.col("edge").replace(turned)
-    across = across.with_columns(side=side).drop("edge")
-    placed = _placed(across, "delta_logit", y_domain)
-    edge = pl.when(pl.col("edge") == INSIDE).then(pl.col("side")).otherwise(pl.col("edge"))
-    return placed.with_columns(edge=edge).drop("side")
-
-
-def _bars(rows: pl.DataFrame, column: str, domain: tuple[float, float]) -> pl.DataFrame:
-    """The intervals of the points within the axes, their ends cut at the axis."""
-    ends = [pl.col(f"{column}_{end}").clip(*domain) for end in ("low", "high")]
-    bounded = pl.all_horizontal(end.is_not_null() for end in ends)
-    return rows.filter(pl.col("edge") == INSIDE, bounded).with_columns(ends)
-
-
-def _cut(rows: pl.DataFrame, column: str, domain: tuple[float, float]) -> int:
-    """How many of `_bars` reach beyond the axis."""
-    low, high = pl.col(f"{column}_low") < domain[0], pl.col(f"{column}_high") > domain[1]
-    return rows.filter(pl.col("edge") == INSIDE, low | high).height
-
-
-def _bars_fit(rows: pl.DataFrame, *panel: str) -> bool:
-    sizes = rows.group_by(panel).len()["len"] if panel else pl.Series([rows.height])
-    return int(sizes.max()) <= MOST_BARS  # type: ignore[arg-type]
-
-
-def _outside(points: pl.DataFrame) -> int:
-    return points.filter(~pl.col("edge").is_in([INSIDE, NEGATIVE])).height
-
-
-def _notes(*, outside: int, drawn: int, missing: int, cut: int = 0) -> list[str]:
-    notes = []
-    if outside:
-        notes.append(f"Beyond the axes, triangles at the edge: {outside:,} of {drawn:,} points")
-    if cut:
-        notes.append(f"Interval bars cut at the axis: {cut:,}")
-    if missing:
-        notes.append(f"Rows of the table without a finite value, not drawn: {missing:,}")
-    return notes
-
-
 def _share_notes(
-    points: pl.DataFrame, layers: pl.DataFrame, domain: tuple[float, float], *, missing: int
+    points: pl.DataFrame, layers: pl.DataFrame, domain: Limits, *, missing: int
 ) -> list[str]:
     notes = []
     parts = [points.filter(pl.col("selection") == name) for name in SELECTIONS]
-    counts = [f"{_outside(part):,} of {part.height:,}" for part in parts]
-    if _outside(points):
+    counts = [f"{n_outside(part):,} of {part.height:,}" for part in parts]
+    if n_outside(points):
         notes.append(
             f"Beyond the axis, triangles at its edge: {counts[0]} heads left, {counts[1]} right"
         )
@@ -604,38 +489,25 @@ def _share_notes(
     off = lines.filter(~pl.col("share").is_between(*domain)).height
     if off:
         notes.append(f"The lines leave the axis at {off:,} of their {lines.height:,} points")
-    return notes + _notes(outside=0, drawn=0, missing=missing)
-
-
-def _scale(domain: tuple[float, float]) -> alt.Scale:
-    return alt.Scale(domain=list(domain), nice=False, zero=False)
+    return notes + axis_notes(outside=0, drawn=0, missing=missing)
 
 
 def _depth_axis() -> alt.X:
     return alt.X(
-        "depth:Q", title=DEPTH_TITLE, scale=_scale((-0.03, 1.03)), axis=alt.Axis(tickCount=6)
+        "depth:Q", title=DEPTH_TITLE, scale=axis_scale((-0.03, 1.03)), axis=alt.Axis(tickCount=6)
     )
 
 
-def _layer_axis(n_layers: int, *, labels: bool) -> alt.X:
-    step = max(1, math.ceil(n_layers / 20))
-    axis = alt.Axis(
-        values=list(range(0, n_layers, step)), labels=labels, ticks=labels, grid=False, format="d"
-    )
-    scale = _scale((-0.5, n_layers - 0.5))
-    return alt.X("place_x:Q", title="Layer" if labels else None, scale=scale, axis=axis)
-
-
-def _shared_limits(rows: pl.DataFrame, names: Sequence[str]) -> tuple[float, float]:
+def _shared_limits(rows: pl.DataFrame, names: Sequence[str]) -> Limits:
     """Limits for several columns: their intervals, and layer means without exception."""
-    intervals = pl.concat([_with_intervals(rows, name) for name in names])
+    intervals = pl.concat([with_intervals(rows, name) for name in names])
     values = pl.concat([rows[name].cast(pl.Float64).rename("value") for name in names])
     means = layer_means(rows, *names)
     include = [0.0, *(value for name in names for value in means[name])]
-    return _limits(intervals, required=values, include=include)
+    return axis_limits(intervals, required=values, include=include)
 
 
-def _share_limits(rows: pl.DataFrame, layers: pl.DataFrame) -> tuple[float, float]:
+def _share_limits(rows: pl.DataFrame, layers: pl.DataFrame) -> Limits:
     """Room for the heads' shares on top tokens and for the lines of both panels.
 
     Not for the heads on all tokens, whose ratios have no scale, and never beyond SHARE_BOUNDS.
@@ -645,34 +517,11 @@ def _share_limits(rows: pl.DataFrame, layers: pl.DataFrame) -> tuple[float, floa
     inner = lines.quantile(0.02), lines.quantile(0.98)
     include = [0.0, 0.5, *(value for value in inner if value is not None)]
     shares = top["from_norm_share"] if top.height else lines
-    low, high = _limits(shares, include=include, keep=0.96, reach=0.1)
+    low, high = axis_limits(shares, include=include, keep=0.96, reach=0.1)
     return max(low, SHARE_BOUNDS[0]), min(high, SHARE_BOUNDS[1])
 
 
 # Marks
-
-
-def _chart(rows: pl.DataFrame) -> alt.Chart:
-    # Inline values, because altair counts the rows of a data frame and refuses more than 5000.
-    return alt.Chart(alt.Data(values=rows.to_dicts()))
-
-
-def _dots(points: pl.DataFrame) -> alt.Chart:
-    """Filled points, the smaller and fainter the more there are; triangles stand out."""
-    crowd = points.height
-    size = 34 if crowd <= 150 else 22 if crowd <= 800 else 14
-    opacity = 0.75 if crowd <= 150 else 0.6 if crowd <= 800 else 0.35
-    ordinary = alt.when(alt.FieldOneOfPredicate(field="edge", oneOf=[INSIDE, NEGATIVE]))
-    dots = _chart(points).mark_point(filled=True)
-    return dots.encode(
-        size=ordinary.then(alt.value(size)).otherwise(alt.value(2 * size)),
-        opacity=ordinary.then(alt.value(opacity)).otherwise(alt.value(1)),
-    )
-
-
-def _rule(value: float) -> alt.Chart:
-    line = alt.Chart(alt.Data(values=[{"level": value}]))
-    return line.mark_rule(color=GREY, strokeWidth=1).encode(y="level:Q")
 
 
 def _model_colour(models: Sequence[str]) -> alt.Color:
@@ -683,45 +532,10 @@ def _model_colour(models: Sequence[str]) -> alt.Color:
     return alt.Color("model:N", title="Model", scale=scale, legend=legend)
 
 
-def _edge_shape(*parts: pl.DataFrame) -> alt.Shape:
-    """Shapes of the edges that occur in these tables; no legend if all lie within the axes."""
-    seen = [edge for edge in EDGES if any((part["edge"] == edge).any() for part in parts)]
-    scale = alt.Scale(domain=seen, range=[EDGES[edge] for edge in seen])
-    legend = None
-    if seen != [INSIDE]:
-        legend = alt.Legend(symbolFillColor=GREY, symbolStrokeColor=GREY, symbolOpacity=1)
-    return alt.Shape("edge:N", title="Head", scale=scale, legend=legend)
-
-
-def _tip(column: str, title: str | None = None) -> alt.Tooltip:
-    words = title or column.replace("_", " ").capitalize()
-    return alt.Tooltip(field=column, type="quantitative", title=f"{words} (logits)", format=".3f")
-
-
-_HEAD_TIP = (
-    alt.Tooltip(field="model", type="nominal", title="Model"),
-    alt.Tooltip(field="layer", type="quantitative", title="Layer", format="d"),
-    alt.Tooltip(field="head", type="quantitative", title="Head", format="d"),
-    alt.Tooltip(field="n_tokens", type="quantitative", title="Tokens", format=",d"),
-)
-
-
-def _interval_tip(column: str, title: str, *, unit: str = "logits") -> list[alt.Tooltip]:
-    names = {"": unit, "_low": "95 % low", "_high": "95 % high"}
-    return [
-        alt.Tooltip(
-            field=f"{column}{end}", type="quantitative", title=f"{title} ({note})", format=".3f"
-        )
-        for end, note in names.items()
-    ]
-
-
 # Panels
 
 
-def _no_repair_line(
-    x_domain: tuple[float, float], y_domain: tuple[float, float]
-) -> list[dict[str, float]]:
+def _no_repair_line(x_domain: Limits, y_domain: Limits) -> list[dict[str, float]]:
     """The two ends of y = -x within the axes (which both contain 0)."""
     start, stop = max(x_domain[0], -y_domain[1]), min(x_domain[1], -y_domain[0])
     return [{"x": start, "y": -start}, {"x": stop, "y": -stop}]
@@ -731,48 +545,41 @@ def _effect_panel(
     points: pl.DataFrame,
     ablation: str,
     *,
-    x_domain: tuple[float, float],
-    y_domain: tuple[float, float],
+    x_domain: Limits,
+    y_domain: Limits,
     last_layer: int,
     shape: alt.Shape,
     first: bool,
     side: int,
 ) -> alt.LayerChart:
-    x = alt.X("direct_effect_drawn:Q", title="Direct effect (logits)", scale=_scale(x_domain))
+    x = alt.X("direct_effect_drawn:Q", title="Direct effect (logits)", scale=axis_scale(x_domain))
     title = "Change of the logit when ablated (logits)" if first else None
-    y = alt.Y("delta_logit_drawn:Q", title=title, scale=_scale(y_domain))
-    colour = _layer_colour(last_layer)
+    y = alt.Y("delta_logit_drawn:Q", title=title, scale=axis_scale(y_domain))
+    colour = layer_colour(last_layer)
     tooltip = [
-        *_HEAD_TIP,
-        *_interval_tip("direct_effect", "Direct effect"),
-        *_interval_tip("delta_logit", "Change of the logit"),
+        *HEAD_TIP,
+        *interval_tip("direct_effect", "Direct effect"),
+        *interval_tip("delta_logit", "Change of the logit"),
     ]
-    layers: list[alt.Chart] = [_rule(0.0), *_no_repair_marks(x_domain, y_domain, side, named=first)]
-    if _bars_fit(points):
-        bars = _chart(_bars(points, "delta_logit", y_domain)).mark_rule(
+    layers: list[alt.Chart] = [
+        level_rule(0.0),
+        *_no_repair_marks(x_domain, y_domain, side, named=first),
+    ]
+    if bars_fit(points):
+        bars = chart_of(interval_bars(points, "delta_logit", y_domain)).mark_rule(
             strokeWidth=0.8, opacity=0.5
         )
         low = y.copy()
         low.shorthand = "delta_logit_low:Q"
         layers.append(bars.encode(x=x, y=low, y2="delta_logit_high", color=colour))
-    layers.append(_dots(points).encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip))
+    layers.append(point_marks(points).encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip))
     return alt.LayerChart(layer=layers).properties(
         width=side, height=side, title=f"{ablation.capitalize()} ablation"
     )
 
 
-def _layer_colour(last_layer: int) -> alt.Color:
-    # The palest fifth of viridis does not show on white.
-    scale = alt.Scale(
-        domain=[0, max(last_layer, 1)], scheme=alt.SchemeParams("viridis", extent=[0, 0.85])
-    )
-    step = max(1, math.ceil(last_layer / 6))
-    legend = alt.Legend(values=list(range(0, last_layer + 1, step)), format="d")
-    return alt.Color("layer:Q", title="Layer", scale=scale, legend=legend)
-
-
 def _no_repair_marks(
-    x_domain: tuple[float, float], y_domain: tuple[float, float], side: int, *, named: bool
+    x_domain: Limits, y_domain: Limits, side: int, *, named: bool
 ) -> list[alt.Chart]:
     ends = _no_repair_line(x_domain, y_domain)
     line = alt.Chart(alt.Data(values=ends)).mark_line(color="black", strokeDash=[5, 3])
@@ -793,30 +600,32 @@ def _share_panel(
     *,
     models: Sequence[str],
     title: str,
-    domain: tuple[float, float],
+    domain: Limits,
     shape: alt.Shape,
     first: bool,
 ) -> alt.LayerChart:
     axis = alt.Axis(format=".0%", tickCount=6)
     words = "from_norm / direct effect (%)" if first else None
-    y = alt.Y("from_norm_share_drawn:Q", title=words, scale=_scale(domain), axis=axis)
+    y = alt.Y("from_norm_share_drawn:Q", title=words, scale=axis_scale(domain), axis=axis)
     colour = _model_colour(models)
     tooltip = [
-        *_HEAD_TIP,
-        *_interval_tip("from_norm_share", "Share", unit="of 1"),
-        *_interval_tip("direct_effect", "Direct effect"),
+        *HEAD_TIP,
+        *interval_tip("from_norm_share", "Share", unit="of 1"),
+        *interval_tip("direct_effect", "Direct effect"),
     ]
-    dots = _dots(points).encode(x=_depth_axis(), y=y, color=colour, shape=shape, tooltip=tooltip)
-    line = alt.Y("share:Q", title=words, scale=_scale(domain), axis=axis)
+    dots = point_marks(points).encode(
+        x=_depth_axis(), y=y, color=colour, shape=shape, tooltip=tooltip
+    )
+    line = alt.Y("share:Q", title=words, scale=axis_scale(domain), axis=axis)
     dash = alt.StrokeDash(
         "definition:N",
         title="Line, per layer",
         scale=alt.Scale(domain=list(DEFINITIONS.values()), range=[[1, 0], [5, 3]]),
         legend=alt.Legend(symbolStrokeColor="black", symbolSize=300, labelLimit=260),
     )
-    lines = _chart(_long_shares(layers)).mark_line(strokeWidth=2.2, clip=True)
+    lines = chart_of(_long_shares(layers)).mark_line(strokeWidth=2.2, clip=True)
     curves = lines.encode(x=_depth_axis(), y=line, color=colour, strokeDash=dash)
-    panel = alt.LayerChart(layer=[_rule(0.0), dots, curves, *_paper_marks(named=first)])
+    panel = alt.LayerChart(layer=[level_rule(0.0), dots, curves, *_paper_marks(named=first)])
     return panel.properties(width=340, height=340, title=title)
 
 
@@ -834,12 +643,7 @@ def _paper_marks(*, named: bool) -> list[alt.Chart]:
         return [rule]
     mark = level.encode(x="depth:Q", y="level:Q")
     text = f"paper: {PAPER_NORM_SHARE:.0%}".replace("%", " %")
-    # A white copy beneath keeps the words readable on points.
-    halo, name = (
-        mark.mark_text(text=text, align="left", dy=-8, fontSize=12, **ink)
-        for ink in ({"stroke": "white", "strokeWidth": 4}, {"color": "black"})
-    )
-    return [rule, halo, name]
+    return [rule, *haloed(mark, text=text, align="left", dy=-8, fontSize=12)]
 
 
 def _breakdown_panel(
@@ -847,66 +651,89 @@ def _breakdown_panel(
     name: str,
     *,
     n_layers: int,
-    domain: tuple[float, float],
+    domain: Limits,
     shape: alt.Shape,
 ) -> alt.LayerChart:
     title, colour = EFFECTS[name]
-    x = _layer_axis(n_layers, labels=name == list(EFFECTS)[-1])
+    x = layer_axis(n_layers, labels=name == list(EFFECTS)[-1])
     axis = alt.Axis(title=title, tickCount=4, minExtent=44)
-    y = alt.Y(f"{name}_drawn:Q", scale=_scale(domain), axis=axis)
-    tooltip = [*_HEAD_TIP, *_interval_tip(name, " ".join(title).removesuffix(" (logits)"))]
-    layers = [_bands(n_layers), _rule(0.0)]
-    if _bars_fit(points):
-        bars = _chart(_bars(points, name, domain)).mark_rule(color=colour, opacity=0.35)
-        low = alt.Y(f"{name}_low:Q", scale=_scale(domain), axis=axis)
+    y = alt.Y(f"{name}_drawn:Q", scale=axis_scale(domain), axis=axis)
+    tooltip = [*HEAD_TIP, *interval_tip(name, " ".join(title).removesuffix(" (logits)"))]
+    layers = [layer_bands(n_layers), level_rule(0.0)]
+    if bars_fit(points):
+        bars = chart_of(interval_bars(points, name, domain)).mark_rule(color=colour, opacity=0.35)
+        low = alt.Y(f"{name}_low:Q", scale=axis_scale(domain), axis=axis)
         layers.append(bars.encode(x=x, y=low, y2=f"{name}_high"))
-    dots = _dots(points).encode(x=x, y=y, color=alt.value(colour), shape=shape, tooltip=tooltip)
+    dots = point_marks(points).encode(
+        x=x, y=y, color=alt.value(colour), shape=shape, tooltip=tooltip
+    )
     layers += [dots, _mean_bars(points, name, domain), _largest_name(points, name)]
     return alt.LayerChart(layer=layers).properties(width=760, height=110)
 
 
-def _bands(n_layers: int) -> alt.Chart:
-    spans = [{"start": layer - 0.5, "stop": layer + 0.5} for layer in range(1, n_layers, 2)]
-    bands = alt.Chart(alt.Data(values=spans)).mark_rect(color="#f2f2f2")
-    return bands.encode(x="start:Q", x2="stop:Q")
-
-
-def _mean_bars(points: pl.DataFrame, name: str, domain: tuple[float, float]) -> alt.Chart:
+def _mean_bars(points: pl.DataFrame, name: str, domain: Limits) -> alt.Chart:
     means = layer_means(points, name).with_columns(
         start=pl.col("layer") - 0.45, stop=pl.col("layer") + 0.45
     )
-    bars = _chart(means).mark_rule(strokeWidth=2.5, color=COLOURS[1])
-    return bars.encode(x="start:Q", x2="stop:Q", y=alt.Y(f"{name}:Q", scale=_scale(domain)))
+    bars = chart_of(means).mark_rule(strokeWidth=2.5, color=COLOURS[1])
+    return bars.encode(x="start:Q", x2="stop:Q", y=alt.Y(f"{name}:Q", scale=axis_scale(domain)))
 
 
 def _largest_name(points: pl.DataFrame, name: str) -> alt.Chart:
     largest = points.sort(pl.col(name).abs(), descending=True, maintain_order=True).head(1)
     word = pl.format("L{}H{}", "layer", "head")
     right = bool((largest["depth"] > 0.5).item())
-    label = _chart(largest.with_columns(word=word)).mark_text(
+    label = chart_of(largest.with_columns(word=word)).mark_text(
         align="right" if right else "left", dx=-6 if right else 6, dy=-5, fontSize=11
     )
     return label.encode(x="place_x:Q", y=f"{name}_drawn:Q", text="word:N")
 
 
-def _finish(chart: Any, title: str, subtitle: list[str]) -> Any:
-    """The look that all figures share: white, readable, title and subtitle at the left."""
-    heading = alt.TitleParams(
-        title,
-        subtitle=subtitle,
-        anchor="start",
-        fontSize=16,
-        subtitleFontSize=12,
-        subtitleColor="#444444",
-        offset=14,
+def _quarter_panel(
+    points: pl.DataFrame, domain: Limits, *, shape: alt.Shape, first: bool
+) -> alt.LayerChart:
+    words, inks = zip(*BREAKDOWN.values(), strict=True)
+    quarters = points.sort("rank")["quarter"].unique(maintain_order=True).to_list()
+    x = alt.X(
+        "quarter:O",
+        title="Quarter of the layers",
+        scale=alt.Scale(domain=quarters),
+        axis=alt.Axis(labelAngle=0, grid=False),
     )
-    return (
-        chart.properties(title=heading, background="white", padding=12)
-        .configure(font="Arial, Liberation Sans, sans-serif")
-        .configure_view(stroke=None)
-        .configure_axis(
-            labelFontSize=12, titleFontSize=13, titleFontWeight="normal", gridColor="#eeeeee"
-        )
-        .configure_legend(labelFontSize=12, titleFontSize=12, labelLimit=260)
-        .configure_title(fontSize=13, fontWeight="bold")
+    offset = alt.XOffset("part:N", scale=alt.Scale(domain=list(words)))
+    legend = alt.Legend(symbolType="square", symbolOpacity=1)
+    colour = alt.Color(
+        "part:N",
+        title="From",
+        scale=alt.Scale(domain=list(words), range=list(inks)),
+        legend=legend,
+    )
+    title = "Share of the direct effect (%)" if first else None
+    axis = percent_axis(tickCount=6)
+    y = alt.Y("share_drawn:Q", title=title, scale=axis_scale(domain), axis=axis)
+    tooltip = [
+        alt.Tooltip(field="model", type="nominal", title="Model"),
+        alt.Tooltip(field="depth", type="nominal", title="Layers"),
+        alt.Tooltip(field="part", type="nominal", title="From"),
+        plain_tip("n_heads", "Heads"),
+        *interval_tip("share", "Share", unit="of 1"),
+    ]
+    place = {"x": x, "xOffset": offset, "color": colour}
+    bars = chart_of(points.filter(pl.col("part") != TOTAL)).mark_bar()
+    layers = [bars.encode(**place, y=y, y2=alt.datum(0.0), tooltip=tooltip), level_rule(0.0)]
+    whiskers = chart_of(interval_bars(points, "share", domain)).mark_rule(strokeWidth=1.2)
+    low = y.copy()
+    low.shorthand = "share_low:Q"
+    layers.append(whiskers.encode(x=x, xOffset=offset, y=low, y2="share_high"))
+    total = chart_of(points.filter(part=TOTAL, edge=INSIDE)).mark_point(
+        filled=True, shape="diamond", size=75, opacity=1
+    )
+    layers.append(total.encode(**place, y=y, tooltip=tooltip))
+    beyond = points.filter(pl.col("edge") != INSIDE)
+    if beyond.height:
+        marks = point_marks(beyond).mark_point(filled=True, stroke="white", strokeWidth=1)
+        layers.append(marks.encode(**place, y=y, shape=shape, tooltip=tooltip))
+    width = max(150, 75 * len(quarters))
+    return alt.LayerChart(layer=layers).properties(
+        width=width, height=220, title=points["model"][0]
     )

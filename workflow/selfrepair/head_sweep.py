@@ -6,14 +6,14 @@ of (head, prompt) rows small enough to stay in the cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .ablation import ablated_rows, check_ablation, replacement
+from .ablation import ablated_rows, check_ablations, replacement
 from .direct_effect import (
     CleanBatch,
     batches,
@@ -23,6 +23,7 @@ from .direct_effect import (
     clean_batch,
     clean_pass,
     stored,
+    tensors_of,
 )
 from .errors import InputError
 from .models import Decoder
@@ -59,8 +60,7 @@ class SweepResult:
 
     def arrays(self) -> dict[str, Tensor]:
         """The tensors by name."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return tensors_of(self)
 
 
 # Measured per (head, prompt) row; ablated_scale is the only one that is no number of logits.
@@ -99,17 +99,44 @@ def sweep(
         InputError: tokens, donors, ablation or heads that do not fit the model or each other.
         ExactnessError: the conservation law or the decomposition is off by more than the bound.
     """
+    results = sweep_each(
+        model,
+        tokens,
+        {ablation: heads},
+        donors=donors,
+        mean_z=mean_z,
+        batch=batch,
+        chunk=chunk,
+        progress=progress,
+    )
+    return results[ablation]
+
+
+def sweep_each(
+    model: Decoder,
+    tokens: Int[Tensor, "prompt length"],
+    heads: Mapping[str, Iterable[tuple[int, int]] | None],
+    *,
+    donors: Int[Tensor, "prompt length"] | None = None,
+    mean_z: Float[Tensor, "layer head d_head"] | None = None,
+    batch: int = 8,
+    chunk: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, SweepResult]:
+    """Several ablations, each of its own heads (None: of all), on one clean pass; as `sweep`."""
     check_tokens(model, tokens)
-    check_ablation(ablation, tokens, donors, mean_z, model)
+    check_ablations(heads, tokens, donors, mean_z, model)
     if donors is not None:
         check_tokens(model, donors, name="donors")
     check_size("batch", batch)
     chunk = chunk_rows(model, tokens.shape[1] - 1, chunk)
-    chosen = _by_layer(model, heads)
-    if ablation == "mean" and mean_z is None:
+    chosen = {ablation: _by_layer(model, asked) for ablation, asked in heads.items()}
+    if "mean" in heads and mean_z is None:
         mean_z = clean_pass(model, tokens, batch=batch).mean_z
-    replay, parts = Replay(model), []
-    work = sum(_cost(model, layer) * len(h) for layer, h in chosen.items()) * tokens.shape[0]
+    replay = Replay(model)
+    parts: dict[str, list[SweepResult]] = {ablation: [] for ablation in heads}
+    costs = [_cost(model, at) * len(h) for layers in chosen.values() for at, h in layers.items()]
+    work = sum(costs) * tokens.shape[0]
     report = (lambda layer, rows: progress(rows * _cost(model, layer) / work)) if progress else None
     donor_rows = batches(donors, batch) if donors is not None else iter(())
     for rows in batches(tokens, batch):
@@ -118,9 +145,10 @@ def sweep(
         if donors is not None:
             partner = next(donor_rows)[:, :-1].to(model.device)
             donor_z = replay.record(partner).z
-        one = _SweepBatch(model, replay, clean, ablation, donor_z, mean_z, chunk)
-        parts.append(one.run(chosen, report))
-    return _join(parts)
+        for ablation, layers in chosen.items():
+            one = _SweepBatch(model, replay, clean, ablation, donor_z, mean_z, chunk)
+            parts[ablation].append(one.run(layers, report))
+    return {ablation: _join(found) for ablation, found in parts.items()}
 
 
 def chunk_rows(model: Decoder, positions: int, chunk: int | None) -> int:

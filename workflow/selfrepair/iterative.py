@@ -13,22 +13,29 @@ Direct effects are in logits, with the clean final norm scale S (method section 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .ablation import ablated_rows, check_ablation
-from .direct_effect import CleanBatch, batches, check_size, check_tokens, clean_batch, stored
+from .ablation import ablated_rows, check_ablations
+from .direct_effect import (
+    CleanBatch,
+    batches,
+    check_size,
+    check_tokens,
+    clean_batch,
+    stored,
+    tensors_of,
+)
 from .errors import InputError
 from .head_sweep import chunk_rows
 from .models import Decoder
 from .replay import Replay, dot
-from .selection import Head, check_heads
+from .selection import KINDS, SELECTIONS, Head, check_heads
 
-KINDS = ("own", "random", "other")
 # Lengths of prompts cut after the position looked at, in steps: few enough to be learnt quickly.
 LENGTH_STEP = 16
 
@@ -49,10 +56,11 @@ class FeedBack:
     position: Int[Tensor, " instance"]
     direct_effect: Float[Tensor, " instance"]
     new_direct_effect: Float[Tensor, "instance kind scaling"]
+    conservation_error: float
 
     def arrays(self) -> dict[str, Tensor]:
         """The tensors by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return tensors_of(self)
 
 
 @torch.no_grad()
@@ -99,7 +107,8 @@ def feed_back(
         raise InputError("selected: no tokens; choose at least one for some head")
     joined = {name: torch.cat([getattr(p, name) for p in parts]) for name in parts[0].arrays()}
     order = np.lexsort([joined[name].numpy() for name in ("position", "prompt", "head")])
-    return FeedBack(**{name: v[torch.from_numpy(order)] for name, v in joined.items()})
+    joined = {name: values[torch.from_numpy(order)] for name, values in joined.items()}
+    return FeedBack(**joined, conservation_error=max(p.conservation_error for p in parts))
 
 
 @dataclass
@@ -162,6 +171,7 @@ class _FeedBackBatch:
             position=position.cpu(),
             direct_effect=stored(self.clean.direct_effect[prompt, position, layer, head]),
             new_direct_effect=stored(effect / scale[:, None, None]),
+            conservation_error=self.clean.conservation_error,
         )
 
     def _writes(
@@ -196,7 +206,6 @@ class _FeedBackBatch:
         )
 
 
-SELECTIONS = ("top", "all")
 SUMS = ("n", "refeed", "ablation", "refeed_squared", "ablation_squared", "product")
 
 
@@ -212,10 +221,11 @@ class Refeed:
 
     prompt_sums: Float[Tensor, "prompt selection pair sum"]
     pair_sums: Float[Tensor, "pair head next_head 3"]
+    conservation_error: float
 
     def arrays(self) -> dict[str, Tensor]:
         """The tensors by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return tensors_of(self)
 
 
 @torch.no_grad()
@@ -238,7 +248,7 @@ def refeed(
         InputError: tokens or donors that do not fit the model, or a model of one layer.
     """
     check_tokens(model, tokens)
-    check_ablation("resample", tokens, donors, None, model)
+    check_ablations(["resample"], tokens, donors, None, model)
     check_tokens(model, donors, name="donors")
     check_size("batch", batch)
     if model.n_layers < 2:
@@ -246,7 +256,7 @@ def refeed(
     rows = chunk_rows(model, tokens.shape[1] - 1, chunk)
     pairs, heads = model.n_layers - 1, model.n_heads
     pair_sums = torch.zeros(pairs, heads, heads, 3, dtype=torch.float64)
-    replay, first, per_prompt = Replay(model), 0, []
+    replay, first, per_prompt, worst = Replay(model), 0, [], 0.0
     for part, donor in zip(batches(tokens, batch), batches(donors, batch), strict=True):
         clean = clean_batch(model, replay, part.to(model.device))
         donor_z = replay.record(donor[:, :-1].to(model.device)).z
@@ -256,10 +266,11 @@ def refeed(
         for layer in range(pairs):
             one.add(layer, rows)
         per_prompt.append(sums)
+        worst = max(worst, clean.conservation_error)
         first += len(part)
         if progress:
             progress(len(part) / len(tokens))
-    return Refeed(torch.cat(per_prompt), pair_sums)
+    return Refeed(torch.cat(per_prompt), pair_sums, worst)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .ablation import ablated_rows, check_ablation
+from .ablation import ablated_rows, check_ablations
 from .direct_effect import (
     CleanBatch,
     batches,
@@ -26,13 +26,14 @@ from .direct_effect import (
     check_tokens,
     clean_batch,
     stored,
+    tensors_of,
 )
 from .errors import InputError
 from .head_sweep import chunk_rows
 from .models import Decoder
 from .neuron_bins import EDGES, group_ends
 from .replay import Replay, dot
-from .selection import Head, check_heads
+from .selection import Head, check_heads, layer_indices
 
 KEPT = 20
 TOP_NEURONS = 0.01
@@ -77,12 +78,7 @@ class NeuronRepair:
 
     def arrays(self) -> dict[str, Tensor]:
         """The tensors by name."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
-
-
-# Sums over instances; everything else has a row per instance.
-POOLED = ("cumulative_share", "n_curves", "effect_counts")
+        return tensors_of(self)
 
 
 @torch.no_grad()
@@ -111,7 +107,7 @@ def neuron_repair(
         ExactnessError: neurons that do not add up to their MLP's direct effect.
     """
     check_tokens(model, tokens)
-    check_ablation("resample", tokens, donors, None, model)
+    check_ablations(["resample"], tokens, donors, None, model)
     check_tokens(model, donors, name="donors")
     check_size("batch", batch)
     chosen = check_heads(heads, model.n_layers, model.n_heads, name="heads")
@@ -135,19 +131,13 @@ def neuron_repair(
 
 def mlp_layers(model: Decoder, mlps: Sequence[int]) -> list[int]:
     """Layers counted from 0, refused if there is no such layer or its MLP has no neurons."""
-    layers = []
-    for layer in mlps:
-        if not -model.n_layers <= layer < model.n_layers:
-            raise InputError(
-                f"mlps: {layer} is not one of {model.n_layers} layers (counted from 0, or from -1 "
-                "for the last)"
-            )
+    layers = layer_indices(mlps, model.n_layers, name="mlps")
+    for layer in layers:
         if model.layers[layer].neurons is None:
             raise InputError(
                 f"mlps: layer {layer} of {model.name} has no single output projection to read "
                 "neurons from; choose another layer, or leave the neuron experiments out"
             )
-        layers.append(layer % model.n_layers)
     return layers
 
 

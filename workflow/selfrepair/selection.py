@@ -14,6 +14,10 @@ from .errors import InputError
 Head = tuple[int, int]
 
 TOP_SHARE = 0.02
+# Which tokens a mean is over: each head's top tokens, or all.
+SELECTIONS = ("top", "all")
+# What is added to a layer's input (E11a): the head's own output or one of two controls.
+KINDS = ("own", "random", "other")
 
 
 def top_tokens(
@@ -50,6 +54,16 @@ def top_mask(
     return chosen.scatter_(0, top_tokens(flat), True).reshape(direct_effect.shape)
 
 
+def some_of(
+    mask: Bool[Tensor, "prompt position head"], count: int, *, seed: int
+) -> Bool[Tensor, "prompt position head"]:
+    """At most `count` of each head's tokens, drawn at random; the same ones for every batch or shard."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.rand(mask.shape, generator=generator, dtype=torch.float64)
+    ranks = order.masked_fill(~mask, torch.inf).flatten(0, 1).argsort(0).argsort(0)
+    return mask & (ranks < count).reshape(mask.shape)
+
+
 def choose_heads(
     direct_effect: Float[Tensor, "prompt position layer head"],
     count: int,
@@ -68,12 +82,44 @@ def choose_heads(
     return [(first_layer + int(i) // n_heads, int(i) % n_heads) for i in order]
 
 
+def layer_indices(layers: Sequence[int], n_layers: int, *, name: str) -> list[int]:
+    """Layers counted from 0; negative ones count from the end (InputError: no such layer, or none)."""
+    if not layers:
+        raise InputError(f"{name}: none given; name at least one layer, such as -1 for the last")
+    for layer in layers:
+        if not -n_layers <= layer < n_layers:
+            raise InputError(
+                f"{name}: {layer} is not one of {n_layers} layers (from 0, or from -1 for the last)"
+            )
+    return [layer % n_layers for layer in layers]
+
+
+def watched_layers(mlps: Sequence[int], parallel: Sequence[bool]) -> tuple[list[int], int]:
+    """The MLPs' layers counted from 0, and the last layer whose heads any of them can react to.
+
+    Args:
+        mlps: layers, negative ones counted from the end; parallel: per layer of the model, whether
+            its MLP does not see its own attention (method section 2).
+    Raises:
+        InputError: no such layer, or an MLP that no head of the second half comes before.
+    """
+    n_layers = len(parallel)
+    layers = layer_indices(mlps, n_layers, name="experiments.mlps")
+    last = max(layer - parallel[layer] for layer in layers)
+    if last < second_half(n_layers)[0]:
+        raise InputError(
+            f"experiments.mlps: {list(mlps)} come before every head of the second half (layers "
+            f"{second_half(n_layers)[0]} to {n_layers - 1}); name a later layer"
+        )
+    return layers, last
+
+
 def second_half(n_layers: int) -> range:
     """The layers of the second half; of an odd number, the middle one belongs to it."""
     return range(n_layers // 2, n_layers)
 
 
-def check_heads(heads: Sequence[Head], n_layers: int, n_heads: int, *, name: str) -> list[Head]:
+def check_heads(heads: Sequence[Sequence[int]], n_layers: int, n_heads: int, *, name: str) -> list[Head]:
     """Heads as pairs of integers, refused if the model has no such head (InputError)."""
     pairs = [(int(layer), int(head)) for layer, head in heads]
     for layer, head in pairs:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from .errors import InputError
 
@@ -55,6 +55,17 @@ class PromptSums:
     def mean(self, values: Float[np.ndarray, "prompt position head"]) -> Estimates:
         """Mean of values over selected tokens in each resample; NaN where it drew none."""
         return divide(self.total(values), self.counts)
+
+
+def resampled_totals(
+    values: Float[np.ndarray, "instance ..."],
+    prompt: Int[np.ndarray, " instance"],
+    weights: Float[np.ndarray, "resample prompt"],
+) -> Float[np.ndarray, "resample ..."]:
+    """Sum over instances in each resample of the prompts they come from."""
+    sums = np.zeros((weights.shape[1], *values.shape[1:]))
+    np.add.at(sums, prompt, values)
+    return np.asarray(np.tensordot(weights, sums, axes=1))
 
 
 def divide(

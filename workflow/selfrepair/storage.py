@@ -49,6 +49,12 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def write_table(path: Path, table: Any) -> None:
+    """Write a polars table as Parquet."""
+    with atomic(path) as temporary:
+        table.write_parquet(temporary)
+
+
 def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -75,15 +81,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], provenance: Mapping[st
     write_json(sidecar(path), {"sha256": file_sha256(path), **provenance})
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tensors and provenance of a file whose content its sidecar vouches for.
+def verify(path: Path) -> dict[str, Any]:
+    """The provenance of a file whose content its sidecar vouches for.
 
     Raises:
         InputError: the file or its sidecar is missing, or the content has changed.
     """
-    from safetensors.torch import load_file
-
-    provenance = read_json(sidecar(path))
+    provenance: dict[str, Any] = read_json(sidecar(path))
     if not path.is_file():
         raise InputError(f"{path}: missing; run the workflow again to rebuild it")
     if file_sha256(path) != provenance.get("sha256"):
@@ -91,6 +95,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{path}: content differs from the checksum in {sidecar(path).name} (damaged or edited); "
             "delete both and run again"
         )
+    return provenance
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tensors and provenance of a file whose content its sidecar vouches for (InputError if not)."""
+    from safetensors.torch import load_file
+
+    provenance = verify(path)
     return load_file(path), provenance
 
 

@@ -26,6 +26,8 @@ def complete_config(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Con
         raise InputError(_explain(errors[0]))
     complete = copy.deepcopy(dict(config))
     _fill_defaults(complete, schema, schema)
+    if complete["experiments"]["prompts"] is None:
+        complete["experiments"]["prompts"] = complete["text"]["prompts"]
     _check_references(complete)
     return complete
 
@@ -34,15 +36,24 @@ def wheels_of(config: Mapping[str, Any]) -> dict[str, Wheel]:
     return {name: Wheel(name=name, **entry) for name, entry in config["wheels"].items()}
 
 
-def n_shards(config: Mapping[str, Any], ablation: str) -> int:
-    """Jobs that one ablation of one model is scattered over."""
-    return -(-config["ablations"][ablation]["prompts"] // config["sweep"]["prompts_per_shard"])
+def n_shards(config: Mapping[str, Any], measurement: str) -> int:
+    """Jobs that a measurement of one model is scattered over."""
+    total, size = _sizes(config, measurement)
+    return -(-total // size)
 
 
-def shard_prompts(config: Mapping[str, Any], ablation: str, shard: int) -> range:
+def shard_prompts(config: Mapping[str, Any], measurement: str, shard: int) -> range:
     """The prompts of one shard; the last may have fewer."""
-    size, total = config["sweep"]["prompts_per_shard"], config["ablations"][ablation]["prompts"]
+    total, size = _sizes(config, measurement)
     return range(shard * size, min((shard + 1) * size, total))
+
+
+def _sizes(config: Mapping[str, Any], measurement: str) -> tuple[int, int]:
+    """Prompts of a sweep (named by its ablation) or of an experiment, and prompts of its shards."""
+    if measurement in config["ablations"]:
+        prompts = config["ablations"][measurement]["prompts"]
+        return prompts, config["sweep"]["prompts_per_shard"]
+    return config["experiments"]["prompts"], config["experiments"]["prompts_per_shard"]
 
 
 def _explain(error: Any) -> str:
@@ -92,14 +103,13 @@ def _check_references(config: Config) -> None:
                 f"models.{name}.name: {where} is no Hugging Face directory (it has no config.json)"
             )
     total, length = config["text"]["prompts"], config["text"]["tokens_per_prompt"]
-    for name, ablation in config["ablations"].items():
-        prompts = ablation["prompts"]
+    sizes = {f"ablations.{name}": entry for name, entry in config["ablations"].items()}
+    for name, entry in (sizes | {"experiments": config["experiments"]}).items():
+        prompts = entry["prompts"]
         if prompts > total:
-            raise InputError(
-                f"ablations.{name}.prompts: {prompts} is more than text.prompts, {total}"
-            )
+            raise InputError(f"{name}.prompts: {prompts} is more than text.prompts, {total}")
         if prompts * (length - 1) < 50:
             raise InputError(
-                f"ablations.{name}.prompts: {prompts} prompts of {length} tokens have "
+                f"{name}.prompts: {prompts} prompts of {length} tokens have "
                 f"{prompts * (length - 1)} positions with a target; top tokens need at least 50"
             )

@@ -1,0 +1,36 @@
+# Each claim of the paper beside what was measured.
+
+
+rule claims:
+    input:
+        depth=expand(rules.decompose.output.depth, model=MODELS),
+        summaries=expand(
+            f"{RESULTS}/{{model}}/{{part}}_summaries.parquet",
+            model=MODELS,
+            part=("token", "neuron", "iterative"),
+        ),
+        code=code_of("judge_claims"),
+    output:
+        table=f"{RESULTS}/claims.parquet",
+        metrics=f"{RESULTS}/claims.json",
+        markdown=f"{RESULTS}/claims.md",
+        page=report(
+            f"{RESULTS}/claims.html",
+            category="Claims",
+            caption="../report/claims.rst",
+        ),
+    log:
+        f"{LOGS}/claims.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        # Seen from the page, which lies in results/<study>/.
+        figures={
+            config["models"][model].get("title", model): {
+                key: f"../../{figure_stem(key, model)}" for key in FIGURE_TABLES
+            }
+            for model in MODELS
+        },
+    script:
+        "../scripts/judge_claims.py"

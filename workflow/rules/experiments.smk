@@ -1,0 +1,160 @@
+# Single heads and tokens: chosen heads token by token, neurons, and iterative inference.
+
+experiments = config["experiments"]
+
+
+rule choose_heads:
+    input:
+        clean=rules.clean_pass.output.tensors,
+        code=code_of("choose_heads"),
+    output:
+        f"{RESULTS}/{{model}}/chosen-heads.json",
+    log:
+        f"{LOGS}/{{model}}/choose_heads.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        named=lambda wildcards: config["models"][wildcards.model].get("heads"),
+        wanted=experiments["heads"],
+        mlps=experiments["mlps"],
+    script:
+        "../scripts/choose_heads.py"
+
+
+rule ablate_chosen:
+    input:
+        prompts=rules.cut_prompts.output[0],
+        clean=rules.clean_pass.output.tensors,
+        heads=rules.choose_heads.output[0],
+        code=code_of("ablate_chosen"),
+    output:
+        **shard_files("chosen"),
+    log:
+        shard_log("chosen"),
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: max(1, workflow.cores // 2)
+    resources:
+        gpu=gpus_per_job(),
+    params:
+        model=model_params,
+        dtype=config["dtype"],
+        prompts=prompts_of_shard("chosen"),
+    script:
+        "../scripts/ablate_chosen.py"
+
+
+rule measure_neurons:
+    input:
+        prompts=rules.cut_prompts.output[0],
+        clean=rules.clean_pass.output.tensors,
+        heads=rules.choose_heads.output[0],
+        code=code_of("measure_neurons"),
+    output:
+        **shard_files("neurons"),
+    log:
+        shard_log("neurons"),
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: max(1, workflow.cores // 2)
+    resources:
+        gpu=gpus_per_job(),
+    params:
+        model=model_params,
+        dtype=config["dtype"],
+        prompts=prompts_of_shard("neurons"),
+        total=experiments["prompts"],
+    script:
+        "../scripts/measure_neurons.py"
+
+
+rule measure_iterative:
+    input:
+        prompts=rules.cut_prompts.output[0],
+        clean=rules.clean_pass.output.tensors,
+        code=code_of("measure_iterative"),
+    output:
+        **shard_files("iterative"),
+    log:
+        shard_log("iterative"),
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: max(1, workflow.cores // 2)
+    resources:
+        gpu=gpus_per_job(),
+    params:
+        model=model_params,
+        dtype=config["dtype"],
+        prompts=prompts_of_shard("iterative"),
+        total=experiments["prompts"],
+        scalings=experiments["scalings"],
+        tokens=experiments["tokens_per_head"],
+        seed=config["seed"],
+    script:
+        "../scripts/measure_iterative.py"
+
+
+rule tabulate_tokens:
+    input:
+        index=f"{RESULTS}/{{model}}/chosen.json",
+        code=code_of("tabulate_tokens"),
+    output:
+        tokens=f"{RESULTS}/{{model}}/tokens.parquet",
+        scale_ratios=f"{RESULTS}/{{model}}/scale_ratios.parquet",
+        summaries=f"{RESULTS}/{{model}}/token_summaries.parquet",
+    log:
+        f"{LOGS}/{{model}}/tabulate_tokens.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        title=title_of,
+        seed=config["seed"],
+        resamples=config["statistics"]["resamples"],
+    script:
+        "../scripts/tabulate_tokens.py"
+
+
+rule tabulate_neurons:
+    input:
+        index=f"{RESULTS}/{{model}}/neurons.json",
+        code=code_of("tabulate_neurons"),
+    output:
+        ranks=f"{RESULTS}/{{model}}/neuron_ranks.parquet",
+        curve=f"{RESULTS}/{{model}}/neuron_curve.parquet",
+        top_neurons=f"{RESULTS}/{{model}}/top_neurons.parquet",
+        counts=f"{RESULTS}/{{model}}/neuron_counts.parquet",
+        summaries=f"{RESULTS}/{{model}}/neuron_summaries.parquet",
+    log:
+        f"{LOGS}/{{model}}/tabulate_neurons.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        title=title_of,
+        seed=config["seed"],
+        resamples=config["statistics"]["resamples"],
+    script:
+        "../scripts/tabulate_neurons.py"
+
+
+rule tabulate_iterative:
+    input:
+        index=f"{RESULTS}/{{model}}/iterative.json",
+        code=code_of("tabulate_iterative"),
+    output:
+        self_repression=f"{RESULTS}/{{model}}/self_repression.parquet",
+        refeeding=f"{RESULTS}/{{model}}/refeeding.parquet",
+        summaries=f"{RESULTS}/{{model}}/iterative_summaries.parquet",
+    log:
+        f"{LOGS}/{{model}}/tabulate_iterative.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        title=title_of,
+        seed=config["seed"],
+        resamples=config["statistics"]["resamples"],
+    script:
+        "../scripts/tabulate_iterative.py"

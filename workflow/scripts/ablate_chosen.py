@@ -1,0 +1,46 @@
+"""Ablate chosen heads and heads of the last layer, token by token, on one shard of the prompts."""
+
+from pathlib import Path
+
+from adapter import run
+from rule_model import load_rule_model
+from rule_run import progress_bar, provenance_of
+
+from selfrepair.chosen import chosen_arrays
+from selfrepair.corpus import read_prompts
+from selfrepair.head_sweep import sweep_each
+from selfrepair.storage import Stopwatch, read_json, read_tensors, write_tensors
+
+
+def main(snakemake):
+    watch, sizes = Stopwatch(), snakemake.config["sweep"]
+    rows = list(snakemake.params.prompts)
+    tokens, donors = read_prompts(Path(snakemake.input.prompts))
+    clean, _ = read_tensors(Path(snakemake.input.clean))
+    chosen = read_json(Path(snakemake.input.heads))
+    heads, last = ([tuple(h) for h in chosen[k]] for k in ("heads", "last_layer_heads"))
+    model = load_rule_model(snakemake)
+    with progress_bar(snakemake, "chosen heads") as bar:
+        results = sweep_each(
+            model,
+            tokens[rows],
+            {"resample": heads + last, "mean": last, "zero": last},
+            donors=tokens[donors[rows]],
+            mean_z=clean["mean_z"],
+            batch=sizes["batch"],
+            chunk=sizes["chunk"],
+            progress=lambda share: bar.update(100 * share),
+        )
+    errors = ("conservation_error", "decomposition_error")
+    provenance = provenance_of(
+        snakemake,
+        model,
+        watch,
+        heads=chosen,
+        **{name: max(getattr(r, name) for r in results.values()) for name in errors},
+    )
+    arrays = chosen_arrays(results, heads, last)
+    write_tensors(Path(snakemake.output.tensors), arrays, provenance)
+
+
+run(snakemake, main)

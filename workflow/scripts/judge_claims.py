@@ -1,0 +1,27 @@
+"""Judge each claim of the paper for every model of the study."""
+
+from pathlib import Path
+
+import polars as pl
+from adapter import run
+
+from selfrepair.claims import judge, metrics
+from selfrepair.claims_page import markdown, page
+from selfrepair.storage import write_json, write_table, write_text
+
+
+def main(snakemake):
+    tables = [
+        pl.concat([pl.read_parquet(path) for path in paths])
+        for paths in (snakemake.input.depth, snakemake.input.summaries)
+    ]
+    claims = judge(*tables)
+    options = {"study": snakemake.config["study"], "paths": snakemake.params.figures}
+    output = {name: Path(path) for name, path in snakemake.output.items()}
+    write_table(output["table"], claims)
+    write_json(output["metrics"], metrics(claims))
+    write_text(output["markdown"], markdown(claims, **options))
+    write_text(output["page"], page(claims, **options))
+
+
+run(snakemake, main)

@@ -1,0 +1,63 @@
+"""Measure how heads react to what is already written, on one shard of the prompts."""
+
+from pathlib import Path
+
+import torch
+from adapter import run
+from rule_model import load_rule_model
+from rule_run import progress_bar, provenance_of
+
+from selfrepair.corpus import read_prompts
+from selfrepair.iterative import feed_back, refeed
+from selfrepair.selection import second_half, some_of, top_mask
+from selfrepair.storage import Stopwatch, read_tensors, write_tensors
+
+
+def main(snakemake):
+    watch, sizes, params = Stopwatch(), snakemake.config["sweep"], snakemake.params
+    rows = list(params.prompts)
+    tokens, donors = read_prompts(Path(snakemake.input.prompts))
+    clean, _ = read_tensors(Path(snakemake.input.clean))
+    effects = clean["direct_effect"][: params.total]
+    n_layers, n_heads = effects.shape[2:]
+    top = top_mask(effects.flatten(2))
+    heads = [(layer, head) for layer in second_half(n_layers) for head in range(n_heads)]
+    columns = torch.tensor([layer * n_heads + head for layer, head in heads])
+    selected = some_of(top[..., columns], params.tokens, seed=params.seed)
+    model = load_rule_model(snakemake)
+    options = {"batch": sizes["batch"], "chunk": sizes["chunk"]}
+    with progress_bar(snakemake, "iterative inference") as bar:
+        fed = feed_back(
+            model,
+            tokens[rows],
+            heads=heads,
+            selected=selected[rows],
+            scalings=params.scalings,
+            seed=params.seed,
+            first_prompt=rows[0],
+            progress=lambda share: bar.update(50 * share),
+            **options,
+        )
+        refed = refeed(
+            model,
+            tokens[rows],
+            donors=tokens[donors[rows]],
+            selected=top.unflatten(2, (n_layers, n_heads))[rows],
+            progress=lambda share: bar.update(50 * share),
+            **options,
+        )
+    fed.prompt += rows[0]
+    provenance = provenance_of(
+        snakemake,
+        model,
+        watch,
+        heads=heads,
+        scalings=list(params.scalings),
+        conservation_error=max(fed.conservation_error, refed.conservation_error),
+    )
+    arrays = {f"feed_back.{name}": values for name, values in fed.arrays().items()}
+    arrays |= {f"refeed.{name}": values for name, values in refed.arrays().items()}
+    write_tensors(Path(snakemake.output.tensors), arrays, provenance)
+
+
+run(snakemake, main)

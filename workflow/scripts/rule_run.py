@@ -1,0 +1,45 @@
+"""What the scripts that measure with a model have in common: progress, and how it was made."""
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+from selfrepair.storage import Stopwatch, environment
+
+FORMAT = "{desc}: {percentage:3.0f} % after {elapsed}, {remaining} left"
+
+
+class Lines:
+    """Standard error, a line per report: jobs run side by side and must not overwrite each other."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            print(text.strip(), file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        pass
+
+
+def progress_bar(snakemake: Any, name: str) -> tqdm:
+    """A bar of 100 for one shard of `name`."""
+    wildcards = snakemake.wildcards
+    title = f"{wildcards.model} {name} {int(wildcards.shard) + 1}/{wildcards.shards}"
+    return tqdm(total=100, desc=title, file=Lines(), bar_format=FORMAT, mininterval=10, miniters=0)
+
+
+def provenance_of(snakemake: Any, model: Any, watch: Stopwatch, **facts: Any) -> dict[str, Any]:
+    """How a shard was made; facts: what is particular to it."""
+    config, rows = snakemake.config, list(snakemake.params.prompts)
+    return {
+        "study": config["study"],
+        "model": snakemake.wildcards.model,
+        "architecture": model.architecture,
+        "dtype": model.dtype_name,
+        "seed": config["seed"],
+        "prompts": [rows[0], rows[-1] + 1],
+        **facts,
+        "wall_seconds": watch.seconds(),
+        "config": config,
+        **environment(),
+    }

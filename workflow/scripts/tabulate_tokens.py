@@ -1,0 +1,33 @@
+"""Tables of chosen heads token by token (E3) and of the final norm's scale (E4)."""
+
+from pathlib import Path
+
+import polars as pl
+from adapter import run
+
+from selfrepair.shards import read_sweep
+from selfrepair.storage import read_json, write_table
+from selfrepair.token_tables import scale_table, token_table
+
+
+def main(snakemake):
+    params, output, index = snakemake.params, snakemake.output, Path(snakemake.input.index)
+    arrays, chosen = read_sweep(index), read_json(index)["heads"]
+    heads, last = ([tuple(h) for h in chosen[k]] for k in ("heads", "last_layer_heads"))
+    options = {"model": params.title, "seed": params.seed, "resamples": params.resamples}
+    split = [name.split(".") for name in arrays]
+    effects = {name: arrays[f"tokens.{name}"] for part, name in split if part == "tokens"}
+    direct_effect = arrays["last.direct_effect"]
+    ratios = {
+        name: arrays[f"last.{name}"]
+        for part, name in split
+        if part == "last" and name != "direct_effect"
+    }
+    tokens, shares = token_table(effects, heads, **options)
+    scales, above = scale_table(ratios, direct_effect, last, **options)
+    write_table(Path(output.tokens), tokens)
+    write_table(Path(output.scale_ratios), scales)
+    write_table(Path(output.summaries), pl.concat([shares, above]))
+
+
+run(snakemake, main)

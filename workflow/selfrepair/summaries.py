@@ -1,0 +1,61 @@
+"""One table for every number of an experiment that has an interval: a row per number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from .statistics import interval
+
+SCHEMA: dict[str, Any] = {
+    "model": pl.String,
+    "experiment": pl.String,
+    "quantity": pl.String,
+    "layer": pl.Int32,
+    "head": pl.Int32,
+    "group": pl.String,
+    "value": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "n_prompts": pl.Int32,
+    "n_tokens": pl.Int32,
+}
+
+
+def summary(
+    estimates: Float[np.ndarray, " resample"],
+    *,
+    model: str,
+    experiment: str,
+    quantity: str,
+    n_prompts: int,
+    n_tokens: int,
+    layer: int | None = None,
+    head: int | None = None,
+    group: str = "",
+) -> dict[str, Any]:
+    """A row: the value on the sample (the first estimate) and the 95 % interval of the others."""
+    value, low, high = (float(bound[0]) for bound in interval(estimates[:, None]))
+    return {
+        "model": model,
+        "experiment": experiment,
+        "quantity": quantity,
+        "layer": layer,
+        "head": head,
+        "group": group,
+        "value": value,
+        "low": low,
+        "high": high,
+        "n_prompts": n_prompts,
+        "n_tokens": n_tokens,
+    }
+
+
+def summary_table(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """Columns: model, experiment, quantity, layer and head (null: over several), group, value with
+    low and high of its 95 % interval, and what it rests on."""
+    return pl.DataFrame(list(rows), schema=SCHEMA)
