@@ -28,7 +28,9 @@ def sweep():
 
 
 def by_layer(sweep):
-    return [{name: values[:, :, layer] for name, values in sweep.items()} for layer in range(LAYERS)]
+    return [
+        {name: values[:, :, layer] for name, values in sweep.items()} for layer in range(LAYERS)
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from selfrepair.direct_effect import (
     head_direct_effects,
     targets,
 )
-from selfrepair.selection import top_tokens
 from selfrepair.models import ERROR_BOUNDS, Decoder
 from selfrepair.replay import Replay
+from selfrepair.selection import top_tokens
 
 Tiny = Callable[..., Decoder]
 

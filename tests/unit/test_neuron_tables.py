@@ -149,7 +149,10 @@ def test_regions_of_neurons(clean, ablated, region):
 
 def test_counts_and_overlap_are_those_of_sets(parts, tables):
     sets = [
-        (int(one["prompt"]), {int(n) for n, r in zip(one["neuron"][0, :10], repaired, strict=True) if r})
+        (
+            int(one["prompt"]),
+            {int(n) for n, r in zip(one["neuron"][0, :10], repaired, strict=True) if r},
+        )
         for one in instances(parts, 1)
         for repaired in [(one["neuron_ablated_effect"] - one["neuron_effect"])[0, :10] > 0]
     ]
@@ -158,9 +161,7 @@ def test_counts_and_overlap_are_those_of_sets(parts, tables):
         assert row["instances"] == sum(row["neuron"] in found for _, found in sets)
         assert row["prompts"] == len({p for p, found in sets if row["neuron"] in found})
     assert counts["instances"].is_sorted(descending=True)
-    shared = [
-        len(a & b) / 10 for (p, a), (q, b) in itertools.permutations(sets, 2) if p != q
-    ]
+    shared = [len(a & b) / 10 for (p, a), (q, b) in itertools.permutations(sets, 2) if p != q]
     row = tables.summaries.filter(experiment="E10", layer=3, head=1).row(0, named=True)
     assert row["value"] == pytest.approx(np.mean(shared))
     assert row["low"] < row["high"]

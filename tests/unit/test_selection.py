@@ -69,7 +69,10 @@ def test_watched_layers_tell_which_heads_can_be_chosen(mlps, parallel, expected)
     [
         ([4], "experiments.mlps: 4 is not one of 4 layers"),
         ([-5], "experiments.mlps: -5 is not one of 4 layers"),
-        ([0], r"experiments.mlps: \[0\] come before every head of the second half \(layers 2 to 3\)"),
+        (
+            [0],
+            r"experiments.mlps: \[0\] come before every head of the second half \(layers 2 to 3\)",
+        ),
         ([], "experiments.mlps: none given"),
     ],
 )

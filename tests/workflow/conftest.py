@@ -1,6 +1,8 @@
 """A small study in a checkout of its own, run once; tests that change something take a copy."""
 
+import hashlib
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from tiny_models import random_words, save_tiny_model
@@ -66,6 +69,13 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> dict:
     model = save_tiny_model("gpt2", folder / "model")
     text = folder / "words.txt"
     text.write_text("\n\n\n".join(random_words(60, seed=seed) for seed in range(9)))
+    released, hashes = folder / "released", {}
+    released.mkdir()
+    for number, quantity in enumerate(("direct_effects", "ablated_direct_effects", "logit_diff")):
+        table = torch.randn(3, 3, generator=torch.Generator().manual_seed(number))
+        path = released / f"gpt2-tiny_condensed_{quantity}"
+        path.write_bytes(pickle.dumps(table, protocol=4))
+        hashes[quantity] = hashlib.sha256(path.read_bytes()).hexdigest()
     return {
         "study": "tiny",
         "models": {"gpt2": {"title": "Tiny GPT-2", "name": str(model)}},
@@ -76,7 +86,12 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> dict:
         },
         "ablations": {"resample": {"prompts": 6}, "zero": {"prompts": 4}},
         "sweep": {"prompts_per_shard": 4},
-        "statistics": {"resamples": 200},
+        "experiments": {"prompts_per_shard": 4, "heads": 2, "mlps": [1, -1]},
+        "statistics": {"resamples": 1000},
+        "published": {
+            "location": str(released),
+            "tables": {"gpt2": {"name": "gpt2-tiny", "sha256": hashes}},
+        },
     }
 
 

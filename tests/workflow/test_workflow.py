@@ -7,18 +7,38 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
 
 import selfrepair
+from selfrepair.claims import CLAIMS
 from selfrepair.corpus import read_prompts
 from selfrepair.shards import read_sweep
 
-FIGURES = ["E1-self-repair-by-depth", "E5-norm-share-by-depth"]
-MODEL_FIGURES = ["E2-effect-against-change", "E6-breakdown-by-head"]
+FIGURES = ["E1-self-repair-by-depth", "E5-norm-share-by-depth", "E12-breakdown-across-models"]
+MODEL_FIGURES = [
+    "E2-effect-against-change",
+    "E3-effect-against-change-by-token",
+    "E4-norm-scale-ratio",
+    "E6-breakdown-by-head",
+    "E7-most-repairing-neurons",
+    "E8-cumulative-change-of-neurons",
+    "E9-effect-of-the-top-neuron",
+    "E10-neurons-among-the-top-10",
+    "E11a-self-repression",
+    "E11b-refeeding-against-ablation",
+    "published-against-measured",
+]
 ABLATE = {"ablate_resample", "ablate_zero"}
-DRAW = {"draw_E1", "draw_E2", "draw_E5", "draw_E6"}
+MEASURE = {"ablate_chosen", "measure_neurons", "measure_iterative"}
+TABULATE = {"tabulate_tokens", "tabulate_neurons", "tabulate_iterative"}
+DRAW_HEADS = {"draw_E1", "draw_E2", "draw_E5", "draw_E6"}
+DRAW_EXPERIMENTS = {"draw_E3", "draw_E4", *(f"draw_E{n}" for n in (7, 8, 9, 10, "11a", "11b"))}
+# Everything that follows the table of heads.
+OF_HEADS = DRAW_HEADS | {"draw_E12", "draw_published", "compare_published", "summarise", "claims"}
+DRAW = DRAW_HEADS | DRAW_EXPERIMENTS | {"draw_E12", "draw_published"}
 
 
 def test_everything_promised_is_there(finished):
@@ -31,6 +51,16 @@ def test_everything_promised_is_there(finished):
         for ending in ("html", "svg", "png", "pdf"):
             assert stem.with_suffix(f".{ending}").stat().st_size > 1000
     assert "| Tiny GPT-2 |" in (results / "findings.md").read_text()
+    claims = pl.read_parquet(results / "claims.parquet")
+    assert claims.height == len(CLAIMS)
+    # With one top token per head there are no two instances to compare.
+    assert claims.filter(pl.col("value").is_null())["id"].to_list() == ["neurons_differ"]
+    page = (results / "claims.html").read_text()
+    for name in re.findall(r'src="([^"]+)"', page):
+        assert (results / name).is_file(), name
+    metrics = json.loads((results / "claims.json").read_text())["Tiny GPT-2"]
+    assert set(metrics) == {claim.id for claim in CLAIMS}
+    assert "correlation" in json.loads((results / "gpt2/published.json").read_text())["delta_logit"]
     assert "| Tiny GPT-2 |" in finished.told
     assert "Figures: figures/tiny/" in finished.told
 
@@ -57,6 +87,25 @@ def test_results_are_those_of_the_library(finished):
         assert torch.allclose(measured[name], values, atol=1e-5), name
 
 
+def test_results_do_not_depend_on_shards_batches_or_chunks(finished, copy_of_finished):
+    """One shard instead of two, other batches and chunks: the same tables up to rounding."""
+    sizes = {"prompts_per_shard": 6, "batch": 2, "chunk": 5}
+    experiments = copy_of_finished.config["experiments"] | {"prompts_per_shard": 6}
+    tables = ("tokens", "neuron_ranks", "top_neurons", "self_repression", "refeeding", "heads")
+    targets = [f"results/tiny/gpt2/{name}.parquet" for name in tables]
+    done = copy_of_finished.snakemake(*targets, sweep=sizes, experiments=experiments)
+    assert done.returncode == 0, done.stderr
+    for target in targets:
+        before, after = (pl.read_parquet(c.folder / target) for c in (finished, copy_of_finished))
+        numbers = before.select(pl.selectors.float()).columns
+        assert before.drop(numbers).equals(after.drop(numbers)), target
+        for name in numbers:
+            assert np.allclose(before[name], after[name], rtol=2e-3, atol=1e-4, equal_nan=True), (
+                target,
+                name,
+            )
+
+
 def test_a_second_run_has_nothing_to_do_and_says_so(finished):
     done = finished.snakemake()
     assert done.returncode == 0
@@ -64,19 +113,27 @@ def test_a_second_run_has_nothing_to_do_and_says_so(finished):
 
 
 def test_a_config_value_re_runs_what_depends_on_it(finished):
-    assert finished.planned(statistics={"resamples": 300}) == {"decompose", "summarise"} | DRAW
+    every = {"decompose"} | TABULATE | OF_HEADS | DRAW
+    assert finished.planned(statistics={"resamples": 1500}) == every
     more = {"resample": {"prompts": 6}, "zero": {"prompts": 6}}
     planned = finished.planned(ablations=more)
     assert {"ablate_zero", "gather", "decompose"} <= planned
-    assert not planned & {"sample_documents", "cut_prompts", "clean_pass", "ablate_resample"}
+    done = {"sample_documents", "cut_prompts", "clean_pass", "ablate_resample"}
+    assert not planned & (done | MEASURE)
+    fewer = finished.config["experiments"] | {"tokens_per_head": 1}
+    planned = finished.planned(experiments=fewer)
+    assert {"measure_iterative", "tabulate_iterative", "draw_E11a", "claims"} <= planned
+    assert not planned & (done | ABLATE | {"measure_neurons", "ablate_chosen", "decompose"})
 
 
 @pytest.mark.parametrize(
     ("module", "re_run", "left_alone"),
     [
-        ("figures", DRAW, {*ABLATE, "clean_pass", "decompose", "summarise", "cut_prompts"}),
-        ("statistics", {"decompose"} | DRAW, {*ABLATE, "clean_pass", "gather", "cut_prompts"}),
-        ("replay", {*ABLATE, "clean_pass"}, {"sample_documents"}),
+        ("figures", DRAW, {*ABLATE, *MEASURE, *TABULATE, "clean_pass", "decompose", "claims"}),
+        ("statistics", {"decompose", *TABULATE} | OF_HEADS, {*ABLATE, *MEASURE, "gather"}),
+        ("neuron_tables", {"tabulate_neurons", "draw_E9"}, {*ABLATE, *MEASURE, "decompose"}),
+        ("neurons", {"measure_neurons"}, {*ABLATE, "measure_iterative", "clean_pass"}),
+        ("replay", {*ABLATE, *MEASURE, "clean_pass"}, {"sample_documents"}),
         ("corpus", {"sample_documents", "cut_prompts", *ABLATE}, set()),
     ],
 )

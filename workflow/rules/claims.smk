@@ -1,4 +1,4 @@
-# Each claim of the paper beside what was measured.
+# Each claim of the paper beside what was measured, and the numbers that the authors released.
 
 
 rule claims:
@@ -34,3 +34,27 @@ rule claims:
         },
     script:
         "../scripts/judge_claims.py"
+
+
+rule compare_published:
+    input:
+        heads=rules.decompose.output.heads,
+        code=code_of("compare_published"),
+    output:
+        table=f"{RESULTS}/{{model}}/published.parquet",
+        agreement=f"{RESULTS}/{{model}}/published_agreement.parquet",
+        metrics=f"{RESULTS}/{{model}}/published.json",
+    wildcard_constraints:
+        model="|".join(map(re.escape, PUBLISHED)) or "(?!)",
+    log:
+        f"{LOGS}/{{model}}/compare_published.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        location=config.get("published", {}).get("location"),
+        released=lambda wildcards: PUBLISHED[wildcards.model],
+        seed=config["seed"],
+        resamples=config["statistics"]["resamples"],
+    script:
+        "../scripts/compare_published.py"

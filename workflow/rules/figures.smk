@@ -3,7 +3,11 @@
 
 def study_figures():
     """Every figure of the study, in every format."""
-    stems = {figure_stem(key, model) for key in FIGURE_TABLES for model in MODELS}
+    stems = {
+        figure_stem(key, model)
+        for key in FIGURE_TABLES
+        for model in (PUBLISHED if key == "published" else MODELS)
+    }
     return [f"{stem}.{ending}" for stem in sorted(stems) for ending in FORMATS]
 
 

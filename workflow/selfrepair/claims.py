@@ -60,7 +60,7 @@ class Claim:
 
     def rule(self) -> str:
         """The rule in words."""
-        low, high = (_shown(limit, self.unit) for limit in (self.above, self.below))
+        low, high = (_limit(limit, self.unit) for limit in (self.above, self.below))
         if self.above is not None and self.below is not None:
             where = f"between {low} and {high}"
         else:
@@ -300,17 +300,22 @@ def metrics(claims: pl.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def estimate(row: Mapping[str, Any], *, clipped: bool = False) -> str:
-    """A value with its interval as in the tables, "56 % [52, 60]"; "not measured" without one."""
+    """A value with its interval, "56 % [52, 60]" or "0.39 [0.36, 0.42] logits"; "not measured"
+    (by the paper's own definition: nothing) without one."""
     names = [f"clipped{end}" for end in _ENDS] if clipped else list(_ENDS.values())
     if row[names[0]] is None:
         return "" if clipped else "not measured"
-    value, low, high = (_shown(row[name], row["unit"]) for name in names)
-    return f"{value} [{low.removesuffix(' %')}, {high.removesuffix(' %')}]"
+    percent = row["unit"] == "share"
+    value, low, high = (
+        f"{100 * row[name]:.0f}" if percent else f"{row[name]:.2f}" for name in names
+    )
+    unit = " logits" if row["unit"] == "logits" else ""
+    return f"{value}{' %' if percent else ''} [{low}, {high}]{unit}"
 
 
-def _shown(value: float | None, unit: str) -> str:
+def _limit(value: float | None, unit: str) -> str:
     if value is None:
         return ""
     if unit == "share":
-        return f"{100 * value:.0f} %"
-    return f"{value:.2f}"
+        return f"{100 * value:g} %"
+    return f"{value:g}{' logits' if unit == 'logits' else ''}"

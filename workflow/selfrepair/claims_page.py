@@ -25,6 +25,7 @@ _MARKDOWN = """\
 # {{ title }}
 
 {{ how }}
+
 {% for model, rows in models %}
 ## {{ model }}: {{ tally(rows) }}
 
@@ -34,7 +35,9 @@ _MARKDOWN = """\
 | {{ row.claim }} | {{ row.measured }} | {{ row.shown }} | {{ row.shown_clipped }} \
 | {{ row.rule }} | **{{ row.verdict }}** | [{{ row.figure }}]({{ row.path }}) |
 {% endfor %}
+
 {{ footing(rows) }}
+
 {% endfor -%}
 """
 

@@ -256,8 +256,10 @@ def breakdown_across_models(depth: pl.DataFrame) -> alt.ConcatChart:
         )
         for index, model in enumerate(models)
     ]
-    subtitle = ["Resample ablation, each head's top 2 % of tokens; share of the direct effect"]
-    subtitle[0] += " of a quarter's heads; whisker: 95 % interval; diamond: all"
+    subtitle = [
+        "Resample ablation, each head's top 2 % of tokens",
+        "Share of the direct effect of a quarter's heads; whisker: 95 % interval; diamond: all",
+    ]
     subtitle += axis_notes(
         outside=n_outside(points),
         drawn=points.height,

@@ -30,6 +30,7 @@ from .neuron_figures import (
     neuron_ranks,
     top_neuron_effects,
 )
+from .published_figure import published_against_measured, published_caption
 from .token_figures import (
     caption_e3,
     caption_e4,
@@ -60,4 +61,5 @@ FIGURES: dict[str, Figure] = {
     "E11a": Figure(self_repression, caption_e11a),
     "E11b": Figure(refeeding, caption_e11b),
     "E12": Figure(breakdown_across_models, caption_e12),
+    "published": Figure(published_against_measured, published_caption),
 }

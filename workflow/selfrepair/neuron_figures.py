@@ -166,8 +166,7 @@ def top_neuron_effects(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> al
     ]
     subtitle = [
         f"{_opening(rows)}: {tokens_per_head(rows, 'mlp_layer')}",
-        "Point: the instance's most repairing neuron; dashed: no change; lower right: the regions'"
-        " shares",
+        "Point: the instance's most repairing neuron; dashed: no change; in each region its share",
         *density_note(points, *PANEL),
         *_colour_note(drawn_singly(points, *PANEL), "mlp_direct_effect", beyond),
         *axis_notes(outside=n_outside(points), drawn=points.height, missing=missing),
@@ -467,7 +466,6 @@ def _top_panel(
     axes = [level_rule(0.0), across_rule(0.0)]
     layers = [
         *axes,
-        *_region_names(domain),
         *dots,
         diagonal(domain, domain),
         *_region_shares(points, domain),
@@ -475,41 +473,22 @@ def _top_panel(
     return titled(alt.LayerChart(layer=layers), title, note, side=SIDE)
 
 
-def _region_names(domain: Limits) -> list[alt.Chart]:
-    """Each region's name inside of it, to be drawn beneath the points."""
+def _region_shares(points: pl.DataFrame, domain: Limits) -> list[alt.Chart]:
+    """Each region's name and its share of the instances, in a corner of the region."""
     low, high = domain
+    below = -(LINE + 9)
     places: dict[str, tuple[float, float, Any, int]] = {
         "erasure reversed": (low, high, "left", 10),
         "erases less": (low, 0.0, "left", 10),
-        "erases more": (0.0, low, "right", -9),
-        "adds more or less": (high, 0.0, "right", -9),
+        "erases more": (0.0, low, "right", below),
+        "adds more or less": (high, low, "right", below),
     }
-    return [
-        words_at(name, (x, y), (domain, domain)).mark_text(
-            color=GREY, fontSize=11, align=side, dx=4 if side == "left" else -4, dy=down
-        )
-        for name, (x, y, side, down) in places.items()
-    ]
-
-
-def _region_shares(points: pl.DataFrame, domain: Limits) -> list[alt.Chart]:
-    """What share of the instances each region holds.
-
-    At the lower right: the effect of the neuron that repairs most would have to fall to lie there.
-    """
-    counts = [int((points["region"] == region).sum()) for region in REGIONS]
-    lines = [
-        f"{region}: {100 * count / points.height:.0f} %"
-        for region, count in zip(REGIONS, counts, strict=True)
-    ]
-    corner = (domain[1], domain[0])
-    return haloed(
-        words_at("\n".join(lines), corner, (domain, domain)),
-        align="right",
-        dx=-4,
-        dy=6 - LINE * (len(lines) - 1) - 11,
-        **LINES,
-    )
+    marks = []
+    for name, (x, y, side, down) in places.items():
+        share = (points["region"] == name).sum() / points.height
+        words = words_at(f"{name}\n{100 * share:.0f} %", (x, y), (domain, domain))
+        marks += haloed(words, align=side, dx=4 if side == "left" else -4, dy=down, **LINES)
+    return marks
 
 
 # E10

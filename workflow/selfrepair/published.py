@@ -328,6 +328,17 @@ def compare(
     return pl.concat(parts), pl.DataFrame(summaries, schema=_SUMMARY_SCHEMA)
 
 
+def agreement_metrics(agreement: pl.DataFrame) -> dict[str, dict[str, float]]:
+    """The agreement as scalars by quantity, which `dvc metrics show` reads; missing left out."""
+    names = ("correlation", "slope", "mean_difference", "largest_difference", "within_interval")
+    return {
+        row["quantity"]: {
+            name: row[name] for name in names if row[name] is not None and np.isfinite(row[name])
+        }
+        for row in agreement.iter_rows(named=True)
+    }
+
+
 def _columns(tables: Published) -> dict[str, str]:
     unknown = [name for name in tables if name not in QUANTITIES]
     if unknown or not tables:

@@ -119,7 +119,9 @@ def second_half(n_layers: int) -> range:
     return range(n_layers // 2, n_layers)
 
 
-def check_heads(heads: Sequence[Sequence[int]], n_layers: int, n_heads: int, *, name: str) -> list[Head]:
+def check_heads(
+    heads: Sequence[Sequence[int]], n_layers: int, n_heads: int, *, name: str
+) -> list[Head]:
     """Heads as pairs of integers, refused if the model has no such head (InputError)."""
     pairs = [(int(layer), int(head)) for layer, head in heads]
     for layer, head in pairs:

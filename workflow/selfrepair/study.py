@@ -102,6 +102,11 @@ def _check_references(config: Config) -> None:
             raise InputError(
                 f"models.{name}.name: {where} is no Hugging Face directory (it has no config.json)"
             )
+    for name in config.get("published", {}).get("tables", {}):
+        if name not in config["models"]:
+            raise InputError(f"published.tables: {name!r} is not a key of models")
+        if "resample" not in config["ablations"]:
+            raise InputError("published: needs ablations.resample, the authors' ablation")
     total, length = config["text"]["prompts"], config["text"]["tokens_per_prompt"]
     sizes = {f"ablations.{name}": entry for name, entry in config["ablations"].items()}
     for name, entry in (sizes | {"experiments": config["experiments"]}).items():

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
