@@ -92,7 +92,7 @@ def every_property(schema):
 
 
 def test_every_key_of_the_schema_has_a_meaning_and_a_type():
-    sections = {"text", "sweep", "statistics"}
+    sections = {"text", "sweep", "experiments", "statistics"}
     for key, part in every_property(SCHEMA):
         assert {"type", "enum", "$ref"} & set(part), key
         assert "description" in part or key in sections or "$ref" in part, key
@@ -101,5 +101,35 @@ def test_every_key_of_the_schema_has_a_meaning_and_a_type():
 def test_shards_cover_the_prompts_once():
     config = complete_config(DEFAULT, SCHEMA) | {"sweep": {"prompts_per_shard": 7}}
     shards = [shard_prompts(config, "resample", i) for i in range(n_shards(config, "resample"))]
-    assert [p for shard in shards for p in shard] == list(range(17))
-    assert [len(shard) for shard in shards] == [7, 7, 3]
+    assert [p for shard in shards for p in shard] == list(range(13))
+    assert [len(shard) for shard in shards] == [7, 6]
+
+
+def test_experiments_take_all_prompts_in_shards_of_their_own():
+    config = complete_config(DEFAULT, SCHEMA)
+    assert config["experiments"]["prompts"] == 13
+    assert shard_prompts(config, "neurons", 0) == range(13)
+    config["experiments"] |= {"prompts": 10, "prompts_per_shard": 4}
+    shards = [shard_prompts(config, "neurons", i) for i in range(n_shards(config, "neurons"))]
+    assert shards == [range(4), range(4, 8), range(8, 10)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"experiments": {"prompts": 99}}, "experiments.prompts: 99 is more than text.prompts, 13"),
+        ({"experiments": {"scalings": [3]}}, "experiments.scalings: .*does not contain"),
+        ({"statistics": {"resamples": 100}}, "statistics.resamples: 100 is less than the minimum"),
+        (
+            {"published": {"location": "x", "tables": {"gpt2": {"name": "g", "sha256": {}}}}},
+            "published.tables.gpt2.sha256: .*non-empty",
+        ),
+        (
+            {"published": {"location": "x", "tables": {"g": {"name": "g", "sha256": {"a": "0" * 64}}}}},
+            "published.tables: 'g' is not a key of models",
+        ),
+    ],
+)
+def test_mistakes_in_experiments_and_comparisons_are_named(changes, line):
+    with pytest.raises(InputError, match=line):
+        complete_config(DEFAULT | changes, SCHEMA)

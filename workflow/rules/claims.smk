@@ -44,10 +44,10 @@ rule compare_published:
         table=f"{RESULTS}/{{model}}/published.parquet",
         agreement=f"{RESULTS}/{{model}}/published_agreement.parquet",
         metrics=f"{RESULTS}/{{model}}/published.json",
-    wildcard_constraints:
-        model="|".join(map(re.escape, PUBLISHED)) or "(?!)",
     log:
         f"{LOGS}/{{model}}/compare_published.log",
+    wildcard_constraints:
+        model="|".join(map(re.escape, PUBLISHED)) or "(?!)",
     conda:
         "../envs/selfrepair.yaml"
     threads: 1

@@ -1,5 +1,6 @@
 """Draw one figure in every format."""
 
+import os
 from pathlib import Path
 
 import polars as pl
@@ -16,7 +17,8 @@ def main(snakemake):
     ]
     figure = FIGURES[snakemake.params.figure]
     stem = Path(snakemake.output.png).with_suffix("")
-    save_figure(figure.draw(*tables), figure.caption(*tables), stem)
+    script = os.path.relpath(snakemake.params.vega, stem.parent)
+    save_figure(figure.draw(*tables), figure.caption(*tables), stem, script=script)
 
 
 run(snakemake, main)

@@ -201,8 +201,8 @@ class _Measured:
         shape = (len(self.heads), len(self.mlps))
         self.pooled = {
             "cumulative_share": torch.zeros(*shape, len(self.ends), dtype=torch.float64),
-            "n_curves": torch.zeros(shape, dtype=torch.int64),
-            "effect_counts": torch.zeros(*shape, len(self.ends), len(EDGES) + 1, dtype=torch.int64),
+            "n_curves": torch.zeros(shape, dtype=torch.int32),
+            "effect_counts": torch.zeros(*shape, len(self.ends), len(EDGES) + 1, dtype=torch.int32),
         }
 
     def _n_neurons(self, layer: int) -> int:

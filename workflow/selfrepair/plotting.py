@@ -65,10 +65,13 @@ SUMMARY_COLUMNS = (
 # Saving
 
 
-def save_figure(chart: alt.TopLevelMixin, caption: str, stem: Path) -> list[Path]:
+def save_figure(
+    chart: alt.TopLevelMixin, caption: str, stem: Path, *, script: str = "vega.js"
+) -> list[Path]:
     """Write `<stem>.html`, `.svg`, `.png` (two pixels per unit) and `.pdf`; return their paths.
 
-    The page works offline: Vega is inlined, and the caption stands under the figure. All four are
+    The page works offline with the `script` of `vega_script`, a path seen from the page; many pages
+    share one. The caption stands under the figure. All four are
     rendered before any is written, and each appears under its name only when complete. The same
     chart gives the same bytes, except the PDF: the same drawing, but vl-convert 1.9 lists its
     resources in random order.
@@ -77,7 +80,7 @@ def save_figure(chart: alt.TopLevelMixin, caption: str, stem: Path) -> list[Path
     spec = chart.to_dict()
     svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE)
     contents = {
-        "html": _page(spec, caption),
+        "html": _page(spec, caption, script),
         "svg": svg.encode(),
         "png": vl_convert.svg_to_png(svg, scale=2),
         "pdf": vl_convert.svg_to_pdf(svg),
@@ -94,14 +97,18 @@ def save_figure(chart: alt.TopLevelMixin, caption: str, stem: Path) -> list[Path
     return paths
 
 
-def _page(spec: dict[str, Any], caption: str) -> bytes:
+def vega_script() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script for the pages of `save_figure`."""
+    # The stub forgets that the snippet is optional (vl-convert 1.9).
+    return str(vl_convert.javascript_bundle(vl_version=VEGA_LITE))  # type: ignore[call-arg]
+
+
+def _page(spec: dict[str, Any], caption: str, script: str) -> bytes:
     # The menu's editor entry would send the data to a web site.
     actions = {"export": True, "source": True, "compiled": False, "editor": False}
     options = json.dumps({"mode": "vega-lite", "actions": actions})
     # "</script>" in a model's name must not end the script.
     data = json.dumps(spec, allow_nan=False).replace("</", "<\\/")
-    # The stub forgets that the snippet is optional (vl-convert 1.9).
-    bundle = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]
     title = html.escape(spec["title"]["text"])
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="UTF-8">\n'
@@ -109,7 +116,7 @@ def _page(spec: dict[str, Any], caption: str) -> bytes:
         "body { margin: 2em; font-family: Arial, sans-serif; background: white; color: #222; }\n"
         "figure { margin: 0; }\n"
         "figcaption { max-width: 46em; margin-top: 1em; line-height: 1.45; }\n"
-        f"</style>\n<script>{bundle}</script>\n</head>\n<body>\n<figure>\n"
+        f'</style>\n<script src="{html.escape(script)}"></script>\n</head>\n<body>\n<figure>\n'
         f'<div id="figure"></div>\n<figcaption>{html.escape(caption)}</figcaption>\n</figure>\n'
         f'<script>vegaEmbed("#figure", {data}, {options});</script>\n</body>\n</html>\n'
     )
