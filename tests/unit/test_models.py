@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaMLP
 from transformers.pytorch_utils import Conv1D
 
 import tiny_models
 from selfrepair import InputError, load_model, replay
 from selfrepair.models import DTYPES, Decoder, FinalNorm
-from selfrepair.packed import PackedLinear, packed
+from selfrepair.packed import PackedGatedMLP, PackedLinear, packed, packed_mlp
 
 Tiny = Callable[..., Decoder]
 
@@ -209,3 +211,30 @@ def test_only_float32_is_packed(dtype: torch.dtype, layer: nn.Module) -> None:
 def test_other_layers_are_not_packed() -> None:
     layer = nn.Embedding(4, 6)
     assert packed(layer) is layer
+
+
+def gated_mlp(activation: nn.Module) -> nn.Module:
+    """A gated MLP as Hugging Face writes it."""
+    torch.manual_seed(0)
+    config = LlamaConfig(hidden_size=24, intermediate_size=40, num_attention_heads=4, mlp_bias=True)
+    module = LlamaMLP(config).requires_grad_(False)
+    module.act_fn = activation
+    for name in ("gate_proj", "up_proj", "down_proj"):
+        setattr(module, name, packed(getattr(module, name)))
+    return module
+
+
+@pytest.mark.usefixtures("packing")
+@pytest.mark.parametrize("shape", [(24,), (3, 24), (2, 5, 24), (0, 7, 24)])
+def test_a_packed_gated_mlp_computes_the_same(shape: tuple[int, ...]) -> None:
+    module = gated_mlp(nn.SiLU())
+    twin = packed_mlp(module)
+    assert isinstance(twin, PackedGatedMLP)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(twin(x), module(x), atol=1e-6)
+
+
+@pytest.mark.usefixtures("packing")
+def test_an_mlp_with_another_activation_stays_as_it_is() -> None:
+    module = gated_mlp(nn.GELU())
+    assert packed_mlp(module) is module

