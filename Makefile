@@ -5,10 +5,12 @@ BIN := .venv/bin
 # Extra Snakemake options, such as ARGS="-n" or ARGS="--cores 1".
 ARGS ?=
 
-.PHONY: help setup study test check clean-venv
+.PHONY: help setup study pull record dvc-stages check test
 
 help:
 	@echo "make study [CONFIG=config/config.yaml] [ARGS=...]   reproduce a study"
+	@echo "make pull                                           get the finished default study instead"
+	@echo "make record                                         record the default study with DVC"
 	@echo "make test                                           lint, types and all tests"
 	@echo "make setup                                          only make .venv"
 
@@ -25,12 +27,25 @@ study: .venv/ready
 	@$(BIN)/python workflow/scripts/fetch.py $(CONFIG)
 	@$(BIN)/snakemake --profile profiles/default --configfile $(CONFIG) $(ARGS)
 
+pull: .venv/ready
+	@$(BIN)/dvc pull
+
+# Recomputes nothing that is current. Only what the working tree needs stays in the bundled store.
+record: .venv/ready dvc-stages
+	@$(BIN)/dvc repro
+	@$(BIN)/dvc push
+	@$(BIN)/dvc gc --workspace --cloud --force --quiet
+
+dvc-stages: .venv/ready
+	@$(BIN)/python workflow/scripts/update_dvc.py
+
 check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check --compact-diff Snakefile workflow/rules
 	$(BIN)/snakemake --lint --configfile $(CONFIG)
+	$(BIN)/python workflow/scripts/update_dvc.py --check
 
 test: check
 	$(BIN)/python -m pytest

@@ -17,6 +17,7 @@ include: "workflow/rules/experiments.smk"
 include: "workflow/rules/decomposition.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/phases.smk"
 
 
 rule all:

@@ -7,7 +7,7 @@ import torch
 
 from selfrepair.errors import InputError
 from selfrepair.shards import gather, read_sweep
-from selfrepair.storage import atomic, read_tensors, sidecar, write_json, write_tensors
+from selfrepair.storage import atomic, read_tensors, rounded, sidecar, write_json, write_tensors
 
 
 def test_an_error_leaves_nothing_behind_and_the_old_file_alone(tmp_path):
@@ -101,3 +101,18 @@ def test_a_replaced_shard_is_refused_even_if_it_vouches_for_itself(tmp_path):
     shard(tmp_path, 1, 3, 5, 0.75)
     with pytest.raises(InputError, match=r"is not the shard that resample\.json lists"):
         read_sweep(index)
+
+
+def test_rounding_is_bounded_told_and_leaves_out_what_must_stay_exact():
+    values = torch.linspace(-7, 7, 1001)
+    tensors = {"a": values, "kept": values, "large": values * 1e5, "hole": values.clone()}
+    tensors["hole"][3] = torch.nan
+    out, errors = rounded(tensors, "float16", keep=["kept"])
+    assert out["a"].dtype == out["hole"].dtype == torch.float16
+    assert out["kept"] is tensors["kept"]
+    assert out["large"].dtype == torch.float32  # float16 cannot hold it
+    assert set(errors) == {"a", "hole"}
+    assert errors["a"] == float((out["a"].float() - values).abs().max())
+    assert 0 < errors["a"] <= 7 * 2**-11
+    assert out["hole"].isnan().sum() == 1
+    assert rounded(tensors, "float32", keep=[]) == (tensors, {})

@@ -66,7 +66,7 @@ def test_everything_promised_is_there(finished):
 
 
 def test_provenance_tells_how_a_result_was_made(finished):
-    sidecar = finished.folder / "results/tiny/gpt2/resample/shard-0of2.json"
+    sidecar = finished.folder / "results/tiny/gpt2/sweeps/resample/shard-0of2.json"
     provenance = json.loads(sidecar.read_text())
     assert provenance["prompts"] == [0, 4]
     assert provenance["seed"] == 0
@@ -82,7 +82,7 @@ def test_results_are_those_of_the_library(finished):
     tokens, donors = read_prompts(results / "prompts.parquet")
     model = selfrepair.load_model(finished.config["models"]["gpt2"]["name"])
     expected = selfrepair.sweep(model, tokens, donors=tokens[donors])
-    measured = read_sweep(results / "resample.json")
+    measured = read_sweep(results / "sweeps/resample.json")
     for name, values in expected.arrays().items():
         assert torch.allclose(measured[name], values, atol=1e-5), name
 
@@ -154,16 +154,18 @@ def test_deleting_a_figure_makes_only_that_figure(copy_of_finished):
 
 
 def test_a_damaged_shard_is_refused_by_name_and_rebuilt_once_deleted(copy_of_finished):
-    shard = copy_of_finished.folder / "results/tiny/gpt2/resample/shard-1of2.safetensors"
+    shard = copy_of_finished.folder / "results/tiny/gpt2/sweeps/resample/shard-1of2.safetensors"
     good = shard.read_bytes()
     shard.write_bytes(good[:-8] + b"\x00" * 8)
     done = copy_of_finished.snakemake()
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: results/tiny/gpt2/resample/shard-1of2.safetensors: content")
+    assert last.startswith(
+        "error: results/tiny/gpt2/sweeps/resample/shard-1of2.safetensors: content"
+    )
     shard.unlink()
     shard.with_suffix(".json").unlink()
-    done = copy_of_finished.snakemake("results/tiny/gpt2/resample.json")
+    done = copy_of_finished.snakemake("results/tiny/gpt2/sweeps/resample.json")
     assert done.returncode == 0, done.stderr
     assert shard.read_bytes() == good
 

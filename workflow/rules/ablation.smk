@@ -30,9 +30,9 @@ for kind in ABLATIONS:
             clean=rules.clean_pass.output.tensors,
             code=code_of("ablate"),
         output:
-            **shard_files(kind),
+            **shard_files(f"sweeps/{kind}"),
         log:
-            shard_log(kind),
+            shard_log(f"sweeps/{kind}"),
         # The longest first, so that all cores finish together.
         priority: config["ablations"][kind]["prompts"]
         conda:
@@ -46,6 +46,7 @@ for kind in ABLATIONS:
             model=model_params,
             dtype=config["dtype"],
             ablation=kind,
+            store=config["sweep"]["store"],
             prompts=prompts_of_shard(kind),
         script:
             "../scripts/ablate.py"
@@ -56,9 +57,9 @@ rule gather:
         shards=shards_of,
         code=code_of("gather"),
     output:
-        f"{RESULTS}/{{model}}/{{measurement}}.json",
+        f"{RESULTS}/{{model}}/{{part}}/{{measurement}}.json",
     log:
-        f"{LOGS}/{{model}}/{{measurement}}/gather.log",
+        f"{LOGS}/{{model}}/{{part}}/{{measurement}}/gather.log",
     conda:
         "../envs/selfrepair.yaml"
     threads: 1

@@ -7,7 +7,7 @@ rule claims:
         summaries=expand(
             f"{RESULTS}/{{model}}/{{part}}_summaries.parquet",
             model=MODELS,
-            part=("token", "neuron", "iterative"),
+            part=SUMMARIES,
         ),
         code=code_of("judge_claims"),
     output:

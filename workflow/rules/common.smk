@@ -1,9 +1,7 @@
 # The checked config, paths that several rules share, and what each rule's code consists of.
-import ast
 import atexit
 import re
 import sys
-from functools import cache
 from pathlib import Path
 from shutil import which
 
@@ -11,6 +9,9 @@ import yaml
 
 from selfrepair.errors import InputError
 from selfrepair.study import complete_config, n_shards, shard_prompts
+
+sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
+import rule_code
 
 
 report: "../report/workflow.rst"
@@ -33,6 +34,8 @@ MODELS = list(config["models"])
 ABLATIONS = list(config["ablations"])
 # Measurements besides the sweeps; each is scattered over shards and gathered like a sweep.
 EXPERIMENTS = ("chosen", "neurons", "iterative")
+# Their tables of numbers with intervals.
+SUMMARIES = ("token", "neuron", "iterative")
 RESULTS = f"results/{STUDY}"
 FIGURES = f"figures/{STUDY}"
 FORMATS = ("html", "svg", "png", "pdf")
@@ -80,35 +83,14 @@ STUDY_FIGURES = {"E1", "E5", "E12"}
 wildcard_constraints:
     model="|".join(map(re.escape, MODELS)),
     ablation="|".join(ABLATIONS),
+    part="sweeps|experiments",
     measurement="|".join([*ABLATIONS, *EXPERIMENTS]),
     shard=r"\d+",
     shards=r"\d+",
 
 
-@cache
 def code_of(script):
-    """A rule's script and every library module that it imports, directly or not.
-
-    A rule lists them as inputs, so editing a module re-runs its rules and no others. The package's
-    __init__ imports on demand and decides nothing, so it is left out.
-    """
-    scripts, library = Path("workflow/scripts"), Path("workflow/selfrepair")
-    pending, found = [scripts / f"{script}.py"], []
-    while pending:
-        path = pending.pop()
-        if path in found:
-            continue
-        found.append(path)
-        tree = ast.parse(Path(workflow.basedir, path).read_text())
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.ImportFrom) or not node.module:
-                continue
-            name = node.module.removeprefix("selfrepair.")
-            if node.level == 1 or name != node.module:
-                pending.append(library / f"{name}.py")
-            elif Path(workflow.basedir, scripts, f"{name}.py").exists():
-                pending.append(scripts / f"{name}.py")
-    return [str(path) for path in sorted(found)]
+    return rule_code.code_of(script, Path(workflow.basedir))
 
 
 def model_params(wildcards):
@@ -127,7 +109,7 @@ def title_of(wildcards):
 def shards_of(wildcards):
     count = n_shards(config, wildcards.measurement)
     return [
-        f"{RESULTS}/{wildcards.model}/{wildcards.measurement}/shard-{shard}of{count}.safetensors"
+        f"{RESULTS}/{wildcards.model}/{wildcards.part}/{wildcards.measurement}/shard-{shard}of{count}.safetensors"
         for shard in range(count)
     ]
 
@@ -138,14 +120,14 @@ def figure_stem(key, model):
     return f"{folder}/{key}-{FIGURE_NAMES[key]}"
 
 
-def shard_files(measurement):
+def shard_files(folder):
     """Outputs of one shard: its tensors and the sidecar that vouches for them."""
-    stem = f"{RESULTS}/{{model}}/{measurement}/shard-{{shard}}of{{shards}}"
+    stem = f"{RESULTS}/{{model}}/{folder}/shard-{{shard}}of{{shards}}"
     return {"tensors": f"{stem}.safetensors", "provenance": f"{stem}.json"}
 
 
-def shard_log(measurement):
-    return f"{LOGS}/{{model}}/{measurement}/shard-{{shard}}of{{shards}}.log"
+def shard_log(folder):
+    return f"{LOGS}/{{model}}/{folder}/shard-{{shard}}of{{shards}}.log"
 
 
 def prompts_of_shard(measurement):

@@ -3,7 +3,9 @@
 
 rule decompose:
     input:
-        sweeps=expand(f"{RESULTS}/{{{{model}}}}/{{ablation}}.json", ablation=ABLATIONS),
+        sweeps=expand(
+            f"{RESULTS}/{{{{model}}}}/sweeps/{{ablation}}.json", ablation=ABLATIONS
+        ),
         code=code_of("decompose"),
     output:
         heads=f"{RESULTS}/{{model}}/heads.parquet",
@@ -29,7 +31,8 @@ rule summarise:
         provenance=expand(rules.decompose.output.provenance, model=MODELS),
         code=code_of("summarise"),
     output:
-        report(
+        metrics=f"{RESULTS}/headline.json",
+        findings=report(
             f"{RESULTS}/findings.md",
             category="Findings",
             caption="../report/findings.rst",

@@ -29,9 +29,9 @@ rule ablate_chosen:
         heads=rules.choose_heads.output[0],
         code=code_of("ablate_chosen"),
     output:
-        **shard_files("chosen"),
+        **shard_files("experiments/chosen"),
     log:
-        shard_log("chosen"),
+        shard_log("experiments/chosen"),
     conda:
         "../envs/selfrepair.yaml"
     threads: max(1, workflow.cores // 2)
@@ -52,9 +52,9 @@ rule measure_neurons:
         heads=rules.choose_heads.output[0],
         code=code_of("measure_neurons"),
     output:
-        **shard_files("neurons"),
+        **shard_files("experiments/neurons"),
     log:
-        shard_log("neurons"),
+        shard_log("experiments/neurons"),
     conda:
         "../envs/selfrepair.yaml"
     threads: max(1, workflow.cores // 2)
@@ -75,9 +75,9 @@ rule measure_iterative:
         clean=rules.clean_pass.output.tensors,
         code=code_of("measure_iterative"),
     output:
-        **shard_files("iterative"),
+        **shard_files("experiments/iterative"),
     log:
-        shard_log("iterative"),
+        shard_log("experiments/iterative"),
     conda:
         "../envs/selfrepair.yaml"
     threads: max(1, workflow.cores // 2)
@@ -97,7 +97,7 @@ rule measure_iterative:
 
 rule tabulate_tokens:
     input:
-        index=f"{RESULTS}/{{model}}/chosen.json",
+        index=f"{RESULTS}/{{model}}/experiments/chosen.json",
         code=code_of("tabulate_tokens"),
     output:
         tokens=f"{RESULTS}/{{model}}/tokens.parquet",
@@ -118,7 +118,7 @@ rule tabulate_tokens:
 
 rule tabulate_neurons:
     input:
-        index=f"{RESULTS}/{{model}}/neurons.json",
+        index=f"{RESULTS}/{{model}}/experiments/neurons.json",
         code=code_of("tabulate_neurons"),
     output:
         ranks=f"{RESULTS}/{{model}}/neuron_ranks.parquet",
@@ -141,7 +141,7 @@ rule tabulate_neurons:
 
 rule tabulate_iterative:
     input:
-        index=f"{RESULTS}/{{model}}/iterative.json",
+        index=f"{RESULTS}/{{model}}/experiments/iterative.json",
         code=code_of("tabulate_iterative"),
     output:
         self_repression=f"{RESULTS}/{{model}}/self_repression.parquet",

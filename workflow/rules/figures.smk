@@ -8,8 +8,7 @@ def study_figures():
         for key in FIGURE_TABLES
         for model in (PUBLISHED if key == "published" else MODELS)
     }
-    files = [f"{stem}.{ending}" for stem in sorted(stems) for ending in FORMATS]
-    return [*files, rules.write_vega.output[0]]
+    return [f"{stem}.{ending}" for stem in sorted(stems) for ending in FORMATS]
 
 
 def figure_files(key):
@@ -30,20 +29,6 @@ def figure_tables(key):
     if key in STUDY_FIGURES:
         return {table: expand(path, model=MODELS) for table, path in paths.items()}
     return {table: [path] for table, path in paths.items()}
-
-
-rule write_vega:
-    input:
-        code=code_of("write_vega"),
-    output:
-        f"{FIGURES}/vega.js",
-    log:
-        f"{LOGS}/write_vega.log",
-    conda:
-        "../envs/selfrepair.yaml"
-    threads: 1
-    script:
-        "../scripts/write_vega.py"
 
 
 for key in FIGURE_TABLES:
@@ -67,7 +52,6 @@ for key in FIGURE_TABLES:
         threads: 1
         params:
             figure=key,
-            vega=rules.write_vega.output[0],
             tables=list(FIGURE_TABLES[key]),
         script:
             "../scripts/draw.py"

@@ -8,7 +8,7 @@ from rule_run import progress_bar, provenance_of
 
 from selfrepair.corpus import read_prompts
 from selfrepair.head_sweep import sweep
-from selfrepair.storage import Stopwatch, read_tensors, write_tensors
+from selfrepair.storage import Stopwatch, read_tensors, rounded, write_tensors
 
 
 def main(snakemake):
@@ -28,6 +28,10 @@ def main(snakemake):
             chunk=sizes["chunk"],
             progress=lambda share: bar.update(100 * share),
         )
+    # Direct effects stay exact: they decide the top tokens.
+    exact = ["direct_effect", "scale"]
+    arrays, rounding = rounded(result.arrays(), snakemake.params.store, keep=exact)
+    scale_rounding = rounding.pop("ablated_scale", 0.0)
     provenance = provenance_of(
         snakemake,
         model,
@@ -35,8 +39,10 @@ def main(snakemake):
         ablation=ablation,
         conservation_error=result.conservation_error,
         decomposition_error=result.decomposition_error,
+        rounding_error=max(rounding.values(), default=0.0),
+        scale_rounding=scale_rounding,  # units of the residual stream
     )
-    write_tensors(Path(snakemake.output.tensors), result.arrays(), provenance)
+    write_tensors(Path(snakemake.output.tensors), arrays, provenance)
 
 
 run(snakemake, main)

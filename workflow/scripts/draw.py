@@ -1,6 +1,5 @@
 """Draw one figure in every format."""
 
-import os
 from pathlib import Path
 
 import polars as pl
@@ -17,8 +16,7 @@ def main(snakemake):
     ]
     figure = FIGURES[snakemake.params.figure]
     stem = Path(snakemake.output.png).with_suffix("")
-    script = os.path.relpath(snakemake.params.vega, stem.parent)
-    save_figure(figure.draw(*tables), figure.caption(*tables), stem, script=script)
+    save_figure(figure.draw(*tables), figure.caption(*tables), stem)
 
 
 run(snakemake, main)

@@ -5,16 +5,17 @@ from pathlib import Path
 import polars as pl
 from adapter import run
 
-from selfrepair.decomposition import findings
+from selfrepair.decomposition import findings, headline
 from selfrepair.shards import worst_errors
-from selfrepair.storage import read_json, write_text
+from selfrepair.storage import read_json, write_json, write_text
 
 
 def main(snakemake):
     depth = pl.concat([pl.read_parquet(path) for path in snakemake.input.depth])
     records = [read_json(Path(path)) for path in snakemake.input.provenance]
     errors = {k.removesuffix("_error"): v for k, v in worst_errors(records).items()}
-    write_text(Path(snakemake.output[0]), findings(depth, errors))
+    write_text(Path(snakemake.output.findings), findings(depth, errors))
+    write_json(Path(snakemake.output.metrics), headline(depth))
 
 
 run(snakemake, main)

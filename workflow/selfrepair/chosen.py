@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from .head_sweep import SweepResult
-from .selection import Head
-
-EFFECTS = ("direct_effect", "ablated_direct_effect", "delta_logit", "self_repair")
+from .selection import TOKEN_EFFECTS, Head
 
 
 def chosen_arrays(
@@ -18,7 +16,7 @@ def chosen_arrays(
 ) -> dict[str, Tensor]:
     """What the experiments on single tokens keep of sweeps of a few heads, [prompt, position, head].
 
-    `tokens.*`: EFFECTS of `heads` under resample ablation; `last.direct_effect` and
+    `tokens.*`: TOKEN_EFFECTS of `heads` under resample ablation; `last.direct_effect` and
     `last.<ablation>`: clean direct effect and S / S' of last_layer_heads. S / S' is above 1 if the
     final norm magnifies what the ablation leaves.
     """
@@ -27,7 +25,7 @@ def chosen_arrays(
         return torch.stack([values[..., layer, head] for layer, head in chosen], -1)
 
     resample = results["resample"]
-    arrays = {f"tokens.{name}": columns(getattr(resample, name), heads) for name in EFFECTS}
+    arrays = {f"tokens.{name}": columns(getattr(resample, name), heads) for name in TOKEN_EFFECTS}
     arrays["last.direct_effect"] = columns(resample.direct_effect, last_layer_heads)
     for ablation, result in results.items():
         after = columns(result.ablated_scale, last_layer_heads)

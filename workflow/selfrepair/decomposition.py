@@ -198,10 +198,26 @@ def _over_heads(
         return np.asarray(np.nanmean(values, axis=1))
 
 
+def headline(depth: pl.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """Scalars by model and group of layers, which `dvc metrics show` reads: top tokens, resample
+    ablation or else the first one; effects in logits, shares of the direct effect."""
+    top = depth.filter(selection="top")
+    names = ("direct_effect", *PARTS, *(f"{name}_share" for name in PARTS), "restored_share")
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for row in top.filter(ablation=_headline_ablation(top)).iter_rows(named=True):
+        values = {name: row[name] for name in names if np.isfinite(row[name])}
+        found.setdefault(row["model"], {})[row["depth"]] = values
+    return found
+
+
+def _headline_ablation(depth: pl.DataFrame) -> str:
+    return "resample" if "resample" in depth["ablation"] else str(depth["ablation"][0])
+
+
 def findings(depth: pl.DataFrame, errors: Mapping[str, float]) -> str:
     """What a study found, as Markdown: top tokens by depth, then the last layers by ablation."""
     top = depth.filter(selection="top")
-    first = "resample" if "resample" in top["ablation"] else top["ablation"][0]
+    first = _headline_ablation(top)
     worst = ", ".join(f"{name} {value:.1e}" for name, value in errors.items())
     return "\n".join(
         [

@@ -16,6 +16,8 @@ Head = tuple[int, int]
 TOP_SHARE = 0.02
 # Which tokens a mean is over: each head's top tokens, or all.
 SELECTIONS = ("top", "all")
+# What is kept of every token of a chosen head (E3), in logits.
+TOKEN_EFFECTS = ("direct_effect", "ablated_direct_effect", "delta_logit", "self_repair")
 # What is added to a layer's input (E11a): the head's own output or one of two controls.
 KINDS = ("own", "random", "other")
 

@@ -15,7 +15,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -79,6 +79,30 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], provenance: Mapping[st
     with atomic(path) as temporary:
         save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
     write_json(sidecar(path), {"sha256": file_sha256(path), **provenance})
+
+
+def rounded(
+    tensors: Mapping[str, Any], dtype: str, *, keep: Collection[str]
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Tensors in a smaller dtype ("float16"), and the largest absolute error of each by name.
+
+    Those named in `keep` stay as they are, and so does one that the dtype cannot hold. "float32"
+    changes nothing: what is measured in float64 stays float64.
+    """
+    import torch
+
+    if dtype == "float32":
+        return dict(tensors), {}
+    small = getattr(torch, dtype)
+    most = torch.finfo(small).max
+    out, errors = dict(tensors), {}
+    for name in set(tensors) - set(keep):
+        values = tensors[name]
+        if bool((values.abs() > most).any()):
+            continue
+        out[name] = values.to(small)
+        errors[name] = float((out[name].to(values.dtype) - values).abs().nan_to_num().max())
+    return out, errors
 
 
 def verify(path: Path) -> dict[str, Any]:

@@ -9,8 +9,7 @@ import polars as pl
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .chosen import EFFECTS
-from .selection import SELECTIONS, Head, top_mask
+from .selection import SELECTIONS, TOKEN_EFFECTS, Head, top_mask
 from .statistics import PromptSums, prompt_weights
 from .summaries import summary, summary_table
 
@@ -39,12 +38,12 @@ def token_table(
     """E3: every top token of the chosen heads under resample ablation, and shares of the regions.
 
     Args:
-        arrays: EFFECTS by name, [prompt, position, head], heads in the given order.
+        arrays: TOKEN_EFFECTS by name, [prompt, position, head], heads in the given order.
     Returns:
         tokens: one row per top token of each head; summaries: the share of each region per head,
         on top tokens and on all tokens.
     """
-    values = {name: arrays[name].double().numpy() for name in EFFECTS}
+    values = {name: arrays[name].double().numpy() for name in TOKEN_EFFECTS}
     place = regions(values["direct_effect"], values["delta_logit"])
     top = top_mask(arrays["direct_effect"]).numpy()
     weights = prompt_weights(len(top), resamples, seed=seed)
