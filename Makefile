@@ -5,13 +5,14 @@ BIN := .venv/bin
 # Extra Snakemake options, such as ARGS="-n" or ARGS="--cores 1".
 ARGS ?=
 
-.PHONY: help setup study pull record dvc-stages check test
+.PHONY: help setup study pull record dvc-stages check test test-remotes
 
 help:
 	@echo "make study [CONFIG=config/config.yaml] [ARGS=...]   reproduce a study"
 	@echo "make pull                                           get the finished default study instead"
 	@echo "make record                                         record the default study with DVC"
 	@echo "make test                                           lint, types and all tests"
+	@echo "make test-remotes                                   stores on S3, WebDAV and SSH servers"
 	@echo "make setup                                          only make .venv"
 
 setup: .venv/ready
@@ -49,3 +50,9 @@ check: .venv/ready
 
 test: check
 	$(BIN)/python -m pytest
+
+# S3, WebDAV (nginx) and SSH stores; those whose server is not installed are skipped with the reason.
+test-remotes: .venv/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,remotes]'
+	$(BIN)/python -m pytest -m remotes tests/remotes

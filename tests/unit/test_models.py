@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaMLP
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
 import tiny_models
 from selfrepair import InputError, load_model, replay
 from selfrepair.models import DTYPES, Decoder, FinalNorm
-from selfrepair.packed import PackedGatedMLP, PackedLinear, packed, packed_mlp
+from selfrepair.packed import PackedGatedMLP, PackedLinear, fused_norm, packed, packed_mlp
 
 Tiny = Callable[..., Decoder]
 
@@ -238,3 +238,18 @@ def test_a_packed_gated_mlp_computes_the_same(shape: tuple[int, ...]) -> None:
 def test_an_mlp_with_another_activation_stays_as_it_is() -> None:
     module = gated_mlp(nn.GELU())
     assert packed_mlp(module) is module
+
+
+def test_a_fused_norm_computes_the_same_and_another_norm_stays_as_it_is() -> None:
+    norm = LlamaRMSNorm(24, eps=0.1).requires_grad_(False)
+    norm.weight.copy_(torch.randn(24, generator=torch.Generator().manual_seed(0)))
+    twin = fused_norm(norm)
+    assert isinstance(twin, nn.RMSNorm)
+    assert twin.weight.data_ptr() == norm.weight.data_ptr()
+    x = torch.randn(3, 5, 24, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(twin(x), norm(x), atol=1e-6)
+    shifted = LlamaRMSNorm(24)
+    shifted.forward = lambda x: 2 * x
+    assert fused_norm(shifted) is shifted
+    double = LlamaRMSNorm(24).double()
+    assert fused_norm(double) is double

@@ -109,6 +109,7 @@ def test_experiments_take_all_prompts_in_shards_of_their_own():
     config = complete_config(DEFAULT, SCHEMA)
     assert config["experiments"]["prompts"] == 16
     assert shard_prompts(config, "neurons", 0) == range(16)
+    assert shard_prompts(config, "iterative", 0) == range(8)
     config["experiments"] |= {"prompts": 10, "prompts_per_shard": 4}
     shards = [shard_prompts(config, "neurons", i) for i in range(n_shards(config, "neurons"))]
     assert shards == [range(4), range(4, 8), range(8, 10)]

@@ -14,10 +14,8 @@ import pytest
 import torch
 import yaml
 
+from checkouts import new_checkout
 from tiny_models import random_words, save_tiny_model
-
-ROOT = Path(__file__).parents[2]
-PARTS = ("Snakefile", "workflow", "config", "profiles")
 
 
 @dataclass
@@ -50,17 +48,6 @@ class Checkout:
         assert done.returncode == 0, done.stderr
         rows = [line.split() for line in (done.stdout + done.stderr).splitlines()]
         return {row[0] for row in rows if len(row) == 2 and row[1].isdigit()} - {"total", "all"}
-
-
-def new_checkout(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    for part in PARTS:
-        source = ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, folder / part)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ rule decompose:
         f"{LOGS}/{{model}}/decompose.log",
     conda:
         "../envs/selfrepair.yaml"
-    threads: workflow.cores
+    threads: 1
     params:
         ablations=ABLATIONS,
         title=title_of,

@@ -78,6 +78,8 @@ rule measure_iterative:
         **shard_files("experiments/iterative"),
     log:
         shard_log("experiments/iterative"),
+    # Longer than the sweeps of few prompts, so before them.
+    priority: experiments["iterative_prompts"]
     conda:
         "../envs/selfrepair.yaml"
     threads: max(1, workflow.cores // 2)
@@ -87,7 +89,7 @@ rule measure_iterative:
         model=model_params,
         dtype=config["dtype"],
         prompts=prompts_of_shard("iterative"),
-        total=experiments["prompts"],
+        total=experiments["iterative_prompts"],
         scalings=experiments["scalings"],
         tokens=experiments["tokens_per_head"],
         seed=config["seed"],

@@ -218,7 +218,12 @@ def breakdown_by_head(heads: pl.DataFrame) -> alt.VConcatChart:
     rows = rows.with_columns(place_x=side_by_side(count_of(heads, "head")))
     effects, parts = _shared_limits(rows, names[:2]), _shared_limits(rows, names[2:])
     domains = dict(zip(names, (effects, effects, parts, parts, parts), strict=True))
-    points = {name: placed(rows, name, domains[name]) for name in names}
+    # A panel's page holds its own quantity only.
+    others = {
+        name: [c for n in names if n != name for c in (n, f"{n}_low", f"{n}_high")]
+        for name in names
+    }
+    points = {name: placed(rows.drop(others[name]), name, domains[name]) for name in names}
     n_layers = count_of(heads, "layer")
     shape = edge_shape(*points.values())
     panels = [
@@ -569,7 +574,7 @@ def _effect_panel(
     ]
     if bars_fit(points):
         bars = chart_of(interval_bars(points, "delta_logit", y_domain)).mark_rule(
-            strokeWidth=0.8, opacity=0.5
+            strokeWidth=0.8, strokeOpacity=0.5
         )
         low = y.copy()
         low.shorthand = "delta_logit_low:Q"
@@ -663,7 +668,9 @@ def _breakdown_panel(
     tooltip = [*HEAD_TIP, *interval_tip(name, " ".join(title).removesuffix(" (logits)"))]
     layers = [layer_bands(n_layers), level_rule(0.0)]
     if bars_fit(points):
-        bars = chart_of(interval_bars(points, name, domain)).mark_rule(color=colour, opacity=0.35)
+        bars = chart_of(interval_bars(points, name, domain)).mark_rule(
+            color=colour, strokeOpacity=0.35
+        )
         low = alt.Y(f"{name}_low:Q", scale=axis_scale(domain), axis=axis)
         layers.append(bars.encode(x=x, y=low, y2=f"{name}_high"))
     dots = point_marks(points).encode(

@@ -240,7 +240,7 @@ def _repression_panel(
     ]
     layers = [layer_bands(n_layers, first=first), level_rule(1.0)]
     if bars:
-        whiskers = chart_of(interval_bars(points, "slope", domain)).mark_rule(opacity=0.35)
+        whiskers = chart_of(interval_bars(points, "slope", domain)).mark_rule(strokeOpacity=0.35)
         layers.append(whiskers.encode(x=x, y=y.up("slope_low"), y2="slope_high", color=colour))
     dots = point_marks(points).encode(x=x, y=y.up(), color=colour, shape=shape, tooltip=tooltip)
     line = chart_of(means.rename({"layer": "place_x"})).mark_line(strokeWidth=2.2)
@@ -311,7 +311,7 @@ def _pairs_panel(pairs: pl.DataFrame, pooled: dict[str, Any], *, n_layers: int) 
     low = y.copy()
     low.shorthand = "low:Q"
     colour = layer_colour(n_layers - 1)
-    bars = chart_of(rows.drop_nulls(["low", "high"])).mark_rule(opacity=0.6)
+    bars = chart_of(rows.drop_nulls(["low", "high"])).mark_rule(strokeOpacity=0.6)
     dots = chart_of(rows).mark_point(filled=True, size=40, opacity=1)
     tooltip = [
         plain_tip("layer", "Layer", "d"),

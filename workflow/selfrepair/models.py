@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .errors import InputError
-from .packed import packed, packed_mlp
+from .packed import fused_norm, packed, packed_mlp
 from .tokenizer import first_line, load_tokenizer
 
 # Both say at import what a study cannot change: which optional back ends are missing.
@@ -289,7 +289,7 @@ def _without_bridges(module: nn.Module, old_config: Any, new_config: Any) -> Any
         key: None if child is None else _without_bridges(child, old_config, new_config)
         for key, child in module._modules.items()
     }
-    return packed_mlp(twin)
+    return fused_norm(packed_mlp(twin))
 
 
 def _blocks_path(bridge: TransformerBridge) -> str:

@@ -97,34 +97,39 @@ def save_figure(chart: alt.TopLevelMixin, caption: str, stem: Path) -> list[Path
     return paths
 
 
-@cache
-def packed_vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, gzip in base64: a third of its size."""
-    # The stub forgets that the snippet is optional (vl-convert 1.9).
-    script = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]
-    return base64.b64encode(gzip.compress(script.encode(), mtime=0)).decode()
-
-
-# Unpacks the script, runs it, then draws.
+# Unpacks the library and the figure, gzip in base64 and a fraction of their size, and draws.
 _LOADER = """
-(async () => {
-  const text = document.getElementById("vega").textContent;
+const unpacked = (id) => {
+  const text = document.getElementById(id).textContent;
   const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).text();
+};
+(async () => {
   const script = document.createElement("script");
-  script.textContent = await new Response(unpacked).text();
+  script.textContent = await unpacked("vega");
   document.head.append(script);
-  vegaEmbed("#figure", %s, %s);
+  vegaEmbed("#figure", JSON.parse(await unpacked("spec")), %s);
 })();
 """
+
+
+@cache
+def _packed_vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script."""
+    # The stub forgets that the snippet is optional (vl-convert 1.9).
+    return _packed(vl_convert.javascript_bundle(vl_version=VEGA_LITE))  # type: ignore[call-arg]
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def _page(spec: dict[str, Any], caption: str) -> bytes:
     # The menu's editor entry would send the data to a web site.
     actions = {"export": True, "source": True, "compiled": False, "editor": False}
     options = json.dumps({"mode": "vega-lite", "actions": actions})
-    # "</script>" in a model's name must not end the script.
-    data = json.dumps(spec, allow_nan=False).replace("</", "<\\/")
+    data = _packed(json.dumps(spec, allow_nan=False))
     title = html.escape(spec["title"]["text"])
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="UTF-8">\n'
@@ -134,8 +139,9 @@ def _page(spec: dict[str, Any], caption: str) -> bytes:
         "figcaption { max-width: 46em; margin-top: 1em; line-height: 1.45; }\n"
         "</style>\n</head>\n<body>\n<figure>\n"
         f'<div id="figure"></div>\n<figcaption>{html.escape(caption)}</figcaption>\n</figure>\n'
-        f'<script type="text/plain" id="vega">{packed_vega()}</script>\n'
-        f"<script>{_LOADER % (data, options)}</script>\n</body>\n</html>\n"
+        f'<script type="text/plain" id="vega">{_packed_vega()}</script>\n'
+        f'<script type="text/plain" id="spec">{data}</script>\n'
+        f"<script>{_LOADER % options}</script>\n</body>\n</html>\n"
     )
     return page.encode()
 
@@ -374,10 +380,11 @@ def point_marks(points: pl.DataFrame) -> alt.Chart:
     size = 34 if crowd <= 150 else 22 if crowd <= 800 else 14
     opacity = 0.75 if crowd <= 150 else 0.6 if crowd <= 800 else 0.35
     ordinary = alt.when(alt.FieldOneOfPredicate(field="edge", oneOf=[INSIDE, NEGATIVE]))
-    dots = chart_of(points).mark_point(filled=True)
+    # Opacity of the fill, not of the mark: a PDF makes a group of its own for each of the latter.
+    dots = chart_of(points).mark_point(filled=True, opacity=1)
     return dots.encode(
         size=ordinary.then(alt.value(size)).otherwise(alt.value(2 * size)),
-        opacity=ordinary.then(alt.value(opacity)).otherwise(alt.value(1)),
+        fillOpacity=ordinary.then(alt.value(opacity)).otherwise(alt.value(1)),
     )
 
 

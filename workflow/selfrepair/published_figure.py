@@ -172,7 +172,7 @@ def _panel(
     bars = interval_bars(points, "measured", limits)
     if bars_fit(points) and bars.height:
         low = alt.Y("measured_low:Q", title=f"Measured ({unit})", scale=scale, axis=up)
-        marks = chart_of(bars).mark_rule(strokeWidth=0.8, opacity=0.4)
+        marks = chart_of(bars).mark_rule(strokeWidth=0.8, strokeOpacity=0.4)
         layers.append(marks.encode(x=x, y=low, y2="measured_high", color=colour))
     dots = point_marks(points)
     layers.append(dots.encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip))

@@ -26,8 +26,11 @@ def complete_config(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Con
         raise InputError(_explain(errors[0]))
     complete = copy.deepcopy(dict(config))
     _fill_defaults(complete, schema, schema)
-    if complete["experiments"]["prompts"] is None:
-        complete["experiments"]["prompts"] = complete["text"]["prompts"]
+    experiments = complete["experiments"]
+    if experiments["prompts"] is None:
+        experiments["prompts"] = complete["text"]["prompts"]
+    if experiments["iterative_prompts"] is None:
+        experiments["iterative_prompts"] = experiments["prompts"]
     _check_references(complete)
     return complete
 
@@ -53,7 +56,9 @@ def _sizes(config: Mapping[str, Any], measurement: str) -> tuple[int, int]:
     if measurement in config["ablations"]:
         prompts = config["ablations"][measurement]["prompts"]
         return prompts, config["sweep"]["prompts_per_shard"]
-    return config["experiments"]["prompts"], config["experiments"]["prompts_per_shard"]
+    experiments = config["experiments"]
+    prompts = experiments["iterative_prompts" if measurement == "iterative" else "prompts"]
+    return prompts, experiments["prompts_per_shard"]
 
 
 def _explain(error: Any) -> str:
@@ -108,13 +113,14 @@ def _check_references(config: Config) -> None:
         if "resample" not in config["ablations"]:
             raise InputError("published: needs ablations.resample, the authors' ablation")
     total, length = config["text"]["prompts"], config["text"]["tokens_per_prompt"]
-    sizes = {f"ablations.{name}": entry for name, entry in config["ablations"].items()}
-    for name, entry in (sizes | {"experiments": config["experiments"]}).items():
-        prompts = entry["prompts"]
+    sizes = {f"ablations.{name}.prompts": a["prompts"] for name, a in config["ablations"].items()}
+    for name in ("prompts", "iterative_prompts"):
+        sizes[f"experiments.{name}"] = config["experiments"][name]
+    for name, prompts in sizes.items():
         if prompts > total:
-            raise InputError(f"{name}.prompts: {prompts} is more than text.prompts, {total}")
+            raise InputError(f"{name}: {prompts} is more than text.prompts, {total}")
         if prompts * (length - 1) < 50:
             raise InputError(
-                f"{name}.prompts: {prompts} prompts of {length} tokens have "
+                f"{name}: {prompts} prompts of {length} tokens have "
                 f"{prompts * (length - 1)} positions with a target; top tokens need at least 50"
             )
