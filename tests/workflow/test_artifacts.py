@@ -66,10 +66,19 @@ class Repository:
         path = self.folder / "config/config.yaml"
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
 
-    def stamps(self) -> dict[str, int]:
-        """When each result and figure was written."""
+    def outputs(self) -> set[str]:
+        """Every result and figure."""
         files = [p for top in ("results", "figures") for p in (self.folder / top).rglob("*")]
-        return {str(p.relative_to(self.folder)): p.stat().st_mtime_ns for p in files if p.is_file()}
+        return {str(path.relative_to(self.folder)) for path in files if path.is_file()}
+
+    def jobs(self) -> dict[str, int]:
+        """When each job last ran: its log is written anew. (DVC itself rewrites what it tracks.)"""
+        logs = (self.folder / "logs").rglob("*.log")
+        return {str(path.relative_to(self.folder)): path.stat().st_mtime_ns for path in logs}
+
+    def ran(self) -> set[str]:
+        """Names of the logs of the jobs that ran here."""
+        return {Path(name).stem for name in self.jobs()}
 
     def record(self) -> None:
         """What `make record` does."""
@@ -90,15 +99,18 @@ def origin(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict) -> Repos
         shutil.copy(ROOT / name, folder / name)
     config = {key: value for key, value in tiny_config.items() if key != "published"}
     config["ablations"] = config["ablations"] | {"mean": {"prompts": 4}}
+    config["sweep"] = config["sweep"] | {"store": "float16"}
+    config |= {"seed": 0, "dtype": "float32", "wheels": {}}
     (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
     repository = Repository(folder)
     repository.git("init", "-q", "-b", "main")
     repository.git("add", "-A")
     repository.git("commit", "-qm", "study")
     repository.snakemake("--cores", "2")
-    before = repository.stamps()
+    before = repository.jobs()
+    assert len(before) > 25
     repository.record()
-    assert repository.stamps() == before, "recording recomputed something"
+    assert repository.jobs() == before, "recording recomputed something"
     return repository
 
 
@@ -123,7 +135,7 @@ def test_recording_a_finished_study_leaves_both_tools_content(origin):
 
 
 def test_a_pull_brings_everything_and_leaves_nothing_to_do(origin, pulled):
-    assert set(pulled.stamps()) == set(origin.stamps())
+    assert pulled.outputs() == origin.outputs()
     assert pulled.clean()
     done = pulled.snakemake("--dry-run")
     assert "Nothing to be done" in done.stdout + done.stderr
@@ -142,7 +154,7 @@ def test_metrics_plots_parameters_and_graph_tell_something(pulled, origin):
     assert "ablate@gpt2" in pulled.dvc("dag").stdout
     pulled.change_config(statistics={"resamples": 1200})
     diff = json.loads(pulled.dvc("params", "diff", "--json").stdout)
-    assert diff["config/config.yaml"]["statistics.resamples"] == {"old": 1000, "new": 1200}
+    assert diff["config/config.yaml"]["statistics.resamples"]["new"] == 1200
 
 
 def test_a_config_value_re_runs_what_depends_on_it(pulled):
@@ -161,12 +173,9 @@ def test_editing_the_figures_re_runs_no_sweep_in_either_tool(pulled):
         pulled.planned() == {rule for rule in pulled.planned() if rule.startswith("draw_")} != set()
     )
     assert set(json.loads(pulled.dvc("status", "--json").stdout)) == {"figures"}
-    before = pulled.stamps()
+    planned = pulled.planned()
     pulled.dvc("repro")
-    after = pulled.stamps()
-    assert {name for name in after if after[name] != before[name]} == {
-        name for name in after if name.startswith("figures/")
-    }
+    assert pulled.ran() == planned
     assert pulled.clean()
 
 
@@ -185,14 +194,11 @@ def test_deleting_a_figure_makes_only_that_figure(pulled):
 
 
 def test_one_stage_alone(pulled):
-    before = pulled.stamps()
     pulled.dvc("repro", "--single-item", "--force", "ablate@gpt2")
-    assert pulled.stamps() == before  # current, so Snakemake does nothing
-    pulled.dvc("repro", "-s", "-f", "tables@gpt2", SNAKEMAKE_ARGS="--forcerun decompose --cores 2")
-    changed = {name for name, stamp in pulled.stamps().items() if before[name] != stamp}
-    assert changed == {
-        f"results/tiny/gpt2/{n}" for n in ("heads.parquet", "heads.json", "depth.parquet")
-    }
+    assert pulled.jobs() == {}  # current, so Snakemake does nothing
+    force = {"SNAKEMAKE_ARGS": "--forcerun decompose"}
+    pulled.dvc("repro", "--single-item", "--force", "tables@gpt2", **force)
+    assert pulled.ran() == {"decompose"}
 
 
 def test_a_single_stage_without_its_inputs_says_what_is_missing(clone):
@@ -205,7 +211,7 @@ def test_an_older_revision_is_clean_in_both_tools(origin, tmp_path):
     shutil.copytree(origin.folder, tmp_path / "repo", symlinks=True)
     repository = Repository(tmp_path / "repo")
     first = repository.git("rev-parse", "HEAD")
-    old = repository.stamps().keys()
+    old = repository.outputs()
     repository.change_config(statistics={"resamples": 1200})
     repository.snakemake("--cores", "2")
     repository.record()
@@ -216,7 +222,7 @@ def test_an_older_revision_is_clean_in_both_tools(origin, tmp_path):
         repository.dvc("pull")
         assert repository.clean(), revision
         assert repository.planned() == set(), revision
-        assert repository.stamps().keys() == old
+        assert repository.outputs() == old
 
 
 def test_old_versions_do_not_pile_up_in_the_store(origin, tmp_path):
@@ -265,13 +271,11 @@ def test_a_damaged_file_of_the_store_is_found_by_its_hash(clone):
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 255
     largest.write_bytes(content)
-    clone.dvc("pull", ok=False)
-    wrong = [
-        path
-        for path in clone.folder.glob("results/**/*")
-        if path.is_file() and path.read_bytes() == bytes(content)
-    ]
-    assert wrong == [] or not clone.clean()
+    done = clone.dvc("pull", ok=False)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    files = [path for path in clone.folder.glob("results/**/*") if path.is_file()]
+    assert not [path for path in files if path.read_bytes() == bytes(content)]
 
 
 def test_a_damaged_file_of_the_cache_is_fetched_again(pulled):
