@@ -212,3 +212,20 @@ def test_refeeding_is_that_of_the_hooked_model(tiny: Any, name: str, dtype: str)
     assert torch.allclose(found.pair_sums[layer], pairs, atol=room)
     assert float(found.pair_sums[layer][..., 0].min()) == 1  # floor(0.02 x 68) top tokens
     assert float(sums[0].abs().max()) > 100 * bound
+
+
+def test_a_shard_without_selected_tokens_is_empty_and_not_refused(tiny: Any) -> None:
+    model = tiny("llama")
+    none = torch.zeros(PROMPTS, LENGTH - 1, 1, dtype=torch.bool)
+    empty = neuron_repair(model, TOKENS, donors=DONORS, heads=[(1, 0)], selected=none)
+    some = none.clone()
+    some[0, 3] = True
+    full = neuron_repair(model, TOKENS, donors=DONORS, heads=[(1, 0)], selected=some)
+    for name, values in full.arrays().items():
+        assert values.shape[1:] == empty.arrays()[name].shape[1:], name
+        assert values.dtype == empty.arrays()[name].dtype, name
+    assert len(empty.head) == 0
+    assert int(empty.effect_counts.sum()) == 0
+    fed = feed_back(model, TOKENS, heads=[(1, 0)], selected=none)
+    assert fed.new_direct_effect.shape == (0, len(KINDS), 3)
+    assert fed.conservation_error > 0

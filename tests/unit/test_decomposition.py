@@ -78,7 +78,7 @@ def test_aggregates_equal_a_plain_loop(sweep, tables):
             assert row["self_repair_sd"] == pytest.approx(pick["self_repair"].std())
             noise = pick["self_repair"].std() / abs(pick["self_repair"].mean())
             assert row["self_repair_noise"] == pytest.approx(noise)
-            over = (pick["delta_logit"] > 0) & (pick["direct_effect"] > 0)
+            over = (pick["delta_logit"] > 0)[pick["direct_effect"] > 0]
             assert row["over_corrected_share"] == pytest.approx(over.mean())
             removed = (pick["direct_effect"] - pick["ablated_direct_effect"]).sum()
             assert row["restored_share"] == pytest.approx(pick["self_repair"].sum() / removed)
@@ -173,3 +173,15 @@ def test_findings_name_the_model_and_its_numbers(tables):
     assert text.count("| m |") == 4 + 2  # quarters, then ablations
     assert f"{100 * row['from_norm_share']:.0f} %" in text
     assert "conservation 2.0e-05, decomposition 3.0e-05" in text
+
+
+def test_one_prompt_has_values_but_no_intervals_and_few_are_warned_of(sweep):
+    one = [
+        {name: v[:1, :, layer].repeat(1, 3, 1) for name, v in sweep.items()}
+        for layer in range(LAYERS)
+    ]
+    heads, depth = head_tables({"resample": one}, model="m", seed=0, resamples=100)
+    assert heads["self_repair"].is_not_nan().all()
+    assert heads["self_repair_low"].is_nan().all()
+    assert heads["from_norm_share_high"].is_nan().all()
+    assert "fewer than 8 prompts are too narrow" in findings(depth, {"conservation": 1e-5})

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 import torch
 
+from selfrepair.errors import InputError
 from selfrepair.iterative_tables import refeeding_table, self_repression_table
 from selfrepair.selection import KINDS, top_mask
 from selfrepair.token_tables import REGIONS, regions, scale_table, token_table
@@ -30,6 +31,7 @@ def normal(*shape, seed=0):
         (-2.0, 2.1, "breakage"),  # a head that lowers the logit: the same with all signs turned
         (-2.0, 0.5, "repair"),
         (-2.0, -0.1, "over-correction"),
+        (0.0, 0.0, "repair"),  # nothing lost, nothing changed
     ],
 )
 def test_regions_lie_between_their_lines(effect, change, region):
@@ -157,3 +159,10 @@ def test_correlations_of_changes_are_pearsons_over_tokens():
     assert pooled == pytest.approx(total[0, 1] / np.sqrt(total[0, 0] * total[1, 1]))
     both = summaries.filter(pl.col("layer").is_null())["value"]
     assert both[0] == pytest.approx(both[1])
+
+
+def test_no_instances_are_refused():
+    shards, _ = fed_back()
+    empty = [{name: values[:0] for name, values in shard.items()} for shard in shards]
+    with pytest.raises(InputError, match="iterative inference: no instances"):
+        self_repression_table(empty, HEADS, [1.0, 3.0], n_prompts=5, **OPTIONS)

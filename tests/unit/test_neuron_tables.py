@@ -216,3 +216,25 @@ def test_medians_without_counts_are_missing_and_far_values_stay_at_the_edge():
     assert torch.isnan(medians(torch.zeros(BINS, dtype=torch.int64)))
     far = torch.bincount(torch.bucketize(torch.tensor([1e6]).double(), EDGES), minlength=BINS)
     assert float(medians(far)) == pytest.approx(30.0)
+
+
+def test_an_mlp_that_cannot_see_a_head_says_nothing_about_it(parts, tables):
+    """Its changes are zero: no share of them, and no part in the mean over heads."""
+    blind = []
+    for arrays, _ in parts:
+        arrays = {name: values.clone() for name, values in arrays.items()}
+        here = arrays["head"] == 1
+        arrays["neuron_ablated_effect"][here] = arrays["neuron_effect"][here]
+        for name in ("positive_sum", "absolute_sum", "top_percent_sum"):
+            arrays[name][here] = 0
+        for name in ("cumulative_share", "n_curves", "effect_counts"):
+            arrays[name][1] = 0
+        blind.append(arrays)
+    sizes = {"n_neurons": NEURONS, "n_prompts": PROMPTS, "seed": 0, "resamples": 1000}
+    found = neuron_tables(blind, HEADS, MLPS, model="m", **sizes).summaries
+    for quantity in ("top_percent_share", "anti_erasure_share", "overlap"):
+        rows = found.filter(quantity=quantity)
+        assert rows.filter(layer=3)["value"].is_nan().all()
+        assert rows.filter(pl.col("layer").is_null())["value"].item() == pytest.approx(
+            rows.filter(layer=2)["value"].item()
+        )

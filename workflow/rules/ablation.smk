@@ -3,6 +3,7 @@
 
 rule clean_pass:
     input:
+        model=model_files,
         prompts=rules.cut_prompts.output[0],
         code=code_of("clean_pass"),
     output:

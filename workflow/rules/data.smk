@@ -3,6 +3,11 @@
 
 rule sample_documents:
     input:
+        files=[
+            source["path"]
+            for source in config["text"]["sources"].values()
+            if source["kind"] == "file"
+        ],
         code=code_of("sample_documents"),
     output:
         f"{RESULTS}/documents.parquet",
@@ -25,6 +30,7 @@ rule sample_documents:
 
 rule cut_prompts:
     input:
+        model=model_files,
         documents=rules.sample_documents.output[0],
         code=code_of("cut_prompts"),
     output:

@@ -23,7 +23,7 @@ def main(snakemake):
         heads = choose_heads(effects, params.wanted, first_layer=first, last_layer=last)
     end = n_layers - 1
     last_layer = choose_heads(effects, params.wanted, first_layer=end, last_layer=end)
-    chosen = {"heads": heads, "last_layer_heads": last_layer, "mlps": mlps}
+    chosen = {"heads": heads, "last_layer_heads": last_layer, "mlps": sorted(set(mlps))}
     write_json(Path(snakemake.output[0]), chosen)
 
 

@@ -15,20 +15,21 @@ from ruamel.yaml import YAML
 from rule_code import code_of
 
 ROOT = Path(__file__).parents[2]
-# The scripts of each stage's rules, and the file of these rules.
+# What every stage depends on, and per stage the files of its rules and their scripts.
+ALWAYS = ["Snakefile", "config/schema.yaml", "workflow/rules/common.smk"]
 STAGES = {
-    "documents": ("data", ["sample_documents"]),
-    "clean": ("ablation", ["cut_prompts", "clean_pass"]),
-    "ablate": ("ablation", ["ablate", "gather"]),
+    "documents": (["data"], ["sample_documents"]),
+    "clean": (["data", "ablation"], ["cut_prompts", "clean_pass"]),
+    "ablate": (["ablation"], ["ablate", "gather"]),
     "experiments": (
-        "experiments",
+        ["experiments", "ablation"],
         ["choose_heads", "ablate_chosen", "measure_neurons", "measure_iterative", "gather"],
     ),
     "tables": (
-        "decomposition",
+        ["decomposition", "experiments"],
         ["decompose", "tabulate_tokens", "tabulate_neurons", "tabulate_iterative"],
     ),
-    "figures": ("figures", ["summarise", "judge_claims", "draw"]),
+    "figures": (["figures", "claims", "decomposition"], ["summarise", "judge_claims", "draw"]),
 }
 
 
@@ -46,7 +47,8 @@ def updated(text: str, models: list[str]) -> str:
         if name == "figures":
             tables = [path for out in content["stages"]["tables"]["do"]["outs"] for path in out]
             data = [path.replace("${key}", model) for model in models for path in tables]
-        stage["deps"] = [*data, f"workflow/rules/{rules}.smk", *sorted(code)]
+        rule_files = [f"workflow/rules/{rule}.smk" for rule in rules]
+        stage["deps"] = [*data, *ALWAYS, *rule_files, *sorted(code)]
     stream = io.StringIO()
     yaml.dump(content, stream)
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""Each claim of the paper beside what was measured, and a verdict by a rule fixed beforehand.
+"""Each claim of the paper beside what was measured, and a verdict by one rule for every model.
 
 "Paper" is Rushing & Nanda, "Explorations of Self-Repair in Language Models" (ICML 2024). A rule is the
 range of values in which the claim holds. Supported: the whole 95 % interval lies in it; not supported:
@@ -41,8 +41,8 @@ class Summary:
 class Claim:
     """What the paper says and where, what is measured for it, and the range in which it holds.
 
-    above, below: limits of that range (None: open). unit: "logits", "share" or "ratio". clipped: the
-    same by the paper's own definition, a mean of per-token shares clipped to 0..1, if it has one.
+    above, below: limits of that range (None: open). unit: "logits", "share" or "ratio". clipped: what
+    the paper reports instead, a mean of per-token shares of the direct effect clipped to 0..1.
     why: where the limits come from.
     """
 
@@ -230,8 +230,8 @@ SCHEMA: dict[str, Any] = {
 } | {
     **{name: pl.Float64 for name in ("value", "low", "high")},
     **{name: pl.Float64 for name in ("clipped", "clipped_low", "clipped_high")},
-    **{name: pl.Int32 for name in ("n_prompts", "n_tokens")},
-    **{name: pl.String for name in ("verdict", "rule", "figure")},
+    **{name: pl.Int64 for name in ("n_prompts", "n_tokens")},
+    **{name: pl.String for name in ("counted", "verdict", "rule", "figure")},
 }
 
 
@@ -242,8 +242,8 @@ def judge(depth: pl.DataFrame, summaries: pl.DataFrame) -> pl.DataFrame:
         depth: from `decomposition.head_tables`, all models; summaries: of all experiments.
     Returns:
         columns model, id, claim, source, measured, unit, value, low, high, clipped (the paper's
-        definition, null where it is the same) with its interval, n_prompts, n_tokens, verdict,
-        rule, figure.
+        definition, null where it has none) with its interval, n_prompts, n_tokens (`counted` says
+        tokens, or instances: a head on a token), verdict, rule, figure.
     Raises:
         InputError: no model in the tables.
     """
@@ -262,6 +262,7 @@ def judge(depth: pl.DataFrame, summaries: pl.DataFrame) -> pl.DataFrame:
                 | {f"clipped{end}": clipped[key] if clipped else None for end, key in _ENDS.items()}
                 | {"verdict": claim.verdict(row["low"], row["high"]), "rule": claim.rule()}
                 | {"figure": claim.figure}
+                | {"counted": "tokens" if isinstance(claim.value, Depth) else "instances"}
             )
     return pl.DataFrame(rows, schema=SCHEMA).with_columns(pl.selectors.float().fill_nan(None))
 

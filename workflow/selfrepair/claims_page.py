@@ -14,11 +14,11 @@ from .claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED, estimate
 FigurePaths = Mapping[str, Mapping[str, str]]
 
 _HOW = (
-    "A verdict follows from a rule written down before looking: supported if the whole 95 % bootstrap "
-    "interval over prompts lies where the claim holds, not supported if none of it does, else "
-    "undecided. Shares are ratios of means; beside them, where the paper has its own, the mean of "
-    "per-token shares clipped to 0 to 1. Resample ablation, each head's top 2 % of tokens by direct "
-    "effect."
+    "Each verdict follows from a rule that stands in the code, the same for every model: supported if "
+    "the whole 95 % bootstrap interval over prompts lies where the claim holds, not supported if none "
+    "of it does, else undecided. Unless a row says otherwise: resample ablation, each head's top 2 % of "
+    "tokens by direct effect, and shares of an effect are ratios of means. By the paper's definition "
+    "such a share is the mean of per-token shares of the direct effect, clipped to 0 to 1."
 )
 
 _MARKDOWN = """\
@@ -71,7 +71,7 @@ figure { margin: 2em 0; } figure img { max-width: 100%; }
 <tbody>
 {% for row in rows -%}
 <tr id="{{ model }}-{{ row.id }}"><td>{{ row.claim }}<small>{{ row.source }}</small></td>
-<td>{{ row.measured }}<small>{{ row.n_prompts }} prompts, {{ "{:,}".format(row.n_tokens) }} tokens</small></td>
+<td>{{ row.measured }}<small>{{ row.n_prompts }} prompts, {{ "{:,}".format(row.n_tokens) }} {{ row.counted }}</small></td>
 <td class="value">{{ row.shown }}
 {%- if row.shown_clipped %}<small>paper's definition: {{ row.shown_clipped }}</small>{% endif %}</td>
 <td>{{ row.rule }}</td>
@@ -151,4 +151,7 @@ def _footing(rows: list[dict[str, Any]]) -> str:
         f"{part[0]:,}" if part[0] == part[-1] else f"{part[0]:,} to {part[-1]:,}"
         for part in (prompts, tokens)
     ]
-    return f"Each value rests on {ranges[0]} prompts and {ranges[1]} tokens."
+    return (
+        f"Each value rests on {ranges[0]} prompts and {ranges[1]} tokens (E1 to E5) or instances, a head "
+        "on one of its tokens (E7 to E11)."
+    )

@@ -32,6 +32,8 @@ MEANS = (
 PARTS = ("self_repair", "from_heads", "from_mlps", "from_norm")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 GROUPS = ("first quarter", "second quarter", "third quarter", "last quarter")
+# With fewer prompts than this a percentile interval covers clearly less than it says.
+FEW_PROMPTS = 8
 SECOND_HALF, LAST_BUT_ONE = "second half", "last layer but one"
 
 
@@ -45,7 +47,7 @@ def head_tables(
     Returns:
         heads: means in logits; shares, unitless; `self_repair_sd`, the standard deviation over
         tokens in logits, and `self_repair_noise`, the same as a multiple of the mean;
-        `over_corrected_share`, tokens of positive direct effect whose logit rises. Each with `_low`
+        `over_corrected_share`, of tokens with a positive direct effect those whose logit rises. Each with `_low`
         and `_high` of the 95 % bootstrap interval over prompts. Quantiles of the unclipped per-token
         ratios without one.
         depth: the same for quarters of the layers, the second half and the last layer but one,
@@ -95,9 +97,9 @@ def _estimates(arrays: Arrays, sums: PromptSums) -> dict[str, Float[np.ndarray, 
         clipped = np.clip(divide(arrays[name], arrays["direct_effect"]), 0, 1)
         known = PromptSums(sums.weights, sums.selected & ~np.isnan(clipped))
         means[f"{name}_share_clipped"] = known.mean(np.nan_to_num(clipped))
-    over = (arrays["delta_logit"] > 0) & (arrays["direct_effect"] > 0)
-    over = np.where(np.isnan(arrays["delta_logit"]), np.nan, over)
-    means["over_corrected_share"] = sums.mean(over)
+    over = np.where(np.isnan(arrays["delta_logit"]), np.nan, arrays["delta_logit"] > 0)
+    positive = PromptSums(sums.weights, sums.selected & (arrays["direct_effect"] > 0))
+    means["over_corrected_share"] = positive.mean(over)
     squares = sums.mean(np.square(arrays["self_repair"]))
     means["self_repair_variance"] = np.clip(squares - np.square(means["self_repair"]), 0, None)
     return means
@@ -230,10 +232,17 @@ def findings(depth: pl.DataFrame, errors: Mapping[str, float]) -> str:
             "",
             *_rows_of(top.filter(depth=GROUPS[-1]), "ablation"),
             "",
+            *_caution(top),
             f"Largest errors of the sums, in logits: {worst}.",
             "",
         ]
     )
+
+
+def _caution(table: pl.DataFrame) -> list[str]:
+    if (table["n_prompts"] >= FEW_PROMPTS).all():
+        return []
+    return [f"Intervals that rest on fewer than {FEW_PROMPTS} prompts are too narrow.", ""]
 
 
 def _rows_of(table: pl.DataFrame, key: str) -> list[str]:

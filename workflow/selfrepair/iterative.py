@@ -86,15 +86,16 @@ def feed_back(
             the prompt's number, first_prompt being that of the first of `tokens`.
         batch, chunk, progress: as for `sweep`.
     Raises:
-        InputError: tokens or heads that do not fit the model, or no selected token.
+        InputError: tokens or heads that do not fit the model.
     """
     check_tokens(model, tokens)
     check_size("batch", batch)
     chosen = check_heads(heads, model.n_layers, model.n_heads, name="heads")
     room = chunk_rows(model, tokens.shape[1] - 1, chunk) * (tokens.shape[1] - 1)
-    replay, first, parts = Replay(model), 0, []
+    replay, first, parts, worst = Replay(model), 0, [], 0.0
     for part in batches(tokens, batch):
         clean = clean_batch(model, replay, part.to(model.device))
+        worst = max(worst, clean.conservation_error)
         one = _FeedBackBatch(model, replay, clean, chosen, list(scalings), seed, room)
         here = selected[first : first + len(part)]
         for found in one.run(here, first_prompt + first):
@@ -103,12 +104,14 @@ def feed_back(
         first += len(part)
         if progress:
             progress(len(part) / len(tokens))
-    if not parts:
-        raise InputError("selected: no tokens; choose at least one for some head")
+    if not parts:  # as may happen in a small shard
+        none = torch.zeros(0, dtype=torch.int64)
+        new = torch.zeros(0, len(KINDS), len(scalings))
+        return FeedBack(none, none, none, torch.zeros(0), new, worst)
     joined = {name: torch.cat([getattr(p, name) for p in parts]) for name in parts[0].arrays()}
     order = np.lexsort([joined[name].numpy() for name in ("position", "prompt", "head")])
     joined = {name: values[torch.from_numpy(order)] for name, values in joined.items()}
-    return FeedBack(**joined, conservation_error=max(p.conservation_error for p in parts))
+    return FeedBack(**joined, conservation_error=worst)
 
 
 @dataclass

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .errors import InputError
 from .selection import KINDS, SELECTIONS, Head
 from .statistics import divide, interval, prompt_weights, resampled_totals
 from .summaries import summary, summary_table
@@ -36,7 +37,11 @@ def self_repression_table(
     Returns:
         table: one row per head, kind and scaling; summaries: mean slope and share of heads below 1
         per kind and scaling, and the mean difference of the own slope from either control's.
+    Raises:
+        InputError: no instances.
     """
+    if not sum(len(shard["head"]) for shard in shards):
+        raise InputError("iterative inference: no instances; take more prompts or tokens_per_head")
     rows = {name: torch.cat([shard[name] for shard in shards]).numpy() for name in shards[0]}
     weights = prompt_weights(n_prompts, resamples, seed=seed)
     tables, slopes = [], []

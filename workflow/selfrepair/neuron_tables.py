@@ -91,7 +91,10 @@ def neuron_tables(
             tables["curve"].append(_with(keys, curve, one))
             tables["top"].append(_with(keys, one.top_neurons()))
             tables["counts"].append(_with(keys, one.counts(), one))
+            # An MLP that cannot see the head says nothing about it.
+            unseen = not int(pooled["n_curves"][index, place])
             for (experiment, quantity), values in one.headline().items():
+                values = np.full_like(values, np.nan) if unseen else values
                 estimates.setdefault((quantity, place), []).append(values)
                 summaries.append(
                     summary(
@@ -109,7 +112,7 @@ def neuron_tables(
         for experiment, quantity in HEADLINE:
             summaries.append(
                 summary(
-                    np.asarray(np.mean(estimates[quantity, place], axis=0)),
+                    _mean_over_heads(estimates[quantity, place]),
                     model=model,
                     experiment=experiment,
                     quantity=quantity,
@@ -126,6 +129,14 @@ def neuron_tables(
         joined["counts"],
         summary_table(summaries),
     )
+
+
+def _mean_over_heads(
+    estimates: Sequence[Float[np.ndarray, " resample"]],
+) -> Float[np.ndarray, " resample"]:
+    """Over the heads that the MLP sees; a resample in which one of them has no value has none."""
+    seen = [values for values in estimates if not np.isnan(values).all()]
+    return np.asarray(np.mean(seen or estimates, axis=0))
 
 
 # What has an interval, per head and as the mean over the chosen heads.

@@ -205,14 +205,26 @@ class _Measured:
             "effect_counts": torch.zeros(*shape, len(self.ends), len(EDGES) + 1, dtype=torch.int32),
         }
 
+    def _no_rows(self) -> dict[str, Tensor]:
+        none, mlps = torch.zeros(0, dtype=torch.int64), len(self.mlps)
+        kept = min(KEPT, self._n_neurons(self.mlps[0]))
+        rows = {name: none for name in ("head", "prompt", "position")}
+        rows |= {"head_effect": torch.zeros(0), "neuron": none.reshape(0, mlps, kept)}
+        for name in ("mlp_effect", "mlp_ablated_effect", "positive_sum", "absolute_sum"):
+            rows[name] = torch.zeros(0, mlps)
+        for name in ("neuron_effect", "neuron_ablated_effect"):
+            rows[name] = torch.zeros(0, mlps, kept)
+        return rows | {"top_percent_sum": torch.zeros(0, mlps)}
+
     def _n_neurons(self, layer: int) -> int:
         neurons = self.model.layers[layer].neurons
         assert neurons is not None
         return neurons.w_out.shape[0]
 
     def result(self) -> NeuronRepair:
+        """Empty if no token was selected, as may happen in a small shard."""
         if not self.rows:
-            raise InputError("selected: no tokens; choose at least one for some head")
+            self.rows.append(self._no_rows())
         joined = {name: torch.cat([row[name] for row in self.rows]) for name in self.rows[0]}
         order = np.lexsort([joined[name].numpy() for name in ("position", "prompt", "head")])
         joined = {name: values[torch.from_numpy(order)] for name, values in joined.items()}

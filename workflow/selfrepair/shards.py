@@ -28,7 +28,7 @@ def gather(shards: Sequence[Path], *, relative_to: Path) -> dict[str, Any]:
     files, records, prompts, shared = [], [], 0, None
     seconds = 0.0
     for path in shards:
-        _, provenance = read_tensors(path)
+        provenance = verify(path)
         if provenance["prompts"][0] != prompts:
             raise InputError(
                 f"{path}: starts at prompt {provenance['prompts'][0]} where {prompts} was due; "
@@ -38,7 +38,14 @@ def gather(shards: Sequence[Path], *, relative_to: Path) -> dict[str, Any]:
         files.append({"path": str(path.relative_to(relative_to)), "sha256": provenance["sha256"]})
         records.append(provenance)
         seconds += provenance["wall_seconds"]
-        shared = shared or {key: provenance[key] for key in _SHARED if key in provenance}
+        own = {key: provenance[key] for key in _SHARED if key in provenance}
+        shared = own if shared is None else shared
+        for key in _SHARED:
+            if own.get(key) != shared.get(key):
+                raise InputError(
+                    f"{path}: its {key} is {own.get(key)}, that of the first shard {shared.get(key)}; "
+                    "delete both and run again"
+                )
     worst = worst_errors(records)
     return {**(shared or {}), "files": files, "prompts": prompts, **worst, "wall_seconds": seconds}
 

@@ -23,6 +23,7 @@ def prompt_weights(
 ) -> Float[np.ndarray, "resample prompt"]:
     """How often each prompt is drawn in each bootstrap resample; the first row is the sample itself.
 
+    One prompt has no spread to resample: its resamples are NaN, and so is every interval.
     Raises:
         InputError: no prompts to draw from.
     """
@@ -31,7 +32,10 @@ def prompt_weights(
     drawn = np.random.default_rng(seed).multinomial(
         prompts, np.full(prompts, 1 / prompts), resamples
     )
-    return np.vstack([np.ones(prompts), drawn]).astype(float)
+    weights = np.vstack([np.ones(prompts), drawn]).astype(float)
+    if prompts == 1:
+        weights[1:] = np.nan
+    return weights
 
 
 @dataclass

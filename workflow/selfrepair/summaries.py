@@ -21,8 +21,8 @@ SCHEMA: dict[str, Any] = {
     "value": pl.Float64,
     "low": pl.Float64,
     "high": pl.Float64,
-    "n_prompts": pl.Int32,
-    "n_tokens": pl.Int32,
+    "n_prompts": pl.Int64,
+    "n_tokens": pl.Int64,
 }
 
 
@@ -57,5 +57,6 @@ def summary(
 
 def summary_table(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
     """Columns: model, experiment, quantity, layer and head (null: over several), group, value with
-    low and high of its 95 % interval, and what it rests on."""
+    low and high of its 95 % interval, and what it rests on: prompts, and tokens (E3, E4) or
+    instances, a head on one of its tokens (E7 to E11)."""
     return pl.DataFrame(list(rows), schema=SCHEMA)

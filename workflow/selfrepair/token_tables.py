@@ -29,6 +29,7 @@ def regions(
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         share = 1 + delta_logit / direct_effect
+    share = np.where(np.isnan(share), 1.0, share)  # no effect and no change
     return np.select([share < 0, share < 0.5, share <= 1], [0, 1, 2], default=3)
 
 
