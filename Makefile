@@ -29,7 +29,8 @@ study: .venv/ready
 	@$(BIN)/snakemake --profile profiles/default --configfile $(CONFIG) $(ARGS)
 
 pull: .venv/ready
-	@$(BIN)/dvc pull
+	@$(BIN)/dvc pull $(ARGS) || { echo "error: the store is unreachable or lacks files (see" \
+		"$(BIN)/dvc remote list): try again, or run make study" >&2; exit 1; }
 
 # Recomputes nothing that is current. Only what the working tree needs stays in the bundled store.
 record: .venv/ready dvc-stages

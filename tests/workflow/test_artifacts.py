@@ -193,6 +193,15 @@ def test_deleting_a_figure_makes_only_that_figure(pulled):
     assert pulled.planned() == {"draw_E1"}
 
 
+def test_the_whole_study_is_reproduced_stage_by_stage(clone, origin):
+    clone.dvc("repro")
+    assert clone.outputs() == origin.outputs()
+    assert clone.planned() == set()
+    claims = "results/tiny/claims.json"
+    before, after = (json.loads((r.folder / claims).read_text()) for r in (origin, clone))
+    assert before == after
+
+
 def test_one_stage_alone(pulled):
     pulled.dvc("repro", "--single-item", "--force", "ablate@gpt2")
     assert pulled.jobs() == {}  # current, so Snakemake does nothing
