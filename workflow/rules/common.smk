@@ -91,7 +91,6 @@ STUDY_FIGURES = {"E1", "E5", "E12"}
 
 wildcard_constraints:
     model="|".join(map(re.escape, MODELS)),
-    ablation="|".join(ABLATIONS),
     part="sweeps|experiments",
     measurement="|".join([*ABLATIONS, *EXPERIMENTS]),
     shard=r"\d+",

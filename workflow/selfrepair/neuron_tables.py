@@ -69,66 +69,45 @@ def neuron_tables(
     """
     if not sum(len(shard["head"]) for shard in shards):
         raise InputError("neurons: no instances; choose heads that have top tokens")
-    rows = {
-        name: torch.cat([shard[name] for shard in shards])
-        for name in shards[0]
-        if name not in POOLED
-    }
-    pooled = {name: torch.stack([shard[name] for shard in shards]).sum(0) for name in POOLED}
+    rows, pooled = _joined(shards)
     weights = prompt_weights(n_prompts, resamples, seed=seed)
-    tables: dict[str, list[pl.DataFrame]] = {"ranks": [], "curve": [], "top": [], "counts": []}
-    estimates: dict[tuple[str, int], list[np.ndarray]] = {}
+    tables: dict[str, list[pl.DataFrame]] = {}
     summaries: list[dict[str, Any]] = []
     for place, mlp in enumerate(mlps):
+        of_mlp = {"model": model, "group": f"MLP {mlp}"}
+        estimates = []
         for index, (layer, head) in enumerate(heads):
-            here = rows["head"] == index
-            one = _Head(
-                {name: _of_mlp(values[here], place) for name, values in rows.items()}, weights
-            )
+            sums = {name: values[index, place] for name, values in pooled.items()}
+            one = _Head(_instances(rows, index, place), weights, seen=bool(sums["n_curves"]))
             keys = {"model": model, "layer": layer, "head": head, "mlp_layer": mlp}
-            tables["ranks"].append(_with(keys, one.ranks(), one))
-            curve = _curve({n: v[index, place] for n, v in pooled.items()}, n_neurons)
-            tables["curve"].append(_with(keys, curve, one))
-            tables["top"].append(_with(keys, one.top_neurons()))
-            tables["counts"].append(_with(keys, one.counts(), one))
-            # An MLP that cannot see the head says nothing about it.
-            unseen = not int(pooled["n_curves"][index, place])
-            for (experiment, quantity), values in one.headline().items():
-                values = np.full_like(values, np.nan) if unseen else values
-                estimates.setdefault((quantity, place), []).append(values)
-                summaries.append(
-                    summary(
-                        values,
-                        model=model,
-                        experiment=experiment,
-                        quantity=quantity,
-                        layer=layer,
-                        head=head,
-                        group=f"MLP {mlp}",
-                        n_prompts=one.n_prompts,
-                        n_tokens=one.n_tokens,
-                    )
-                )
-        for experiment, quantity in HEADLINE:
-            summaries.append(
-                summary(
-                    _mean_over_heads(estimates[quantity, place]),
-                    model=model,
-                    experiment=experiment,
-                    quantity=quantity,
-                    group=f"MLP {mlp}",
-                    n_prompts=len(np.unique(rows["prompt"])),
-                    n_tokens=len(rows["head"]),
-                )
-            )
+            for name, table in one.tables(keys, _curve(sums, n_neurons)).items():
+                tables.setdefault(name, []).append(table)
+            estimates.append(one.headline())
+            sizes = {"n_prompts": one.n_prompts, "n_tokens": one.n_tokens}
+            summaries += _summaries(estimates[-1], layer=layer, head=head, **sizes, **of_mlp)
+        means = {key: _mean_over_heads([each[key] for each in estimates]) for key in HEADLINE}
+        sizes = {"n_prompts": len(np.unique(rows["prompt"])), "n_tokens": len(rows["prompt"])}
+        summaries += _summaries(means, **sizes, **of_mlp)
     joined = {name: pl.concat(parts) for name, parts in tables.items()}
-    return NeuronTables(
-        joined["ranks"],
-        joined["curve"],
-        joined["top"],
-        joined["counts"],
-        summary_table(summaries),
-    )
+    return NeuronTables(**joined, summaries=summary_table(summaries))
+
+
+def _joined(shards: Sequence[Mapping[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Instances of all shards, and their sums."""
+    names = [name for name in shards[0] if name not in POOLED]
+    rows = {name: torch.cat([shard[name] for shard in shards]) for name in names}
+    pooled = {name: torch.stack([shard[name] for shard in shards]).sum(0) for name in POOLED}
+    return rows, pooled
+
+
+def _summaries(
+    estimates: Mapping[tuple[str, str], np.ndarray], **keys: Any
+) -> list[dict[str, Any]]:
+    """A row for each headline number of a head or of all heads."""
+    return [
+        summary(values, experiment=experiment, quantity=quantity, **keys)
+        for (experiment, quantity), values in estimates.items()
+    ]
 
 
 def _mean_over_heads(
@@ -148,23 +127,38 @@ HEADLINE = (
 )
 
 
-def _of_mlp(values: Tensor, place: int) -> np.ndarray:
-    """Instance-wise arrays have the MLP as their second axis, if they have a second."""
-    return (values[:, place] if values.ndim > 1 else values).numpy()
+def _instances(rows: Mapping[str, Tensor], index: int, place: int) -> dict[str, np.ndarray]:
+    """Of one head; arrays that have a second axis have the MLP there."""
+    here = rows["head"] == index
+    return {
+        name: (values[here, place] if values.ndim > 1 else values[here]).numpy()
+        for name, values in rows.items()
+    }
 
 
 @dataclass
 class _Head:
-    """The instances of one head, as one MLP reacts to them."""
+    """The instances of one head, as one MLP reacts to them; seen: whether it can see the head."""
 
     rows: dict[str, np.ndarray]
     weights: Float[np.ndarray, "resample prompt"]
+    seen: bool
 
     def __post_init__(self) -> None:
         self.n_tokens = len(self.rows["prompt"])
         self.n_prompts = len(np.unique(self.rows["prompt"]))
         clean, ablated = self.rows["neuron_effect"], self.rows["neuron_ablated_effect"]
         self.change = ablated.astype(float) - clean
+
+    def tables(self, keys: Mapping[str, Any], curve: pl.DataFrame) -> dict[str, pl.DataFrame]:
+        """This head's rows of every table of NeuronTables."""
+        sizes = {"n_tokens": self.n_tokens, "n_prompts": self.n_prompts}
+        return {
+            "ranks": _with(keys, self.ranks(), sizes),
+            "curve": _with(keys, curve, sizes),
+            "top_neurons": _with(keys, self.top_neurons(), {}),
+            "counts": _with(keys, self.counts(), sizes),
+        }
 
     def total(self, values: Float[np.ndarray, "instance ..."]) -> np.ndarray:
         """Sum over instances in each resample of the prompts, [resample, *shape]."""
@@ -235,6 +229,9 @@ class _Head:
         )
 
     def headline(self) -> dict[tuple[str, str], Float[np.ndarray, " resample"]]:
+        """An MLP that cannot see the head says nothing about it: all NaN."""
+        if not self.seen:
+            return {key: np.full(len(self.weights), np.nan) for key in HEADLINE}
         clean = self.rows["neuron_effect"][:, 0]
         best = self.total(self.change[:, 0].clip(min=0))
         top, positive = (
@@ -286,16 +283,13 @@ def _curve(pooled: Mapping[str, Tensor], n_neurons: int) -> pl.DataFrame:
     )
 
 
-def _with(keys: Mapping[str, Any], table: pl.DataFrame, one: _Head | None = None) -> pl.DataFrame:
-    """The table with its keys in front and, of a head, what it rests on behind."""
-    front = [
-        pl.lit(value, dtype=pl.String if isinstance(value, str) else pl.Int32).alias(name)
-        for name, value in keys.items()
-    ]
-    behind = []
-    if one is not None:
-        behind = [
-            pl.lit(one.n_tokens, dtype=pl.Int32).alias("n_tokens"),
-            pl.lit(one.n_prompts, dtype=pl.Int32).alias("n_prompts"),
+def _with(keys: Mapping[str, Any], table: pl.DataFrame, sizes: Mapping[str, int]) -> pl.DataFrame:
+    """The table with its keys in front and what it rests on behind."""
+
+    def columns(values: Mapping[str, Any]) -> list[pl.Expr]:
+        return [
+            pl.lit(value, dtype=pl.String if isinstance(value, str) else pl.Int32).alias(name)
+            for name, value in values.items()
         ]
-    return table.select(*front, pl.all(), *behind)
+
+    return table.select(*columns(keys), pl.all(), *columns(sizes))

@@ -9,7 +9,7 @@ from typing import Any, overload
 import torch
 
 from .errors import InputError
-from .storage import read_json, read_tensors, verify
+from .storage import read_json, verify
 
 # What all shards of a measurement have in common.
 _SHARED = ("study", "model", "ablation", "dtype", "heads", "scalings", "n_neurons")
@@ -77,7 +77,9 @@ def shard_files(index: Path) -> list[Path]:
 
 def read_shards(index: Path) -> list[dict[str, torch.Tensor]]:
     """The arrays of each shard of a gathered measurement, in order (raises as `shard_files`)."""
-    return [read_tensors(path)[0] for path in shard_files(index)]
+    from safetensors.torch import load_file
+
+    return [load_file(path) for path in shard_files(index)]
 
 
 def read_sweep(index: Path) -> dict[str, torch.Tensor]:
