@@ -13,7 +13,9 @@ rule clean_pass:
         f"{LOGS}/{{model}}/clean_pass.log",
     conda:
         "../envs/selfrepair.yaml"
-    threads: workflow.cores
+    threads: threads_of_job()
+    resources:
+        gpu=gpus_per_job(),
     params:
         model=model_params,
         dtype=config["dtype"],
@@ -40,7 +42,7 @@ for kind in ABLATIONS:
             "../envs/selfrepair.yaml"
         # Two jobs side by side, each on half the cores, are faster than one on all of them (12 %
         # on two cores): none waits for the other at every operation. A GPU takes one at a time.
-        threads: max(1, workflow.cores // 2)
+        threads: threads_of_job(share=2)
         resources:
             gpu=gpus_per_job(),
         params:

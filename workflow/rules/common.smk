@@ -89,6 +89,17 @@ if PUBLISHED:
 STUDY_FIGURES = {"E1", "E5", "E12"}
 
 
+# On a cluster these run where Snakemake does: they take seconds, and some need the network.
+localrules:
+    sample_documents,
+    cut_prompts,
+    choose_heads,
+    gather,
+    summarise,
+    claims,
+    compare_published,
+
+
 wildcard_constraints:
     model="|".join(map(re.escape, MODELS)),
     part="sweeps|experiments",
@@ -151,6 +162,18 @@ def prompts_of_shard(measurement):
     return lambda wildcards: list(
         shard_prompts(config, measurement, int(wildcards.shard))
     )
+
+
+def threads_of_job(share=1):
+    """Threads of a job that runs a model: this machine's cores divided by `share`, or, on a cluster
+    (where there are no cores to share out), what its profile says under max-threads."""
+
+    def threads(wildcards):
+        if workflow.local_exec and not workflow.remote_exec:
+            return max(1, workflow.cores // share)
+        return workflow.resource_settings.max_threads or 1
+
+    return threads
 
 
 def gpus_per_job():

@@ -34,7 +34,7 @@ rule ablate_chosen:
         shard_log("experiments/chosen"),
     conda:
         "../envs/selfrepair.yaml"
-    threads: max(1, workflow.cores // 2)
+    threads: threads_of_job(share=2)
     resources:
         gpu=gpus_per_job(),
     params:
@@ -57,7 +57,7 @@ rule measure_neurons:
         shard_log("experiments/neurons"),
     conda:
         "../envs/selfrepair.yaml"
-    threads: max(1, workflow.cores // 2)
+    threads: threads_of_job(share=2)
     resources:
         gpu=gpus_per_job(),
     params:
@@ -82,7 +82,7 @@ rule measure_iterative:
     priority: experiments["iterative_prompts"]
     conda:
         "../envs/selfrepair.yaml"
-    threads: max(1, workflow.cores // 2)
+    threads: threads_of_job(share=2)
     resources:
         gpu=gpus_per_job(),
     params:
