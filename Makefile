@@ -1,18 +1,22 @@
 # `make study` reproduces the study, `make test` checks the software. Both set everything up first.
 PYTHON ?= python3
 CONFIG ?= config/config.yaml
+# Where jobs run: profiles/default is this machine, profiles/slurm a cluster (docs/cluster.md).
+PROFILE ?= profiles/default
 BIN := .venv/bin
 # Extra Snakemake options, such as ARGS="-n" or ARGS="--cores 1".
 ARGS ?=
 
-.PHONY: help setup study pull record dvc-stages check test test-remotes
+.PHONY: help setup study pull record dvc-stages check test test-remotes test-cluster
 
 help:
 	@echo "make study [CONFIG=config/config.yaml] [ARGS=...]   reproduce a study"
+	@echo "           [PROFILE=profiles/slurm]                 on a cluster"
 	@echo "make pull                                           get the finished default study instead"
 	@echo "make record                                         record the default study with DVC"
 	@echo "make test                                           lint, types and all tests"
 	@echo "make test-remotes                                   stores on S3, WebDAV and SSH servers"
+	@echo "make test-cluster                                   the workflow through SLURM"
 	@echo "make setup                                          only make .venv"
 
 setup: .venv/ready
@@ -26,7 +30,7 @@ setup: .venv/ready
 
 study: .venv/ready
 	@$(BIN)/python workflow/scripts/fetch.py $(CONFIG)
-	@$(BIN)/snakemake --profile profiles/default --configfile $(CONFIG) $(ARGS)
+	@$(BIN)/snakemake --workflow-profile $(PROFILE) --configfile $(CONFIG) $(ARGS)
 
 pull: .venv/ready
 	@$(BIN)/dvc pull $(ARGS) || { echo "error: the store is unreachable or lacks files (see" \
@@ -57,3 +61,9 @@ test-remotes: .venv/ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev,remotes]'
 	$(BIN)/python -m pytest -m remotes tests/remotes
+
+# The tiny study through a SLURM controller and node on this machine; skipped without SLURM.
+test-cluster: .venv/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,cluster,kubernetes]'
+	$(BIN)/python -m pytest -m cluster tests/cluster
