@@ -31,6 +31,7 @@ for kind in ABLATIONS:
         input:
             prompts=rules.cut_prompts.output[0],
             clean=rules.clean_pass.output.tensors,
+            beside=found_beside([rules.clean_pass.output.provenance]),
             code=code_of("ablate"),
         output:
             **shard_files(f"sweeps/{kind}"),
@@ -58,6 +59,7 @@ for kind in ABLATIONS:
 rule gather:
     input:
         shards=shards_of,
+        beside=sidecars_of,
         code=code_of("gather"),
     output:
         f"{RESULTS}/{{model}}/{{part}}/{{measurement}}.json",

@@ -109,7 +109,8 @@ wildcard_constraints:
 
 
 def code_of(script):
-    return rule_code.code_of(script, Path(workflow.basedir))
+    """A script and the modules that it imports; part of the checkout, never of a bucket."""
+    return local(rule_code.code_of(script, Path(workflow.basedir)))
 
 
 def model_params(wildcards):
@@ -127,19 +128,50 @@ def model_files(wildcards):
     endings = (".json", ".safetensors", ".bin", ".model", ".txt")
     if not Path(folder, "config.json").is_file():
         return []
-    return [str(p) for p in sorted(folder.iterdir()) if p.suffix in endings]
+    return local([str(p) for p in sorted(folder.iterdir()) if p.suffix in endings])
 
 
 def title_of(wildcards):
     return config["models"][wildcards.model].get("title", wildcards.model)
 
 
-def shards_of(wildcards):
-    count = n_shards(config, wildcards.measurement)
+def shards(folder, measurement):
+    count = n_shards(config, measurement)
     return [
-        f"{RESULTS}/{wildcards.model}/{wildcards.part}/{wildcards.measurement}/shard-{shard}of{count}.safetensors"
+        f"{folder}/{measurement}/shard-{shard}of{count}.safetensors"
         for shard in range(count)
     ]
+
+
+def shards_of(wildcards):
+    return shards(
+        f"{RESULTS}/{wildcards.model}/{wildcards.part}", wildcards.measurement
+    )
+
+
+def found_beside(files):
+    """Files that a script finds beside its inputs: inputs too where jobs share no file system, and
+    each gets only what its rule names."""
+    return files if workflow.storage_settings.default_storage_provider else []
+
+
+def sidecars_of(wildcards):
+    return found_beside(
+        [str(Path(path).with_suffix(".json")) for path in shards_of(wildcards)]
+    )
+
+
+def indexed(part, *measurements):
+    """The shards that the indices of these measurements list, and their sidecars."""
+
+    def files(wildcards):
+        folder = f"{RESULTS}/{wildcards.model}/{part}"
+        paths = [path for name in measurements for path in shards(folder, name)]
+        return found_beside(
+            paths + [str(Path(path).with_suffix(".json")) for path in paths]
+        )
+
+    return files
 
 
 def figure_stem(key, model):

@@ -6,6 +6,7 @@ experiments = config["experiments"]
 rule choose_heads:
     input:
         clean=rules.clean_pass.output.tensors,
+        beside=found_beside([rules.clean_pass.output.provenance]),
         code=code_of("choose_heads"),
     output:
         f"{RESULTS}/{{model}}/chosen-heads.json",
@@ -26,6 +27,7 @@ rule ablate_chosen:
     input:
         prompts=rules.cut_prompts.output[0],
         clean=rules.clean_pass.output.tensors,
+        beside=found_beside([rules.clean_pass.output.provenance]),
         heads=rules.choose_heads.output[0],
         code=code_of("ablate_chosen"),
     output:
@@ -49,6 +51,7 @@ rule measure_neurons:
     input:
         prompts=rules.cut_prompts.output[0],
         clean=rules.clean_pass.output.tensors,
+        beside=found_beside([rules.clean_pass.output.provenance]),
         heads=rules.choose_heads.output[0],
         code=code_of("measure_neurons"),
     output:
@@ -73,6 +76,7 @@ rule measure_iterative:
     input:
         prompts=rules.cut_prompts.output[0],
         clean=rules.clean_pass.output.tensors,
+        beside=found_beside([rules.clean_pass.output.provenance]),
         code=code_of("measure_iterative"),
     output:
         **shard_files("experiments/iterative"),
@@ -100,6 +104,7 @@ rule measure_iterative:
 rule tabulate_tokens:
     input:
         index=f"{RESULTS}/{{model}}/experiments/chosen.json",
+        beside=indexed("experiments", "chosen"),
         code=code_of("tabulate_tokens"),
     output:
         tokens=f"{RESULTS}/{{model}}/tokens.parquet",
@@ -121,6 +126,7 @@ rule tabulate_tokens:
 rule tabulate_neurons:
     input:
         index=f"{RESULTS}/{{model}}/experiments/neurons.json",
+        beside=indexed("experiments", "neurons"),
         code=code_of("tabulate_neurons"),
     output:
         ranks=f"{RESULTS}/{{model}}/neuron_ranks.parquet",
@@ -144,6 +150,7 @@ rule tabulate_neurons:
 rule tabulate_iterative:
     input:
         index=f"{RESULTS}/{{model}}/experiments/iterative.json",
+        beside=indexed("experiments", "iterative"),
         code=code_of("tabulate_iterative"),
     output:
         self_repression=f"{RESULTS}/{{model}}/self_repression.parquet",
