@@ -65,5 +65,5 @@ test-remotes: .venv/ready
 # The tiny study through a SLURM controller and node on this machine; skipped without SLURM.
 test-cluster: .venv/ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[dev,cluster,kubernetes]'
+		--constraint constraints.txt --editable '.[dev,cluster,kubernetes,remotes]'
 	$(BIN)/python -m pytest -m cluster tests/cluster

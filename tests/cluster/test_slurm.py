@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from checkouts import Checkout, new_checkout
+from servers import free_port, needs, server
 
 pytestmark = pytest.mark.cluster
 
@@ -141,3 +143,41 @@ def test_a_failed_job_is_tried_twice_told_in_one_line_and_resumed(cluster, copy_
         ("ablate_zero", "FAILED"),
         ("ablate_zero", "COMPLETED"),
     ]
+
+
+def test_a_bucket_does_for_jobs_that_share_no_files(cluster, here, tmp_path, tiny_config):
+    """The storage of profiles/kubernetes: each job gets from S3 just the files that its rule names."""
+    needs(modules=("boto3", "moto", "flask", "snakemake_executor_plugin_kubernetes"))
+    import boto3
+
+    checkout = Checkout(new_checkout(tmp_path / "repo"), tiny_config)
+    port = free_port()
+    address, secret = f"http://127.0.0.1:{port}", "secret"
+    bucket = boto3.resource(
+        "s3",
+        endpoint_url=address,
+        aws_access_key_id="key",
+        aws_secret_access_key=secret,
+        region_name="us-east-1",
+    ).Bucket("lab")
+    names = ("heads", "tokens", "neuron_ranks", "self_repression")
+    tables = [f"results/tiny/gpt2/{name}.parquet" for name in names]
+    arguments = ["--workflow-profile", "profiles/kubernetes", "--executor", "slurm"]
+    arguments += [*PROFILE[2:], "--max-threads", "1", "--latency-wait", "5"]
+    arguments += ["--default-storage-prefix", "s3://lab/study"]
+    arguments += ["--storage-s3-endpoint-url", address]
+    arguments += ["--shared-fs-usage", "persistence", "software-deployment", "sources"]
+    arguments += ["--remote-job-local-storage-prefix", f"{tmp_path}/node/$SLURM_JOB_ID"]
+    environment = cluster.environment | {
+        "SNAKEMAKE_STORAGE_S3_ACCESS_KEY": "key",
+        "SNAKEMAKE_STORAGE_S3_SECRET_KEY": secret,
+    }
+    with server([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port):
+        bucket.create()
+        done = checkout.run(*tables, *arguments, **environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        for table in tables:
+            copy = tmp_path / Path(table).name
+            bucket.download_file(f"study/{table}", str(copy))
+            assert pl.read_parquet(copy).equals(pl.read_parquet(here.folder / table)), table
+    assert not (checkout.folder / "results").exists()
