@@ -158,6 +158,20 @@ class Decoder:
     def context_length(self) -> int:
         return int(self.bridge.cfg.n_ctx)
 
+    def twin(self) -> Decoder:
+        """The same decoder with modules of its own on the same tensors, for another thread.
+
+        Hooks and replaced outputs of one are not seen by the other. The bridge is shared.
+        """
+        modules = list(self.network.modules())
+        held = [*modules, *self.layers, *(layer.neurons for layer in self.layers), self.final_norm]
+        tensors = [value for item in held for value in vars(item or ()).values()]
+        tensors += [*self.network.parameters(), *self.network.buffers()]
+        shared = [self.bridge, self.tokenizer, self.network.config, self._caches]
+        shared += [self.unembedding, self.unembedding_bias]
+        shared += [value for value in tensors if torch.is_tensor(value)]
+        return copy.deepcopy(self, {id(value): value for value in shared})
+
     def to_logits(self, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
         """The model's own logits of a final residual, centred over the vocabulary."""
         normed = self.final_norm.module(residual)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,10 @@ from torch import Tensor, nn
 from .ablation import ablated_rows, check_ablations
 from .direct_effect import (
     CleanBatch,
-    batches,
     check_error,
     check_size,
     check_tokens,
-    clean_batch,
+    recorded_batches,
     stored,
     tensors_of,
 )
@@ -114,18 +114,18 @@ def neuron_repair(
     watched = mlp_layers(model, mlps)
     rows = chunk_rows(model, tokens.shape[1] - 1, chunk)
     measured = _Measured(model, chosen, watched)
-    replay, first = Replay(model), 0
-    for part, donor in zip(batches(tokens, batch), batches(donors, batch), strict=True):
-        with _watch(model, watched) as seen:
-            clean = clean_batch(model, replay, part.to(model.device))
+    replay, watch = Replay(model), partial(_watch, model, watched)
+    for recorded in recorded_batches(
+        model, replay, tokens, donors=donors, batch=batch, watch=watch
+    ):
         # The last pass: the first of a new length only learns the layers' arguments.
-        activations = {layer: values[-1] for layer, values in seen.items()}
-        donor_z = replay.record(donor[:, :-1].to(model.device)).z
-        one = _NeuronBatch(model, replay, clean, donor_z, activations, measured, first)
-        one.run(selected[first : first + len(part)], rows)
-        first += len(part)
+        activations = {layer: values[-1] for layer, values in recorded.watched.items()}
+        first, clean = recorded.first, recorded.clean
+        one = _NeuronBatch(model, replay, clean, recorded.donor_z, activations, measured, first)
+        here = selected[first : first + len(clean.scale)]
+        one.run(here, rows)
         if progress:
-            progress(len(part) / len(tokens))
+            progress(len(here) / len(tokens))
     return measured.result()
 
 
