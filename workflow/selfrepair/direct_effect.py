@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .errors import ExactnessError, InputError
-from .memory import Room, attempt
+from .memory import Room, attempt, fit
 from .models import ERROR_BOUNDS, Decoder
 from .replay import Recording, Replay, dot
 
@@ -186,11 +186,12 @@ def clean_pass(
         InputError: no prompts, or prompts too short or too long for the model.
         ExactnessError: the conservation law is off by more than the dtype's bound.
     """
-    check_size("batch", batch)
+    check_tokens(decoder, tokens)
+    batch, _ = fit(decoder, tokens.shape[1] - 1, batch=batch, chunk=1)
     replay = Replay(decoder)
     parts, worst = [], 0.0
     total = torch.zeros(decoder.n_layers, decoder.n_heads, decoder.d_head, dtype=torch.float64)
-    for recorded in recorded_batches(decoder, replay, check_tokens(decoder, tokens), batch=batch):
+    for recorded in recorded_batches(decoder, replay, tokens, batch=batch):
         clean = recorded.clean
         z = torch.stack(clean.recording.z).double()
         total = total + z.sum((1, 2)).cpu()
@@ -269,12 +270,6 @@ def recorded_batches(
             room.halve(end - first, least=1)
         middle = (first + end + 1) // 2
         pending += [(middle, end), (first, middle)]
-
-
-def check_size(name: str, value: int) -> None:
-    """Refuse a number of rows below one (InputError)."""
-    if value < 1:
-        raise InputError(f"{name}: {value} rows at once; take at least 1")
 
 
 def check_tokens(decoder: Decoder, tokens: Tensor, *, name: str = "tokens") -> Tensor:

@@ -19,7 +19,6 @@ from .ablation import ablated_rows, check_ablations, replacement
 from .direct_effect import (
     Recorded,
     check_error,
-    check_size,
     check_tokens,
     clean_pass,
     recorded_batches,
@@ -27,17 +26,13 @@ from .direct_effect import (
     tensors_of,
 )
 from .errors import InputError
-from .memory import Room, attempt
+from .memory import Room, attempt, fit
 from .models import Decoder
 from .replay import Replay, dot
 from .workers import Workers, side_by_side
 
 # Prompts are cut after the last position looked at in steps of this: few lengths are learnt quickly.
 LENGTH_STEP = 16
-
-# Rows of one replay, in tokens: enough to feed the matrix products, few enough to stay in the cache;
-# a GPU wants more work at once.
-CHUNK_TOKENS = {"cpu": 1024, "cuda": 16384}
 
 Progress = Callable[[float], None]
 
@@ -141,11 +136,9 @@ def sweep_each(
     check_ablations(heads, tokens, donors, mean_z, model)
     if donors is not None:
         check_tokens(model, donors, name="donors")
-    check_size("batch", batch)
     positions = tokens.shape[1] - 1
-    room = Room(
-        chunk_rows(model, positions, chunk) * positions, what="tokens replayed", device=model.device
-    )
+    batch, rows = fit(model, positions, batch=batch, chunk=chunk)
+    room = Room(rows * positions, what="tokens replayed", device=model.device)
     chosen = {ablation: _by_layer(model, asked) for ablation, asked in heads.items()}
     _check_selected(model, tokens, selected)
     if "mean" in heads and mean_z is None:
@@ -178,19 +171,6 @@ def _check_selected(model: Decoder, tokens: Tensor, selected: Tensor | None) -> 
         raise InputError(
             f"selected: shape {list(selected.shape)}; these prompts and this model have {shape}"
         )
-
-
-def chunk_rows(model: Decoder, positions: int, chunk: int | None) -> int:
-    """Rows to replay at once: as asked, or as many of `positions` tokens as suit the device.
-
-    Raises:
-        InputError: a chunk below one.
-    """
-    if chunk is not None:
-        check_size("chunk", chunk)
-        return chunk
-    room = CHUNK_TOKENS.get(model.device.type, CHUNK_TOKENS["cuda"])
-    return max(1, room // positions)
 
 
 def _by_layer(model: Decoder, heads: Iterable[tuple[int, int]] | None) -> dict[int, list[int]]:

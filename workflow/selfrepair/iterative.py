@@ -23,14 +23,13 @@ from torch import Tensor
 from .ablation import ablated_rows, check_ablations
 from .direct_effect import (
     CleanBatch,
-    check_size,
     check_tokens,
     recorded_batches,
     stored,
     tensors_of,
 )
 from .errors import InputError
-from .head_sweep import chunk_rows
+from .memory import fit
 from .models import Decoder
 from .replay import Replay, dot
 from .selection import KINDS, SELECTIONS, Head, check_heads
@@ -88,9 +87,10 @@ def feed_back(
         InputError: tokens or heads that do not fit the model.
     """
     check_tokens(model, tokens)
-    check_size("batch", batch)
     chosen = check_heads(heads, model.n_layers, model.n_heads, name="heads")
-    room = chunk_rows(model, tokens.shape[1] - 1, chunk) * (tokens.shape[1] - 1)
+    positions = tokens.shape[1] - 1
+    batch, rows = fit(model, positions, batch=batch, chunk=chunk)
+    room = rows * positions
     replay, parts, worst = Replay(model), [], 0.0
     for recorded in recorded_batches(model, replay, tokens, batch=batch):
         clean, first = recorded.clean, recorded.first
@@ -251,10 +251,9 @@ def refeed(
     check_tokens(model, tokens)
     check_ablations(["resample"], tokens, donors, None, model)
     check_tokens(model, donors, name="donors")
-    check_size("batch", batch)
     if model.n_layers < 2:
         raise InputError(f"model {model.name}: has one layer, so none to read its input again")
-    rows = chunk_rows(model, tokens.shape[1] - 1, chunk)
+    batch, rows = fit(model, tokens.shape[1] - 1, batch=batch, chunk=chunk)
     pairs, heads = model.n_layers - 1, model.n_heads
     pair_sums = torch.zeros(pairs, heads, heads, 3, dtype=torch.float64)
     replay, per_prompt, worst = Replay(model), [], 0.0

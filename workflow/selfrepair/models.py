@@ -19,7 +19,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .errors import InputError
+from .memory import refuse_weights
 from .packed import fused_norm, packed, packed_mlp
+from .shapes import Shape, shape_from
 from .tokenizer import first_line, load_tokenizer
 
 # Both say at import what a study cannot change: which optional back ends are missing.
@@ -30,6 +32,7 @@ from transformer_lens.model_bridge import TransformerBridge  # noqa: E402
 from transformer_lens.model_bridge.generalized_components.base import (  # noqa: E402
     GeneralizedComponent,
 )
+from transformers import AutoConfig  # noqa: E402
 from transformers.pytorch_utils import Conv1D  # noqa: E402
 
 DTYPES = {
@@ -191,12 +194,16 @@ def load_model(
         revision: a hub branch, tag or commit.
     Raises:
         InputError: missing directory, weights or tokenizer; unknown dtype or device; an architecture
-            without separable heads, or whose blocks normalise a sublayer's output.
+            without separable heads, or whose blocks normalise a sublayer's output; weights that do
+            not fit into the device's memory.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
     target = _device(device)
     tokenizer = load_tokenizer(str(name), revision=revision)
+    shape = _stated_shape(str(name), revision)
+    if shape is not None:
+        refuse_weights(shape, str(name), dtype=dtype, device=target)
     try:
         bridge = TransformerBridge.boot_transformers(
             str(name), device=target, dtype=DTYPES[dtype], tokenizer=tokenizer, revision=revision
@@ -210,8 +217,22 @@ def load_model(
     return decoder_from_bridge(bridge, name=str(name), tokenizer=tokenizer)
 
 
-def decoder_from_bridge(bridge: TransformerBridge, *, name: str, tokenizer: Any = None) -> Decoder:
-    """Find the parts of a booted bridge and check that they add up (raises InputError)."""
+def _stated_shape(name: str, revision: str | None) -> Shape | None:
+    """The shape in a model's config; None if it cannot be read, of which loading tells more."""
+    try:
+        return shape_from(AutoConfig.from_pretrained(name, revision=revision).to_dict())
+    except (OSError, ValueError):
+        return None
+
+
+def decoder_from_bridge(
+    bridge: TransformerBridge, *, name: str, tokenizer: Any = None, like: Decoder | None = None
+) -> Decoder:
+    """Find the parts of a booted bridge and check that they add up (raises InputError).
+
+    like: a decoder of the same architecture that tells what only values can; for a bridge on the meta
+    device, which has none.
+    """
     _refuse_unmeasurable(bridge, name)
     network = _plain_network(bridge)
     hf_config = network.config
@@ -223,13 +244,23 @@ def decoder_from_bridge(bridge: TransformerBridge, *, name: str, tokenizer: Any 
         bridge=bridge,
         network=network,
         layers=[_layer(bridge, index, blocks[index], name) for index in range(len(blocks))],
-        final_norm=_final_norm(network.get_submodule(norm_path), name),
+        final_norm=_final_norm(
+            network.get_submodule(norm_path), name, like.final_norm if like else None
+        ),
         unembedding=head.weight.detach(),
         unembedding_bias=_or_zeros(getattr(head, "bias", None), head.weight, head.weight.shape[0]),
         tokenizer=tokenizer,
         architecture=(hf_config.architectures or [type(network).__name__])[0],
     )
-    _probe(decoder)
+    if like is None:
+        _probe(decoder)
+    else:
+        known = like.layers[0]
+        for layer in decoder.layers:
+            layer.parallel = known.parallel
+            layer.stub = (
+                layer.stub if known.stub is not known.output_projection else layer.output_projection
+            )
     return decoder
 
 
@@ -383,18 +414,20 @@ def _unbridged(module: nn.Module) -> nn.Module:
     return module
 
 
-def _final_norm(module: Any, name: str) -> FinalNorm:
+def _final_norm(module: Any, name: str, like: FinalNorm | None = None) -> FinalNorm:
     """Tell LayerNorm from RMSNorm, and gain w from 1 + w, by what the module computes."""
     weight = getattr(module, "weight", None)
     eps = next(
         (float(getattr(module, k)) for k in ("eps", "variance_epsilon") if hasattr(module, k)), 0.0
     )
     size = weight.shape[0] if weight is not None else module.normalized_shape[0]
-    like = weight if weight is not None else next(module.parameters(), torch.zeros(1))
-    gain = weight.detach() if weight is not None else torch.ones(size).to(like)
-    bias = _or_zeros(getattr(module, "bias", None), like, size)
+    values = weight if weight is not None else next(module.parameters(), torch.zeros(1))
+    gain = weight.detach() if weight is not None else torch.ones(size).to(values)
+    bias = _or_zeros(getattr(module, "bias", None), values, size)
+    if like is not None:
+        return FinalNorm(module, gain, bias, eps, like.centred)
     generator = torch.Generator().manual_seed(0)
-    probe = (torch.randn(8, size, generator=generator) + 0.5).to(like.device)
+    probe = (torch.randn(8, size, generator=generator) + 0.5).to(values.device)
     expected = copy.deepcopy(module).float()(probe)
     for centred in (True, False):
         for shift in (0, 1):

@@ -22,14 +22,13 @@ from .ablation import ablated_rows, check_ablations
 from .direct_effect import (
     CleanBatch,
     check_error,
-    check_size,
     check_tokens,
     recorded_batches,
     stored,
     tensors_of,
 )
 from .errors import InputError
-from .head_sweep import chunk_rows
+from .memory import fit
 from .models import Decoder
 from .neuron_bins import EDGES, group_ends
 from .replay import Replay, dot
@@ -109,10 +108,9 @@ def neuron_repair(
     check_tokens(model, tokens)
     check_ablations(["resample"], tokens, donors, None, model)
     check_tokens(model, donors, name="donors")
-    check_size("batch", batch)
     chosen = check_heads(heads, model.n_layers, model.n_heads, name="heads")
     watched = mlp_layers(model, mlps)
-    rows = chunk_rows(model, tokens.shape[1] - 1, chunk)
+    batch, rows = fit(model, tokens.shape[1] - 1, batch=batch, chunk=chunk)
     measured = _Measured(model, chosen, watched)
     replay, watch = Replay(model), partial(_watch, model, watched)
     for recorded in recorded_batches(
