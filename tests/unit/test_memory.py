@@ -164,7 +164,7 @@ def test_the_plan_holds_what_a_sweep_holds(
     shape = shape_from(SMALL[name].to_dict())
     assert shape is not None
     recorded, most = counted_against_planned(dry_run(model, **sizes), shape, dtype, **sizes)
-    assert 0.99 < recorded < 1.05
+    assert 0.98 < recorded < 1.05
     assert 1 <= most < (3 if prompts == 1 else 1.8)  # logits of one prompt count for a lot
     own = shape_of_decoder(model)
     assert own.working_bytes(dtype, **sizes) == pytest.approx(shape.working_bytes(dtype, **sizes))
@@ -177,7 +177,7 @@ def test_a_7b_model_in_bfloat16_fits_one_80_gb_gpu(tiny: Tiny) -> None:
     assert shape is not None
     assert counted.weights == pytest.approx(shape.weight_bytes("bfloat16", "cuda"), rel=1e-3)
     recorded, most = counted_against_planned(counted, shape, "bfloat16", **sizes)
-    assert 0.99 < recorded < 1.05
+    assert 0.98 < recorded < 1.05
     assert 1 <= most < 1.3
     total = counted.weights + max(counted.recording_peak, counted.recording + counted.replay)
     assert 20e9 < total < 30e9  # counted: 22.4 GB
