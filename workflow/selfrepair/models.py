@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import InputError, first_line
+from .hub import locate_model
 from .packed import fused_norm, packed, packed_mlp
-from .tokenizer import first_line, load_tokenizer
+from .tokenizer import load_tokenizer
 
 # Both say at import what a study cannot change: which optional back ends are missing.
 warnings.filterwarnings("ignore", module="transformer_lens")
@@ -108,7 +109,8 @@ class Decoder:
     """A language model whose heads can be ablated one by one.
 
     bridge: the hooked TransformerBridge (the slow reference uses it); network: the plain Hugging Face
-    model on the same weights; unembedding: [vocabulary, d_model]; unembedding_bias: [vocabulary].
+    model on the same weights; unembedding: [vocabulary, d_model]; unembedding_bias: [vocabulary];
+    commit: what the hub gave, None for a local directory.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Decoder:
     unembedding_bias: Float[Tensor, " vocabulary"]
     tokenizer: Any
     architecture: str
+    commit: str | None = None
     _caches: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -176,16 +179,18 @@ def load_model(
         dtype: one of float64, float32, bfloat16, float16.
         revision: a hub branch, tag or commit.
     Raises:
-        InputError: missing directory, weights or tokenizer; unknown dtype or device; an architecture
-            without separable heads, or whose blocks normalise a sublayer's output.
+        InputError: missing directory, weights or tokenizer; a model that the hub and its cache do not
+            give; unknown dtype or device; an architecture without separable heads, or whose blocks
+            normalise a sublayer's output.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
     target = _device(device)
-    tokenizer = load_tokenizer(str(name), revision=revision)
+    folder, commit = locate_model(str(name), revision=revision)
+    tokenizer = load_tokenizer(str(name), revision=commit)
     try:
         bridge = TransformerBridge.boot_transformers(
-            str(name), device=target, dtype=DTYPES[dtype], tokenizer=tokenizer, revision=revision
+            str(folder), device=target, dtype=DTYPES[dtype], tokenizer=tokenizer
         )
     except Exception as error:
         reason = first_line(error)
@@ -193,7 +198,9 @@ def load_model(
     for parameter in bridge.parameters():
         parameter.requires_grad_(False)
     bridge.eval()
-    return decoder_from_bridge(bridge, name=str(name), tokenizer=tokenizer)
+    decoder = decoder_from_bridge(bridge, name=str(name), tokenizer=tokenizer)
+    decoder.commit = commit
+    return decoder
 
 
 def decoder_from_bridge(bridge: TransformerBridge, *, name: str, tokenizer: Any = None) -> Decoder:
