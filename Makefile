@@ -5,10 +5,11 @@ BIN := .venv/bin
 # Extra Snakemake options, such as ARGS="-n" or ARGS="--cores 1".
 ARGS ?=
 
-.PHONY: help setup study pull record dvc-stages check test test-remotes
+.PHONY: help setup fetch study pull record dvc-stages check test test-remotes
 
 help:
 	@echo "make study [CONFIG=config/config.yaml] [ARGS=...]   reproduce a study"
+	@echo "make fetch [CONFIG=config/config.yaml]              only fetch what a study reads"
 	@echo "make pull                                           get the finished default study instead"
 	@echo "make record                                         record the default study with DVC"
 	@echo "make test                                           lint, types and all tests"
@@ -24,8 +25,11 @@ setup: .venv/ready
 		--constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-study: .venv/ready
+# All that a study needs the network for: run it where there is one, and the study where there is none.
+fetch: .venv/ready
 	@$(BIN)/python workflow/scripts/fetch.py $(CONFIG)
+
+study: fetch
 	@$(BIN)/snakemake --profile profiles/default --configfile $(CONFIG) $(ARGS)
 
 pull: .venv/ready

@@ -20,6 +20,7 @@ def main(snakemake):
     provenance = {
         "study": config["study"],
         "model": snakemake.wildcards.model,
+        "model_commit": model.commit,
         "architecture": model.architecture,
         "dtype": model.dtype_name,
         "seed": config["seed"],

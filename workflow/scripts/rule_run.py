@@ -34,6 +34,7 @@ def provenance_of(snakemake: Any, model: Any, watch: Stopwatch, **facts: Any) ->
     return {
         "study": config["study"],
         "model": snakemake.wildcards.model,
+        "model_commit": model.commit,
         "architecture": model.architecture,
         "dtype": model.dtype_name,
         "seed": config["seed"],

@@ -18,11 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import InputError, first_line
+from .hub import locate_model
 from .memory import refuse_weights
 from .packed import fused_norm, packed, packed_mlp
 from .shapes import Shape, shape_from
-from .tokenizer import first_line, load_tokenizer
+from .tokenizer import load_tokenizer
 
 # Both say at import what a study cannot change: which optional back ends are missing.
 warnings.filterwarnings("ignore", module="transformer_lens")
@@ -111,7 +112,8 @@ class Decoder:
     """A language model whose heads can be ablated one by one.
 
     bridge: the hooked TransformerBridge (the slow reference uses it); network: the plain Hugging Face
-    model on the same weights; unembedding: [vocabulary, d_model]; unembedding_bias: [vocabulary].
+    model on the same weights; unembedding: [vocabulary, d_model]; unembedding_bias: [vocabulary];
+    commit: what the hub gave, None for a local directory.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Decoder:
     unembedding_bias: Float[Tensor, " vocabulary"]
     tokenizer: Any
     architecture: str
+    commit: str | None = None
     _caches: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -193,20 +196,23 @@ def load_model(
         dtype: one of float64, float32, bfloat16, float16.
         revision: a hub branch, tag or commit.
     Raises:
-        InputError: missing directory, weights or tokenizer; unknown dtype or device; an architecture
-            without separable heads, or whose blocks normalise a sublayer's output; weights that do
-            not fit into the device's memory.
+        InputError: missing directory, weights or tokenizer; a model that the hub and its cache do not
+            give; unknown dtype or device; weights that do not fit into the device's memory; an
+            architecture without separable heads, or whose blocks normalise a sublayer's output.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
     target = _device(device)
-    tokenizer = load_tokenizer(str(name), revision=revision)
-    shape = _stated_shape(str(name), revision)
+    # Before the weights are fetched: do they fit?
+    folder, commit = locate_model(str(name), revision=revision, weights=False)
+    shape = _stated_shape(folder)
     if shape is not None:
         refuse_weights(shape, str(name), dtype=dtype, device=target)
+    folder, commit = locate_model(str(name), revision=commit)
+    tokenizer = load_tokenizer(str(name), revision=commit)
     try:
         bridge = TransformerBridge.boot_transformers(
-            str(name), device=target, dtype=DTYPES[dtype], tokenizer=tokenizer, revision=revision
+            str(folder), device=target, dtype=DTYPES[dtype], tokenizer=tokenizer
         )
     except Exception as error:
         reason = first_line(error)
@@ -214,13 +220,15 @@ def load_model(
     for parameter in bridge.parameters():
         parameter.requires_grad_(False)
     bridge.eval()
-    return decoder_from_bridge(bridge, name=str(name), tokenizer=tokenizer)
+    decoder = decoder_from_bridge(bridge, name=str(name), tokenizer=tokenizer)
+    decoder.commit = commit
+    return decoder
 
 
-def _stated_shape(name: str, revision: str | None) -> Shape | None:
+def _stated_shape(folder: Path) -> Shape | None:
     """The shape in a model's config; None if it cannot be read, of which loading tells more."""
     try:
-        return shape_from(AutoConfig.from_pretrained(name, revision=revision).to_dict())
+        return shape_from(AutoConfig.from_pretrained(folder).to_dict())
     except (OSError, ValueError):
         return None
 
