@@ -138,10 +138,11 @@ def shape_from(config: Mapping[str, Any]) -> Shape | None:
 
 
 def check_shape(stated: Mapping[str, Any], found: Shape, *, key: str) -> None:
-    """Refuse a model that is not what the config says of it (InputError)."""
-    for name, value in stated.items():
-        if value != getattr(found, name):
+    """Refuse a model that is not what the config says of it under models.<key> (InputError)."""
+    seen_in_a_loaded_model = set(stated) - {"gated", "tied", "joint_qkv"}
+    for name in sorted(seen_in_a_loaded_model):
+        if stated[name] != getattr(found, name):
             raise InputError(
-                f"{key}.shape.{name}: {value}, but the model has {getattr(found, name)}; correct it "
-                "or leave `shape` out"
+                f"models.{key}.shape.{name}: {stated[name]}, but the model has {getattr(found, name)}; "
+                "correct it, or leave `shape` out"
             )
