@@ -1,19 +1,24 @@
 # `make study` reproduces the study, `make test` checks the software. Both set everything up first.
 PYTHON ?= python3
 CONFIG ?= config/config.yaml
+# Where jobs run: profiles/default is this machine, profiles/slurm a cluster (docs/cluster.md).
+PROFILE ?= profiles/default
 BIN := .venv/bin
 # Extra Snakemake options, such as ARGS="-n" or ARGS="--cores 1".
 ARGS ?=
 
-.PHONY: help setup fetch study pull record dvc-stages check test test-remotes
+.PHONY: help setup fetch study plan pull record dvc-stages check test test-remotes test-cluster benchmark
 
 help:
 	@echo "make study [CONFIG=config/config.yaml] [ARGS=...]   reproduce a study"
+	@echo "           [PROFILE=profiles/slurm]                 on a cluster"
+	@echo "make plan  [CONFIG=config/config.yaml]              what it would cost: time, memory, jobs"
 	@echo "make fetch [CONFIG=config/config.yaml]              only fetch what a study reads"
 	@echo "make pull                                           get the finished default study instead"
 	@echo "make record                                         record the default study with DVC"
 	@echo "make test                                           lint, types and all tests"
 	@echo "make test-remotes                                   stores on S3, WebDAV and SSH servers"
+	@echo "make test-cluster                                   the workflow through SLURM"
 	@echo "make setup                                          only make .venv"
 
 setup: .venv/ready
@@ -30,7 +35,11 @@ fetch: .venv/ready
 	@$(BIN)/python workflow/scripts/fetch.py $(CONFIG)
 
 study: fetch
-	@$(BIN)/snakemake --profile profiles/default --configfile $(CONFIG) $(ARGS)
+	@$(BIN)/snakemake --workflow-profile $(PROFILE) --configfile $(CONFIG) $(ARGS)
+
+# Fetches nothing: a model that is not here needs its `shape` in the config.
+plan: .venv/ready
+	@$(BIN)/python workflow/scripts/plan.py $(CONFIG)
 
 pull: .venv/ready
 	@$(BIN)/dvc pull $(ARGS) || { echo "error: the store is unreachable or lacks files (see" \
@@ -61,3 +70,9 @@ test-remotes: .venv/ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev,remotes]'
 	$(BIN)/python -m pytest -m remotes tests/remotes
+
+# The tiny study through a SLURM controller and node on this machine; skipped without SLURM.
+test-cluster: .venv/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,cluster,kubernetes,remotes]'
+	$(BIN)/python -m pytest -m cluster tests/cluster

@@ -1,7 +1,13 @@
 """Copies of the workflow that tests can run and change."""
 
+import os
 import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "workflow", "config", "profiles")
@@ -16,3 +22,40 @@ def new_checkout(folder: Path) -> Path:
         else:
             shutil.copy(source, folder / part)
     return folder
+
+
+@dataclass
+class Checkout:
+    """A working copy of the workflow and the config of its study."""
+
+    folder: Path
+    config: dict
+
+    def snakemake(self, *arguments: str, **changes: object) -> subprocess.CompletedProcess:
+        """Run Snakemake here on the study's config with some top-level keys changed."""
+        return self.run(*arguments, "--cores", "2", config=self.config | changes)
+
+    def run(
+        self, *arguments: str, config: dict | None = None, **environment: str
+    ) -> subprocess.CompletedProcess:
+        """Run Snakemake with just these arguments, this config and these environment variables."""
+        path = self.folder / "config" / "tiny.yaml"
+        path.write_text(yaml.safe_dump(config or self.config))
+        command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", str(path)]
+        own = {"PYTHONPATH": str(self.folder / "workflow")}
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env=os.environ | own | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+
+    def planned(self, *arguments: str, **changes: object) -> set[str]:
+        """Rules that a dry run would run."""
+        done = self.snakemake("--dry-run", "--quiet", "rules", *arguments, **changes)
+        assert done.returncode == 0, done.stderr
+        rows = [line.split() for line in (done.stdout + done.stderr).splitlines()]
+        return {row[0] for row in rows if len(row) == 2 and row[1].isdigit()} - {"total", "all"}

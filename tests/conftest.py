@@ -1,6 +1,8 @@
 """Shared set-up: no network, enforced shape annotations, tiny models made once per session."""
 
+import hashlib
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ assert "selfrepair" not in sys.modules, (
 jaxtyping.install_import_hook("selfrepair", "beartype.beartype")
 
 import pytest  # noqa: E402
+import torch  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +54,41 @@ def tiny(tiny_folder: Callable[[str], Path]) -> Callable[..., Any]:
         return loaded[name, dtype]
 
     return load
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The config of a study that takes a minute: a tiny model, made up words and tables."""
+    from tiny_models import random_words, save_tiny_model
+
+    folder = tmp_path_factory.mktemp("material")
+    model = save_tiny_model("gpt2", folder / "model")
+    text = folder / "words.txt"
+    text.write_text("\n\n\n".join(random_words(60, seed=seed) for seed in range(9)))
+    released, hashes = folder / "released", {}
+    released.mkdir()
+    for number, quantity in enumerate(("direct_effects", "ablated_direct_effects", "logit_diff")):
+        table = torch.randn(3, 3, generator=torch.Generator().manual_seed(number))
+        path = released / f"gpt2-tiny_condensed_{quantity}"
+        path.write_bytes(pickle.dumps(table, protocol=4))
+        hashes[quantity] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {
+        "study": "tiny",
+        "models": {"gpt2": {"title": "Tiny GPT-2", "name": str(model)}},
+        "text": {
+            "prompts": 6,
+            "tokens_per_prompt": 16,
+            "sources": {"words": {"kind": "file", "path": str(text), "licence": "made up"}},
+        },
+        "ablations": {"resample": {"prompts": 6}, "zero": {"prompts": 4}},
+        "sweep": {"prompts_per_shard": 4},
+        "experiments": {"prompts_per_shard": 4, "heads": 2, "mlps": [1, -1]},
+        "statistics": {"resamples": 1000},
+        "published": {
+            "location": str(released),
+            "tables": {"gpt2": {"name": "gpt2-tiny", "sha256": hashes}},
+        },
+    }
 
 
 @pytest.fixture

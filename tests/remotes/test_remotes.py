@@ -8,17 +8,15 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from checkouts import ROOT
+from servers import free_port, needs, program, server
 
 CONTENT = {"table.parquet": b"numbers " * 1000, "figures/e1.svg": b"<svg/>"}
 
@@ -83,49 +81,6 @@ def push_and_pull(project: Project, tmp_path: Path, address: str, **options: str
     other.dvc("pull", "--remote", "lab")
     assert other.content() == CONTENT
     assert "up to date" in other.dvc("status").stdout
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-@contextmanager
-def server(command: list[str], port: int, **options: object) -> Iterator[None]:
-    """A server that is up when the block begins and gone when it ends."""
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        **options,  # type: ignore[call-overload]
-    )
-    try:
-        for _ in range(200):
-            assert process.poll() is None, process.stdout.read().decode()
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        else:
-            pytest.fail(f"{command[0]} does not listen on {port}")
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def needs(*programs: str, modules: tuple[str, ...] = ()) -> None:
-    """Skip with the reason if a server or a client is not installed."""
-    search = os.pathsep.join([os.environ["PATH"], "/usr/sbin"])
-    missing = [name for name in programs if shutil.which(name, path=search) is None]
-    for module in modules:
-        try:
-            __import__(module)
-        except ImportError:
-            missing.append(module)
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
 
 
 def test_a_read_only_http_store(project: Project, tmp_path: Path) -> None:
@@ -198,8 +153,9 @@ def test_a_webdav_store_on_nginx(project: Project, tmp_path: Path) -> None:
             "modules/", "/usr/lib/nginx/modules/"
         )
     )
-    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    with server([str(nginx), "-p", str(folder), "-c", str(config), "-e", "stderr"], port):
+    with server(
+        [str(program("nginx")), "-p", str(folder), "-c", str(config), "-e", "stderr"], port
+    ):
         address = f"webdav://127.0.0.1:{port}"
         push_and_pull(project, tmp_path, address, user="me", password="secret")
 
@@ -220,8 +176,7 @@ def test_an_ssh_store(project: Project, tmp_path: Path, ssh_key: Callable[[str],
     )
     if os.getuid() == 0:  # where root's sshd separates its privileges
         Path("/run/sshd").mkdir(exist_ok=True)
-    sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
-    with server([str(sshd), "-D", "-e", "-f", str(config)], port):
+    with server([str(program("sshd")), "-D", "-e", "-f", str(config)], port):
         address = f"ssh://{getpass.getuser()}@127.0.0.1:{port}{folder}/store"
         push_and_pull(project, tmp_path, address, keyfile=str(own))
 

@@ -3,7 +3,7 @@
 
 rule claims:
     input:
-        depth=expand(rules.decompose.output.depth, model=MODELS),
+        depth=expand(f"{RESULTS}/{{model}}/depth.parquet", model=MODELS),
         summaries=expand(
             f"{RESULTS}/{{model}}/{{part}}_summaries.parquet",
             model=MODELS,

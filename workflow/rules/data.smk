@@ -3,11 +3,13 @@
 
 rule sample_documents:
     input:
-        files=[
-            source["path"]
-            for source in config["text"]["sources"].values()
-            if source["kind"] == "file"
-        ],
+        files=local(
+            [
+                source["path"]
+                for source in config["text"]["sources"].values()
+                if source["kind"] == "file"
+            ]
+        ),
         code=code_of("sample_documents"),
     output:
         f"{RESULTS}/documents.parquet",

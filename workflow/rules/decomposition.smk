@@ -6,6 +6,7 @@ rule decompose:
         sweeps=expand(
             f"{RESULTS}/{{{{model}}}}/sweeps/{{ablation}}.json", ablation=ABLATIONS
         ),
+        beside=indexed("sweeps", *ABLATIONS),
         code=code_of("decompose"),
     output:
         heads=f"{RESULTS}/{{model}}/heads.parquet",
@@ -27,8 +28,8 @@ rule decompose:
 
 rule summarise:
     input:
-        depth=expand(rules.decompose.output.depth, model=MODELS),
-        provenance=expand(rules.decompose.output.provenance, model=MODELS),
+        depth=expand(f"{RESULTS}/{{model}}/depth.parquet", model=MODELS),
+        provenance=expand(f"{RESULTS}/{{model}}/heads.json", model=MODELS),
         code=code_of("summarise"),
     output:
         metrics=f"{RESULTS}/headline.json",

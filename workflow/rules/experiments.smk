@@ -6,6 +6,7 @@ experiments = config["experiments"]
 rule choose_heads:
     input:
         clean=rules.clean_pass.output.tensors,
+        beside=found_beside([rules.clean_pass.output.provenance]),
         code=code_of("choose_heads"),
     output:
         f"{RESULTS}/{{model}}/chosen-heads.json",
@@ -26,7 +27,9 @@ rule ablate_chosen:
     input:
         prompts=rules.cut_prompts.output[0],
         clean=rules.clean_pass.output.tensors,
+        beside=found_beside([rules.clean_pass.output.provenance]),
         heads=rules.choose_heads.output[0],
+        precision=precision_of,
         code=code_of("ablate_chosen"),
     output:
         **shard_files("experiments/chosen"),
@@ -34,12 +37,15 @@ rule ablate_chosen:
         shard_log("experiments/chosen"),
     conda:
         "../envs/selfrepair.yaml"
-    threads: max(1, workflow.cores // 2)
+    threads: threads_of_job(share=2)
     resources:
-        gpu=gpus_per_job(),
+        gpu=gpus_of_job,
+        mem_mb=mem_mb_of_job,
+        runtime=runtime_of_job,
     params:
         model=model_params,
         dtype=config["dtype"],
+        tf32=config["tf32"],
         prompts=prompts_of_shard("chosen"),
     script:
         "../scripts/ablate_chosen.py"
@@ -49,7 +55,9 @@ rule measure_neurons:
     input:
         prompts=rules.cut_prompts.output[0],
         clean=rules.clean_pass.output.tensors,
+        beside=found_beside([rules.clean_pass.output.provenance]),
         heads=rules.choose_heads.output[0],
+        precision=precision_of,
         code=code_of("measure_neurons"),
     output:
         **shard_files("experiments/neurons"),
@@ -57,12 +65,15 @@ rule measure_neurons:
         shard_log("experiments/neurons"),
     conda:
         "../envs/selfrepair.yaml"
-    threads: max(1, workflow.cores // 2)
+    threads: threads_of_job(share=2)
     resources:
-        gpu=gpus_per_job(),
+        gpu=gpus_of_job,
+        mem_mb=mem_mb_of_job,
+        runtime=runtime_of_job,
     params:
         model=model_params,
         dtype=config["dtype"],
+        tf32=config["tf32"],
         prompts=prompts_of_shard("neurons"),
         total=experiments["prompts"],
     script:
@@ -73,6 +84,8 @@ rule measure_iterative:
     input:
         prompts=rules.cut_prompts.output[0],
         clean=rules.clean_pass.output.tensors,
+        beside=found_beside([rules.clean_pass.output.provenance]),
+        precision=precision_of,
         code=code_of("measure_iterative"),
     output:
         **shard_files("experiments/iterative"),
@@ -82,12 +95,15 @@ rule measure_iterative:
     priority: experiments["iterative_prompts"]
     conda:
         "../envs/selfrepair.yaml"
-    threads: max(1, workflow.cores // 2)
+    threads: threads_of_job(share=2)
     resources:
-        gpu=gpus_per_job(),
+        gpu=gpus_of_job,
+        mem_mb=mem_mb_of_job,
+        runtime=runtime_of_job,
     params:
         model=model_params,
         dtype=config["dtype"],
+        tf32=config["tf32"],
         prompts=prompts_of_shard("iterative"),
         total=experiments["iterative_prompts"],
         scalings=experiments["scalings"],
@@ -100,6 +116,7 @@ rule measure_iterative:
 rule tabulate_tokens:
     input:
         index=f"{RESULTS}/{{model}}/experiments/chosen.json",
+        beside=indexed("experiments", "chosen"),
         code=code_of("tabulate_tokens"),
     output:
         tokens=f"{RESULTS}/{{model}}/tokens.parquet",
@@ -121,6 +138,7 @@ rule tabulate_tokens:
 rule tabulate_neurons:
     input:
         index=f"{RESULTS}/{{model}}/experiments/neurons.json",
+        beside=indexed("experiments", "neurons"),
         code=code_of("tabulate_neurons"),
     output:
         ranks=f"{RESULTS}/{{model}}/neuron_ranks.parquet",
@@ -144,6 +162,7 @@ rule tabulate_neurons:
 rule tabulate_iterative:
     input:
         index=f"{RESULTS}/{{model}}/experiments/iterative.json",
+        beside=indexed("experiments", "iterative"),
         code=code_of("tabulate_iterative"),
     output:
         self_repression=f"{RESULTS}/{{model}}/self_repression.parquet",

@@ -47,6 +47,7 @@ for key in FIGURE_TABLES:
                 if key in STUDY_FIGURES
                 else f"{LOGS}/{{model}}/draw_{key}.log"
             ),
+        localrule: True
         conda:
             "../envs/selfrepair.yaml"
         threads: 1
