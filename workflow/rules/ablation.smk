@@ -74,12 +74,12 @@ for kind in ABLATIONS:
         threads: threads_of_job(share=2)
         resources:
             gpu=gpus_of_job,
-        mem_mb=mem_mb_of_job,
-        runtime=runtime_of_job,
+            mem_mb=mem_mb_of_job,
+            runtime=runtime_of_job,
         params:
             model=model_params,
             dtype=config["dtype"],
-        tf32=config["tf32"],
+            tf32=config["tf32"],
             ablation=kind,
             store=config["sweep"]["store"],
             tokens=config["sweep"]["tokens"],

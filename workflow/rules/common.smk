@@ -266,7 +266,8 @@ onerror:
             atexit.register(print, f"\n{last[0]}  [{path}]", file=sys.stderr)
 
 
-if workflow.dryrun:
+# Snakemake does not say whether this is a dry run before it has read the rules.
+if any(re.fullmatch(r"--dry-?run|-[a-z]*n[a-z]*", option) for option in sys.argv):
     print(f"{plan_table(config)}\n", file=sys.stderr)
 
 

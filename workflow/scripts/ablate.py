@@ -16,7 +16,10 @@ def main(snakemake):
     watch, sizes = Stopwatch(), snakemake.config["sweep"]
     ablation, rows = snakemake.params.ablation, list(snakemake.params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
-    clean, _ = read_tensors(Path(snakemake.input.clean))
+    needed = {"mean": ["mean_z"]}.get(ablation, [])
+    if snakemake.params.tokens == "top":
+        needed.append("direct_effect")
+    clean, _ = read_tensors(Path(snakemake.input.clean), needed)
     selected = None
     if snakemake.params.tokens == "top":
         selected = top_of_every_head(clean["direct_effect"][: snakemake.params.total])[rows]
@@ -27,7 +30,7 @@ def main(snakemake):
             tokens[rows],
             donors=tokens[donors[rows]] if ablation == "resample" else None,
             ablation=ablation,
-            mean_z=clean["mean_z"] if ablation == "mean" else None,
+            mean_z=clean.get("mean_z"),
             selected=selected,
             batch=sizes["batch"],
             chunk=sizes["chunk"],

@@ -16,7 +16,7 @@ def main(snakemake):
     watch, sizes, params = Stopwatch(), snakemake.config["sweep"], snakemake.params
     rows = list(params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
-    clean, _ = read_tensors(Path(snakemake.input.clean))
+    clean, _ = read_tensors(Path(snakemake.input.clean), ["direct_effect"])
     effects = clean["direct_effect"][: params.total]
     n_layers, n_heads = effects.shape[2:]
     top = top_of_every_head(effects)

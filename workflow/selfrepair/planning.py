@@ -131,11 +131,12 @@ def device_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
 
 
 def host_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
-    """The most that a sweep's job holds in main memory: the results of its shard, twice while they
-    are joined, and on a CPU everything else too."""
+    """The most that a job which runs the model holds in main memory: the results of its shard, or the
+    clean effects of the whole sample, twice while they are joined, and on a CPU everything else too."""
+    sample = config["text"]["prompts"]
+    values = max(ARRAYS * min(config["sweep"]["prompts_per_shard"], sample), sample)
     positions = config["text"]["tokens_per_prompt"] - 1
-    prompts = min(config["sweep"]["prompts_per_shard"], config["text"]["prompts"])
-    results = 2 * 4.0 * ARRAYS * prompts * positions * shape.layers * shape.heads
+    results = 2 * 4.0 * values * positions * shape.layers * shape.heads
     on_device = device_kind(config) != "cpu"
     # Weights pass through main memory on their way to a GPU.
     held = shape.weight_bytes(config["dtype"], "cuda") if on_device else device_bytes(shape, config)
