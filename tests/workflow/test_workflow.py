@@ -130,7 +130,11 @@ def test_top_tokens_alone_give_the_same_means(finished, copy_of_finished):
 
 
 def test_a_cheaper_number_format_is_compared_with_float32(copy_of_finished):
-    done = copy_of_finished.snakemake("results/tiny/gpt2/heads.parquet", dtype="bfloat16")
+    done = copy_of_finished.snakemake(
+        "results/tiny/gpt2/heads.parquet",
+        "results/tiny/gpt2/experiments/neurons.json",
+        dtype="bfloat16",
+    )
     assert done.returncode == 0, done.stderr
     folder = copy_of_finished.folder / "results/tiny/gpt2"
     measured = json.loads((folder / "precision.json").read_text())
