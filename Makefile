@@ -19,6 +19,7 @@ help:
 	@echo "make test                                           lint, types and all tests"
 	@echo "make test-remotes                                   stores on S3, WebDAV and SSH servers"
 	@echo "make test-cluster                                   the workflow through SLURM"
+	@echo "make benchmark                                      throughput, memory and growth, 10 minutes"
 	@echo "make setup                                          only make .venv"
 
 setup: .venv/ready
@@ -76,3 +77,7 @@ test-cluster: .venv/ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev,cluster,kubernetes,remotes]'
 	$(BIN)/python -m pytest -m cluster tests/cluster
+
+benchmark: .venv/ready
+	@$(BIN)/python workflow/scripts/fetch.py config/config.yaml
+	@$(BIN)/python benchmarks/sweep.py
