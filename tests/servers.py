@@ -1,5 +1,6 @@
 """Servers that a test starts on this machine and stops again, by their process."""
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -15,11 +16,7 @@ import pytest
 def needs(*programs: str, modules: tuple[str, ...] = ()) -> None:
     """Skip with the reason if a server or a client is not installed."""
     missing = [name for name in programs if program(name) is None]
-    for module in modules:
-        try:
-            __import__(module)
-        except ImportError:
-            missing.append(module)
+    missing += [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from shutil import which
 
 import yaml
+from snakemake.io import sourcecache_entry
 
 from selfrepair.errors import InputError
 from selfrepair.planning import plan_model, plan_table
@@ -110,9 +111,18 @@ wildcard_constraints:
     shards=r"\d+",
 
 
+def on_every_node(paths):
+    """Inputs that lie where jobs run, in the checkout or on a volume, even if results are in a bucket.
+
+    Flagged as Snakemake flags source files: local() would keep their jobs on this machine.
+    """
+    if not workflow.storage_settings.default_storage_provider:
+        return paths
+    return [sourcecache_entry(path, path) for path in paths]
+
+
 def code_of(script):
-    """A script and the modules that it imports; part of the checkout, never of a bucket."""
-    return local(rule_code.code_of(script, Path(workflow.basedir)))
+    return on_every_node(rule_code.code_of(script, Path(workflow.basedir)))
 
 
 def model_params(wildcards):
@@ -131,7 +141,9 @@ def model_files(wildcards):
     endings = (".json", ".safetensors", ".bin", ".model", ".txt")
     if not Path(folder, "config.json").is_file():
         return []
-    return local([str(p) for p in sorted(folder.iterdir()) if p.suffix in endings])
+    return on_every_node(
+        [str(p) for p in sorted(folder.iterdir()) if p.suffix in endings]
+    )
 
 
 def title_of(wildcards):

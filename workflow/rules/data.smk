@@ -3,7 +3,7 @@
 
 rule sample_documents:
     input:
-        files=local(
+        files=on_every_node(
             [
                 source["path"]
                 for source in config["text"]["sources"].values()
