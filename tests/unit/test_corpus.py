@@ -116,7 +116,7 @@ def test_refuses_a_source_without_a_document_long_enough(text_file):
     ("changes", "message"),
     [
         ({"path": "nowhere.txt"}, "nowhere.txt is not a file"),
-        ({"kind": "dataset", "dataset": "no/such-data-set", "split": "train"}, "cannot be loaded"),
+        ({"kind": "dataset", "dataset": "no/such-data-set", "split": "train"}, "HF_HUB_OFFLINE"),
     ],
 )
 def test_refuses_sources_that_are_not_there(text_file, changes, message):

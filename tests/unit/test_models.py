@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import LlamaConfig
+from transformers import GPT2Config, LlamaConfig
+from transformers.activations import NewGELUActivation, QuickGELUActivation
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
 import tiny_models
 from selfrepair import InputError, load_model, replay
 from selfrepair.models import DTYPES, Decoder, FinalNorm
-from selfrepair.packed import PackedGatedMLP, PackedLinear, fused_norm, packed, packed_mlp
+from selfrepair.packed import PackedLinear, PackedMLP, fused_norm, packed, packed_mlp
 
 Tiny = Callable[..., Decoder]
 
@@ -226,17 +228,63 @@ def gated_mlp(activation: nn.Module) -> nn.Module:
 
 @pytest.mark.usefixtures("packing")
 @pytest.mark.parametrize("shape", [(24,), (3, 24), (2, 5, 24), (0, 7, 24)])
-def test_a_packed_gated_mlp_computes_the_same(shape: tuple[int, ...]) -> None:
+def test_a_packed_mlp_takes_any_shape(shape: tuple[int, ...]) -> None:
     module = gated_mlp(nn.SiLU())
     twin = packed_mlp(module)
-    assert isinstance(twin, PackedGatedMLP)
+    assert isinstance(twin, PackedMLP)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(twin(x), module(x), atol=1e-6)
 
 
+def two_layer_mlp(activation: nn.Module) -> nn.Module:
+    """An MLP as Hugging Face's GPT-2 writes it."""
+    torch.manual_seed(0)
+    module = GPT2MLP(40, GPT2Config(n_embd=24)).requires_grad_(False).eval()
+    module.act = activation
+    for name in ("c_fc", "c_proj"):
+        projection = getattr(module, name)
+        nn.init.normal_(projection.weight), nn.init.normal_(projection.bias)
+        setattr(module, name, packed(projection))
+    return module
+
+
 @pytest.mark.usefixtures("packing")
-def test_an_mlp_with_another_activation_stays_as_it_is() -> None:
-    module = gated_mlp(nn.GELU())
+@pytest.mark.parametrize("make", [gated_mlp, two_layer_mlp])
+@pytest.mark.parametrize(
+    ("activation", "fused"),
+    [
+        (NewGELUActivation(), ("gelu", "tanh")),
+        (nn.GELU("tanh"), ("gelu", "tanh")),
+        (nn.GELU(), ("gelu", "none")),
+        (nn.SiLU(), ("swish", "")),
+        (nn.ReLU(), ("relu", "")),
+    ],
+)
+def test_a_packed_mlp_has_the_activation_of_the_module(
+    make: Callable[[nn.Module], nn.Module], activation: nn.Module, fused: tuple[str, str]
+) -> None:
+    module = make(activation)
+    twin = packed_mlp(module)
+    assert isinstance(twin, PackedMLP)
+    assert twin._activation == fused
+    x = 3 * torch.randn(50, 24, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(twin(x), module(x), rtol=0, atol=1e-4)  # measured: 3e-5 of 90
+
+
+@pytest.mark.usefixtures("packing")
+@pytest.mark.parametrize("make", [gated_mlp, two_layer_mlp])
+@pytest.mark.parametrize("activation", [nn.Tanh(), nn.ELU(), QuickGELUActivation()])
+def test_an_mlp_with_another_activation_stays_as_it_is(
+    make: Callable[[nn.Module], nn.Module], activation: nn.Module
+) -> None:
+    module = make(activation)
+    assert packed_mlp(module) is module
+
+
+@pytest.mark.usefixtures("packing")
+def test_a_block_with_more_than_projections_is_no_mlp() -> None:
+    module = two_layer_mlp(nn.ReLU())
+    module.norm = nn.LayerNorm(24)
     assert packed_mlp(module) is module
 
 

@@ -64,12 +64,12 @@ def test_missing_or_broken_sidecar_is_refused(tmp_path):
         read_tensors(path)
 
 
-def shard(folder, number, first, last, value):
+def shard(folder, number, first, last, value, **more):
     path = folder / "resample" / f"shard-{number}of2.safetensors"
     provenance = {
         "study": "s", "model": "m", "ablation": "resample", "dtype": "float32",
         "prompts": [first, last], "conservation_error": value, "decomposition_error": 2 * value,
-        "wall_seconds": 1.5,
+        "wall_seconds": 1.5, **more,
     }  # fmt: skip
     write_tensors(path, {"self_repair": torch.full((last - first, 2), value)}, provenance)
     return path
@@ -91,6 +91,15 @@ def test_a_gathered_sweep_joins_its_shards_in_order(tmp_path):
 def test_gather_refuses_shards_that_do_not_follow_each_other(tmp_path):
     paths = [shard(tmp_path, 0, 0, 3, 0.25), shard(tmp_path, 1, 4, 5, 0.5)]
     with pytest.raises(InputError, match="starts at prompt 4 where 3 was due"):
+        gather(paths, relative_to=tmp_path)
+
+
+def test_gather_refuses_shards_of_two_commits_of_a_model(tmp_path):
+    paths = [
+        shard(tmp_path, 0, 0, 3, 0.25, model_commit="a"),
+        shard(tmp_path, 1, 3, 5, 0.5, model_commit="b"),
+    ]
+    with pytest.raises(InputError, match="its model_commit is b, that of the first shard a"):
         gather(paths, relative_to=tmp_path)
 
 

@@ -1,6 +1,6 @@
 """The sweep: exact identities, independence of batches and shards, what is refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +9,10 @@ import torch
 
 import selfrepair
 import tiny_models
-from selfrepair import ExactnessError, InputError, SweepResult, clean_pass
+from selfrepair import ExactnessError, InputError, SweepResult, clean_pass, head_sweep
 from selfrepair.direct_effect import clean_batch
 from selfrepair.models import ERROR_BOUNDS, Decoder
+from selfrepair.packed import PackedLinear
 from selfrepair.replay import Replay, Replayed
 
 Tiny = Callable[..., Decoder]
@@ -189,6 +190,137 @@ def test_half_precision_measures_the_same(dtype: str, bound: float, tiny: Tiny) 
     full = selfrepair.sweep(tiny("gpt2"), TOKENS, donors=DONORS)
     assert {array.dtype for array in own.arrays().values()} == {torch.float32}
     assert float((own.self_repair - full.self_repair).abs().max()) < bound
+
+
+# --- side by side ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "pythia", "gpt_neo", "llama"])
+def test_threads_change_nothing(name: str, tiny: Tiny, request: pytest.FixtureRequest) -> None:
+    model, seen, sizes = tiny(name), [], {"batch": 3, "chunk": 2}
+    alone = selfrepair.sweep(model, TOKENS, donors=DONORS, **sizes)
+    request.getfixturevalue("three_threads")
+    first, second = (
+        selfrepair.sweep(model, TOKENS, donors=DONORS, progress=seen.append, **sizes)
+        for _ in range(2)
+    )
+    assert torch.get_num_threads() == 3
+    assert worst(first, alone) < 2e-5  # measured: 5e-6
+    for key, array in first.arrays().items():
+        assert torch.equal(array, second.arrays()[key]), key
+    assert sum(seen) == pytest.approx(2.0)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_a_mistake_in_one_thread_ends_the_sweep(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Replay, layer: int, **_: Any) -> Replayed:
+        raise ZeroDivisionError(layer)
+
+    monkeypatch.setattr(Replay, "from_layer", fail)
+    with pytest.raises(ZeroDivisionError):
+        selfrepair.sweep(tiny("gpt2"), TOKENS, donors=DONORS, chunk=2)
+    assert torch.get_num_threads() == 3
+
+
+def test_a_twin_shares_every_weight_and_no_module(tiny: Tiny) -> None:
+    for name in tiny_models.SUPPORTED:
+        model = tiny(name)
+        twin = model.twin()
+        for own, other in zip(model.network.modules(), twin.network.modules(), strict=True):
+            assert own is not other
+        weights, shared = (
+            {name: value.data_ptr() for name, value in each.network.state_dict().items()}
+            for each in (model, twin)
+        )
+        assert weights == shared
+        for own, other in zip(model.layers, twin.layers, strict=True):
+            assert own.w_o is other.w_o
+            assert other.block in set(twin.network.modules())
+            assert own.neurons is not None
+            assert own.neurons.w_out is other.neurons.w_out
+        for own, other in zip(packed_in(model), packed_in(twin), strict=True):
+            assert own._packed is other._packed
+            assert own.weight is other.weight
+
+
+def packed_in(model: Decoder) -> list[PackedLinear]:
+    return [m for m in model.network.modules() if isinstance(m, PackedLinear)]
+
+
+# --- chosen tokens -----------------------------------------------------------------------------
+
+
+def some_tokens(model: Decoder, share: float) -> torch.Tensor:
+    """Tokens of each head, drawn at random; none of prompt 2."""
+    shape = (len(TOKENS), TOKENS.shape[1] - 1, model.n_layers, model.n_heads)
+    selected = torch.rand(shape, generator=torch.Generator().manual_seed(5)) < share
+    selected[2] = False
+    return selected
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 2e-5), ("float64", 1e-12)])
+@pytest.mark.parametrize("name", tiny_models.SUPPORTED)
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_chosen_tokens_are_measured_as_in_a_whole_sweep(
+    name: str, share: float, dtype: str, bound: float, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny(name, dtype)
+    selected = some_tokens(model, share)
+    monkeypatch.setattr(head_sweep, "LENGTH_STEP", 4)
+    every = selfrepair.sweep(model, TOKENS, donors=DONORS).arrays()
+    run = count_tokens(monkeypatch)
+    some = selfrepair.sweep(model, TOKENS, donors=DONORS, selected=selected, batch=3, chunk=4)
+    # Measured: 1e-5 in float32, 8e-15 in float64 (3e-7 in gpt_neo, whose scores are float32).
+    allowed = 5e-5 if name == "gpt_neo" else bound
+    for key in set(PER_HEAD) - {"direct_effect"}:
+        values = some.arrays()[key]
+        assert bool(values[~selected].isnan().all()), key
+        assert float((values - every[key])[selected].abs().max()) < allowed, key
+    whole = selected.numel()
+    assert 0 < sum(run) < (0.5 if share < 0.1 else 0.9) * whole
+    assert float((some.direct_effect - every["direct_effect"]).abs().max()) < allowed
+
+
+def count_tokens(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The tokens of every replay from now on."""
+    counts: list[int] = []
+    whole = Replay.from_layer
+
+    def from_layer(self: Replay, layer: int, **options: Any) -> Replayed:
+        counts.append(options["residual"].shape[:2].numel())
+        return whole(self, layer, **options)
+
+    monkeypatch.setattr(Replay, "from_layer", from_layer)
+    return counts
+
+
+def test_no_token_chosen_runs_nothing(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, seen = count_tokens(monkeypatch), []
+    selected = torch.zeros(7, 11, 3, 3, dtype=torch.bool)
+    result = selfrepair.sweep(
+        tiny("gpt2"), TOKENS, donors=DONORS, selected=selected, progress=seen.append
+    )
+    assert run == []
+    assert bool(result.self_repair.isnan().all())
+    assert sum(seen) == pytest.approx(1.0)
+
+
+def test_a_selection_of_another_shape_is_refused(tiny: Tiny) -> None:
+    selected = torch.zeros(7, 12, 3, 3, dtype=torch.bool)
+    with pytest.raises(
+        InputError, match=r"selected: shape \[7, 12, 3, 3\]; .* have \[7, 11, 3, 3\]"
+    ):
+        selfrepair.sweep(tiny("gpt2"), TOKENS, donors=DONORS, selected=selected)
 
 
 # --- chosen heads ------------------------------------------------------------------------------

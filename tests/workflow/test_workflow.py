@@ -106,6 +106,67 @@ def test_results_do_not_depend_on_shards_batches_or_chunks(finished, copy_of_fin
             )
 
 
+def test_top_tokens_alone_give_the_same_means(finished, copy_of_finished):
+    """Less is run, and what is not is missing everywhere: no rows, no panel, no invented zero."""
+    done = copy_of_finished.snakemake(sweep=copy_of_finished.config["sweep"] | {"tokens": "top"})
+    assert done.returncode == 0, done.stderr
+    whole, top = (
+        pl.read_parquet(c.folder / "results/tiny/gpt2/heads.parquet")
+        for c in (finished, copy_of_finished)
+    )
+    assert set(top["selection"]) == {"top"}
+    whole = whole.filter(selection="top")
+    numbers = whole.select(pl.selectors.float()).columns
+    assert whole.drop(numbers).equals(top.drop(numbers))
+    for name in numbers:
+        assert np.allclose(whole[name], top[name], rtol=2e-3, atol=1e-4, equal_nan=True), name
+    shard = copy_of_finished.folder / "results/tiny/gpt2/sweeps/resample/shard-0of2.json"
+    assert json.loads(shard.read_text())["tokens"] == "top"
+    claims, before = (
+        pl.read_parquet(c.folder / "results/tiny/claims.parquet")
+        for c in (copy_of_finished, finished)
+    )
+    assert claims["verdict"].equals(before["verdict"])
+
+
+def test_a_cheaper_number_format_is_compared_with_float32(copy_of_finished):
+    done = copy_of_finished.snakemake(
+        "results/tiny/gpt2/heads.parquet",
+        "results/tiny/gpt2/experiments/neurons.json",
+        dtype="bfloat16",
+    )
+    assert done.returncode == 0, done.stderr
+    folder = copy_of_finished.folder / "results/tiny/gpt2"
+    measured = json.loads((folder / "precision.json").read_text())
+    assert measured["dtype"] == "bfloat16"
+    repair = measured["differences_from_float32"]["self_repair"]
+    assert 1e-4 < repair["mean"] < repair["largest"] < 1
+    for path in ("sweeps/zero/shard-0of1.json", "experiments/neurons/shard-0of2.json"):
+        provenance = json.loads((folder / path).read_text())
+        assert provenance["dtype"] == "bfloat16"
+        assert provenance["precision_error"] == repair["largest"]
+    assert json.loads((folder / "heads.json").read_text())["precision_error"] == repair["largest"]
+
+
+def test_a_dry_run_shows_what_the_study_costs(finished):
+    done = finished.snakemake("-n", plan={"device": "a test", "tflops": 0.5})
+    table = done.stderr[done.stderr.index("Plan of study tiny") :].splitlines()
+    assert "0.5 TFLOP/s of a test" in table[0]
+    assert table[2].split()[:2] == ["Tiny", "GPT-2"]
+    assert "Plan of study" not in finished.told
+
+
+def test_a_shape_that_the_model_has_not_is_refused(copy_of_finished):
+    model = copy_of_finished.config["models"]["gpt2"]
+    shape = {"layers": 3, "heads": 3, "d_model": 24, "d_mlp": 97, "vocabulary": 61}
+    done = copy_of_finished.snakemake(
+        "clean@gpt2", "--forcerun", "clean_pass", models={"gpt2": model | {"shape": shape}}
+    )
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert "models.gpt2.shape.d_mlp: 97, but the model has 96" in last
+
+
 def test_a_second_run_has_nothing_to_do_and_says_so(finished):
     done = finished.snakemake()
     assert done.returncode == 0

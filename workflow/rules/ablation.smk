@@ -15,12 +15,39 @@ rule clean_pass:
         "../envs/selfrepair.yaml"
     threads: threads_of_job()
     resources:
-        gpu=gpus_per_job(),
+        gpu=gpus_of_job,
+        mem_mb=mem_mb_of_job,
+        runtime=runtime_of_job,
     params:
         model=model_params,
         dtype=config["dtype"],
+        tf32=config["tf32"],
     script:
         "../scripts/clean_pass.py"
+
+
+rule measure_precision:
+    input:
+        model=model_files,
+        prompts=rules.cut_prompts.output[0],
+        code=code_of("measure_precision"),
+    output:
+        f"{RESULTS}/{{model}}/precision.json",
+    log:
+        f"{LOGS}/{{model}}/measure_precision.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: threads_of_job()
+    resources:
+        gpu=gpus_of_job,
+        mem_mb=mem_mb_of_job,
+        runtime=runtime_of_job,
+    params:
+        model=model_params,
+        dtype=config["dtype"],
+        tf32=config["tf32"],
+    script:
+        "../scripts/measure_precision.py"
 
 
 for kind in ABLATIONS:
@@ -32,6 +59,7 @@ for kind in ABLATIONS:
             prompts=rules.cut_prompts.output[0],
             clean=rules.clean_pass.output.tensors,
             beside=found_beside([rules.clean_pass.output.provenance]),
+            precision=precision_of,
             code=code_of("ablate"),
         output:
             **shard_files(f"sweeps/{kind}"),
@@ -41,16 +69,21 @@ for kind in ABLATIONS:
         priority: config["ablations"][kind]["prompts"]
         conda:
             "../envs/selfrepair.yaml"
-        # Two jobs side by side, each on half the cores, are faster than one on all of them (12 %
-        # on two cores): none waits for the other at every operation. A GPU takes one at a time.
+        # Two jobs side by side, each on half the cores: while one loads or writes, the other works.
+        # A GPU takes one at a time.
         threads: threads_of_job(share=2)
         resources:
-            gpu=gpus_per_job(),
+            gpu=gpus_of_job,
+            mem_mb=mem_mb_of_job,
+            runtime=runtime_of_job,
         params:
             model=model_params,
             dtype=config["dtype"],
+            tf32=config["tf32"],
             ablation=kind,
             store=config["sweep"]["store"],
+            tokens=config["sweep"]["tokens"],
+            total=config["ablations"][kind]["prompts"],
             prompts=prompts_of_shard(kind),
         script:
             "../scripts/ablate.py"

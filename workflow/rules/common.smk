@@ -3,6 +3,7 @@ import atexit
 import re
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from shutil import which
 
@@ -10,6 +11,7 @@ import yaml
 from snakemake.io import sourcecache_entry
 
 from selfrepair.errors import InputError
+from selfrepair.planning import plan_model, plan_table
 from selfrepair.study import complete_config, n_shards, shard_prompts
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
@@ -127,7 +129,8 @@ def model_params(wildcards):
     """What of the config the weights of a model depend on."""
     model = config["models"][wildcards.model]
     wheel = config["wheels"].get(model.get("wheel"))
-    return {k: v for k, v in model.items() if k not in ("title", "heads")} | (
+    others = ("title", "heads", "shape", "resources")
+    return {k: v for k, v in model.items() if k not in others} | (
         {"pinned": wheel} if wheel else {}
     )
 
@@ -220,12 +223,47 @@ def threads_of_job(share=1):
     return threads
 
 
-def gpus_per_job():
-    """1 if sweeps will run on a GPU, so that the profile lets one run at a time."""
+def gpus_of_job(wildcards):
+    """GPUs of a job that runs a model: as the config says, else one if there are any to run on, so that
+    one job at a time has this machine's."""
     device = config["device"]
-    return int(
-        device.startswith("cuda") or (device == "auto" and bool(which("nvidia-smi")))
+    on_gpu = device.startswith("cuda") or (device == "auto" and which("nvidia-smi"))
+    stated = config["models"][wildcards.model]["resources"]
+    return stated.get("gpu", int(bool(on_gpu)))
+
+
+@cache
+def planned(model):
+    return plan_model(model, config)
+
+
+def mem_mb_of_job(wildcards):
+    """Main memory of a job that runs a model: as the config says, else a quarter more than planned,
+    else what the profile gives."""
+    stated = config["models"][wildcards.model]["resources"]
+    plan = planned(wildcards.model)
+    default = workflow.resource_settings.default_resources
+    return (
+        stated.get("mem_mb")
+        or (plan and round(1.25e-6 * plan.host_bytes))
+        or (default and default.args.get("mem_mb"))
+        or 4000
     )
+
+
+def runtime_of_job(wildcards):
+    """Minutes that a job that runs a model may take: as the config says, else three times the longest
+    one planned and a quarter of an hour to start, else a day."""
+    stated = config["models"][wildcards.model]["resources"]
+    plan = planned(wildcards.model)
+    minutes = plan and plan.longest_job_minutes
+    return stated.get("runtime") or (minutes and round(15 + 3 * minutes)) or 1440
+
+
+def precision_of(wildcards):
+    """Where it is measured what the study's number format costs; nothing to measure in float32."""
+    exact = config["dtype"] in ("float32", "float64") and not config["tf32"]
+    return [] if exact else [f"{RESULTS}/{wildcards.model}/precision.json"]
 
 
 onerror:
@@ -238,6 +276,11 @@ onerror:
         last = path.read_text(errors="replace").strip().splitlines()[-1:]
         if last and last[0].startswith("error: "):
             atexit.register(print, f"\n{last[0]}  [{path}]", file=sys.stderr)
+
+
+# Snakemake does not say whether this is a dry run before it has read the rules.
+if any(re.fullmatch(r"--dry-?run|-[a-z]*n[a-z]*", option) for option in sys.argv):
+    print(f"{plan_table(config)}\n", file=sys.stderr)
 
 
 def tell_findings():

@@ -29,6 +29,7 @@ rule ablate_chosen:
         clean=rules.clean_pass.output.tensors,
         beside=found_beside([rules.clean_pass.output.provenance]),
         heads=rules.choose_heads.output[0],
+        precision=precision_of,
         code=code_of("ablate_chosen"),
     output:
         **shard_files("experiments/chosen"),
@@ -38,10 +39,13 @@ rule ablate_chosen:
         "../envs/selfrepair.yaml"
     threads: threads_of_job(share=2)
     resources:
-        gpu=gpus_per_job(),
+        gpu=gpus_of_job,
+        mem_mb=mem_mb_of_job,
+        runtime=runtime_of_job,
     params:
         model=model_params,
         dtype=config["dtype"],
+        tf32=config["tf32"],
         prompts=prompts_of_shard("chosen"),
     script:
         "../scripts/ablate_chosen.py"
@@ -53,6 +57,7 @@ rule measure_neurons:
         clean=rules.clean_pass.output.tensors,
         beside=found_beside([rules.clean_pass.output.provenance]),
         heads=rules.choose_heads.output[0],
+        precision=precision_of,
         code=code_of("measure_neurons"),
     output:
         **shard_files("experiments/neurons"),
@@ -62,10 +67,13 @@ rule measure_neurons:
         "../envs/selfrepair.yaml"
     threads: threads_of_job(share=2)
     resources:
-        gpu=gpus_per_job(),
+        gpu=gpus_of_job,
+        mem_mb=mem_mb_of_job,
+        runtime=runtime_of_job,
     params:
         model=model_params,
         dtype=config["dtype"],
+        tf32=config["tf32"],
         prompts=prompts_of_shard("neurons"),
         total=experiments["prompts"],
     script:
@@ -77,6 +85,7 @@ rule measure_iterative:
         prompts=rules.cut_prompts.output[0],
         clean=rules.clean_pass.output.tensors,
         beside=found_beside([rules.clean_pass.output.provenance]),
+        precision=precision_of,
         code=code_of("measure_iterative"),
     output:
         **shard_files("experiments/iterative"),
@@ -88,10 +97,13 @@ rule measure_iterative:
         "../envs/selfrepair.yaml"
     threads: threads_of_job(share=2)
     resources:
-        gpu=gpus_per_job(),
+        gpu=gpus_of_job,
+        mem_mb=mem_mb_of_job,
+        runtime=runtime_of_job,
     params:
         model=model_params,
         dtype=config["dtype"],
+        tf32=config["tf32"],
         prompts=prompts_of_shard("iterative"),
         total=experiments["iterative_prompts"],
         scalings=experiments["scalings"],

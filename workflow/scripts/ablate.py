@@ -8,6 +8,7 @@ from rule_run import progress_bar, provenance_of
 
 from selfrepair.corpus import read_prompts
 from selfrepair.head_sweep import sweep
+from selfrepair.selection import top_of_every_head
 from selfrepair.storage import Stopwatch, read_tensors, rounded, write_tensors
 
 
@@ -15,7 +16,13 @@ def main(snakemake):
     watch, sizes = Stopwatch(), snakemake.config["sweep"]
     ablation, rows = snakemake.params.ablation, list(snakemake.params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
-    clean, _ = read_tensors(Path(snakemake.input.clean))
+    needed = {"mean": ["mean_z"]}.get(ablation, [])
+    if snakemake.params.tokens == "top":
+        needed.append("direct_effect")
+    clean, _ = read_tensors(Path(snakemake.input.clean), needed)
+    selected = None
+    if snakemake.params.tokens == "top":
+        selected = top_of_every_head(clean["direct_effect"][: snakemake.params.total])[rows]
     model = load_rule_model(snakemake)
     with progress_bar(snakemake, ablation) as bar:
         result = sweep(
@@ -23,7 +30,8 @@ def main(snakemake):
             tokens[rows],
             donors=tokens[donors[rows]] if ablation == "resample" else None,
             ablation=ablation,
-            mean_z=clean["mean_z"] if ablation == "mean" else None,
+            mean_z=clean.get("mean_z"),
+            selected=selected,
             batch=sizes["batch"],
             chunk=sizes["chunk"],
             progress=lambda share: bar.update(100 * share),
@@ -37,6 +45,7 @@ def main(snakemake):
         model,
         watch,
         ablation=ablation,
+        tokens=snakemake.params.tokens,
         conservation_error=result.conservation_error,
         decomposition_error=result.decomposition_error,
         rounding_error=max(rounding.values(), default=0.0),

@@ -16,7 +16,7 @@ def main(snakemake):
     watch, sizes = Stopwatch(), snakemake.config["sweep"]
     rows = list(snakemake.params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
-    clean, _ = read_tensors(Path(snakemake.input.clean))
+    clean, _ = read_tensors(Path(snakemake.input.clean), ["mean_z"])
     chosen = read_json(Path(snakemake.input.heads))
     heads, last = ([tuple(h) for h in chosen[k]] for k in ("heads", "last_layer_heads"))
     model = load_rule_model(snakemake)

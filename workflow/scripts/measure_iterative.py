@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import torch
 from adapter import run
 from rule_model import load_rule_model
 from rule_run import progress_bar, provenance_of
 
 from selfrepair.corpus import read_prompts
 from selfrepair.iterative import feed_back, refeed
-from selfrepair.selection import second_half, some_of, top_mask
+from selfrepair.selection import second_half, some_of, top_of_every_head
 from selfrepair.storage import Stopwatch, read_tensors, write_tensors
 
 
@@ -17,13 +16,14 @@ def main(snakemake):
     watch, sizes, params = Stopwatch(), snakemake.config["sweep"], snakemake.params
     rows = list(params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
-    clean, _ = read_tensors(Path(snakemake.input.clean))
+    clean, _ = read_tensors(Path(snakemake.input.clean), ["direct_effect"])
     effects = clean["direct_effect"][: params.total]
     n_layers, n_heads = effects.shape[2:]
-    top = top_mask(effects.flatten(2))
+    top = top_of_every_head(effects)
     heads = [(layer, head) for layer in second_half(n_layers) for head in range(n_heads)]
-    columns = torch.tensor([layer * n_heads + head for layer, head in heads])
-    selected = some_of(top[..., columns], params.tokens, seed=params.seed)
+    selected = some_of(
+        top[:, :, list(second_half(n_layers))].flatten(2), params.tokens, seed=params.seed
+    )
     model = load_rule_model(snakemake)
     options = {"batch": sizes["batch"], "chunk": sizes["chunk"]}
     with progress_bar(snakemake, "iterative inference") as bar:
@@ -42,7 +42,7 @@ def main(snakemake):
             model,
             tokens[rows],
             donors=tokens[donors[rows]],
-            selected=top.unflatten(2, (n_layers, n_heads))[rows],
+            selected=top[rows],
             progress=lambda share: bar.update(50 * share),
             **options,
         )

@@ -17,7 +17,7 @@ def main(snakemake):
     watch, sizes = Stopwatch(), snakemake.config["sweep"]
     rows = list(snakemake.params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
-    clean, _ = read_tensors(Path(snakemake.input.clean))
+    clean, _ = read_tensors(Path(snakemake.input.clean), ["direct_effect"])
     chosen = read_json(Path(snakemake.input.heads))
     heads = [tuple(head) for head in chosen["heads"]]
     effects = clean["direct_effect"][: snakemake.params.total]

@@ -1,11 +1,12 @@
 """What the scripts that measure with a model have in common: progress, and how it was made."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from selfrepair.storage import Stopwatch, environment
+from selfrepair.storage import Stopwatch, environment, read_json
 
 FORMAT = "{desc}: {percentage:3.0f} % after {elapsed}, {remaining} left"
 
@@ -31,11 +32,18 @@ def progress_bar(snakemake: Any, name: str) -> tqdm:
 def provenance_of(snakemake: Any, model: Any, watch: Stopwatch, **facts: Any) -> dict[str, Any]:
     """How a shard was made; facts: what is particular to it."""
     config, rows = snakemake.config, list(snakemake.params.prompts)
+    precision = {"tf32": snakemake.params.tf32}
+    for path in snakemake.input.get("precision", []):
+        measured = read_json(Path(path))["differences_from_float32"]
+        # Logits, against float32 on a few heads and prompts.
+        precision["precision_error"] = measured["self_repair"]["largest"]
     return {
         "study": config["study"],
         "model": snakemake.wildcards.model,
+        "model_commit": model.commit,
         "architecture": model.architecture,
         "dtype": model.dtype_name,
+        **precision,
         "seed": config["seed"],
         "prompts": [rows[0], rows[-1] + 1],
         **facts,

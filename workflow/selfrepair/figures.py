@@ -173,11 +173,13 @@ def norm_share_by_depth(heads: pl.DataFrame) -> alt.HConcatChart:
     and so lies above zero even for noise. Points: each head's own ratio, with heads whose direct
     effect is not positive as crosses: there the ratio is no share of anything.
 
+    A sweep of top tokens alone has no panel for all tokens.
+
     Raises:
-        InputError: a column is missing, or either selection has no rows.
+        InputError: a column is missing, or a selection of the table has no finite rows.
     """
     columns = ("from_norm_share", "from_norm", "direct_effect", "from_norm_share_clipped")
-    rows, missing = _rows("E5", heads, columns=columns, selections=tuple(SELECTIONS))
+    rows, missing = _rows("E5", heads, columns=columns, selections=_selections_of(heads))
     layers = layer_norm_share(rows)
     domain = _share_limits(rows, layers)
     points = placed(rows, "from_norm_share", domain).with_columns(
@@ -196,6 +198,7 @@ def norm_share_by_depth(heads: pl.DataFrame) -> alt.HConcatChart:
             first=selection == "top",
         )
         for selection, title in SELECTIONS.items()
+        if selection in _selections_of(heads)
     ]
     subtitle = ["Resample ablation; solid: sum of from_norm / sum of direct effect over a layer's"]
     subtitle[0] += " heads with positive direct effect"
@@ -347,16 +350,22 @@ def caption_e2(heads: pl.DataFrame) -> str:
 
 def caption_e5(heads: pl.DataFrame) -> str:
     columns = ("from_norm_share", "from_norm", "direct_effect", "from_norm_share_clipped")
-    rows, _ = _rows("E5", heads, columns=columns, selections=tuple(SELECTIONS))
+    rows, _ = _rows("E5", heads, columns=columns, selections=_selections_of(heads))
     top, every = (rows.filter(pl.col("selection") == name) for name in SELECTIONS)
     left_out = [part.filter(pl.col("direct_effect") <= 0).height for part in (top, every)]
+    where = f"Each head's top tokens, {_sample(top)}"
+    leaving = f"{left_out[0]:,} of {top.height:,} heads"
+    if every.height:
+        where = (
+            f"Left: each head's top tokens, {_sample(top)}; right: all tokens,"
+            f" {_sample(every, top=False)}"
+        )
+        leaving += f" left, {left_out[1]:,} of {every.height:,} right"
     return (
         "Removing a head's output also changes the final norm's scale, which restores part of its"
         f" direct effect; shown is that part as a share, for {listed(models_of(rows))} under resample"
-        f" ablation. Left: each head's top tokens, {_sample(top)}; right: all tokens,"
-        f" {_sample(every, top=False)}. Solid lines divide sums over a layer's heads with"
-        f" positive direct effect (leaving out {left_out[0]:,} of {top.height:,} heads left,"
-        f" {left_out[1]:,} of {every.height:,} right; crosses if within the axis), because a single head's"
+        f" ablation. {where}. Solid lines divide sums over a layer's heads with"
+        f" positive direct effect (leaving out {leaving}; crosses if within the axis), because a single head's"
         " ratio, a point, explodes where its direct effect is near zero; dashed lines are the"
         " paper's mean of per-token shares clipped to 0..1. The dotted rule is the 30 % that the"
         " paper reports, and triangles are heads beyond the axis."
@@ -404,6 +413,12 @@ def _sample(rows: pl.DataFrame, *, top: bool = True) -> str:
 
 
 # Rows
+
+
+def _selections_of(heads: pl.DataFrame) -> tuple[str, ...]:
+    """Top tokens, and all tokens if they were swept."""
+    present = set(heads["selection"]) if "selection" in heads.columns else set()
+    return tuple(name for name in SELECTIONS if name == "top" or name in present)
 
 
 def _rows(
@@ -489,9 +504,8 @@ def _share_notes(
     parts = [points.filter(pl.col("selection") == name) for name in SELECTIONS]
     counts = [f"{n_outside(part):,} of {part.height:,}" for part in parts]
     if n_outside(points):
-        notes.append(
-            f"Beyond the axis, triangles at its edge: {counts[0]} heads left, {counts[1]} right"
-        )
+        right = f" left, {counts[1]} right" if parts[1].height else ""
+        notes.append(f"Beyond the axis, triangles at its edge: {counts[0]} heads{right}")
     lines = _long_shares(layers).drop_nulls("share")
     off = lines.filter(~pl.col("share").is_between(*domain)).height
     if off:

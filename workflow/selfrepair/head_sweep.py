@@ -6,32 +6,33 @@ of (head, prompt) rows small enough to stay in the cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .ablation import ablated_rows, check_ablations, replacement
 from .direct_effect import (
-    CleanBatch,
-    batches,
+    Recorded,
     check_error,
-    check_size,
     check_tokens,
-    clean_batch,
     clean_pass,
+    recorded_batches,
     stored,
     tensors_of,
 )
 from .errors import InputError
+from .memory import Room, attempt, fit
 from .models import Decoder
 from .replay import Replay, dot
+from .workers import Workers, side_by_side
 
-# Rows of one replay, in tokens: enough to feed the matrix products, few enough to stay in the cache;
-# a GPU wants more work at once.
-CHUNK_TOKENS = {"cpu": 1024, "cuda": 16384}
+# Prompts are cut after the last position looked at in steps of this: few lengths are learnt quickly.
+LENGTH_STEP = 16
 
 Progress = Callable[[float], None]
 
@@ -41,7 +42,7 @@ class SweepResult:
     """What an ablation of each head did; arrays on the CPU, float32 (float64 for a float64 model).
 
     [prompt, position, layer, head] in logits, layer and head say which head was ablated, NaN where a
-    head was not asked for: direct_effect (clean), ablated_direct_effect (of the ablated head, clean
+    head or token was not asked for: direct_effect (clean), ablated_direct_effect (of the ablated head, clean
     S), delta_logit, self_repair, from_heads, from_mlps, from_norm; ablated_scale is S' (residual
     units). [prompt, position]: scale, clean S. The errors are the largest seen, in logits.
     """
@@ -79,6 +80,7 @@ def sweep(
     ablation: str = "resample",
     mean_z: Float[Tensor, "layer head d_head"] | None = None,
     heads: Iterable[tuple[int, int]] | None = None,
+    selected: Bool[Tensor, "prompt position layer head"] | None = None,
     batch: int = 8,
     chunk: int | None = None,
     progress: Progress | None = None,
@@ -92,11 +94,15 @@ def sweep(
         ablation: "resample" (needs donors), "mean" or "zero".
         mean_z: for mean ablation, the mean z over a larger sample; by default over `tokens`.
         heads: (layer, head) pairs to ablate; by default all of them.
+        selected: the tokens to measure of each head, such as its top tokens; by default all. What no
+            selected token needs is not run: a prompt without one, the positions after the last.
         batch: prompts recorded at once; chunk: rows replayed at once (by default sized to the
-            device). Neither changes the result beyond rounding.
+            device). Neither changes the result beyond rounding, and both are halved, with a warning,
+            where they do not fit into memory.
         progress: called with the share of the work done since the last call.
     Raises:
-        InputError: tokens, donors, ablation or heads that do not fit the model or each other.
+        InputError: tokens, donors, ablation, heads or selected that do not fit the model or each
+            other; a model that does not fit into memory.
         ExactnessError: the conservation law or the decomposition is off by more than the bound.
     """
     results = sweep_each(
@@ -105,6 +111,7 @@ def sweep(
         {ablation: heads},
         donors=donors,
         mean_z=mean_z,
+        selected=selected,
         batch=batch,
         chunk=chunk,
         progress=progress,
@@ -119,6 +126,7 @@ def sweep_each(
     *,
     donors: Int[Tensor, "prompt length"] | None = None,
     mean_z: Float[Tensor, "layer head d_head"] | None = None,
+    selected: Bool[Tensor, "prompt position layer head"] | None = None,
     batch: int = 8,
     chunk: int | None = None,
     progress: Progress | None = None,
@@ -128,40 +136,41 @@ def sweep_each(
     check_ablations(heads, tokens, donors, mean_z, model)
     if donors is not None:
         check_tokens(model, donors, name="donors")
-    check_size("batch", batch)
-    chunk = chunk_rows(model, tokens.shape[1] - 1, chunk)
+    positions = tokens.shape[1] - 1
+    batch, rows = fit(model, positions, batch=batch, chunk=chunk)
+    room = Room(rows * positions, what="tokens replayed", device=model.device)
     chosen = {ablation: _by_layer(model, asked) for ablation, asked in heads.items()}
+    _check_selected(model, tokens, selected)
     if "mean" in heads and mean_z is None:
         mean_z = clean_pass(model, tokens, batch=batch).mean_z
     replay = Replay(model)
+    costs = {
+        ablation: sum(_cost(model, layer) * len(asked) for layer, asked in layers.items())
+        for ablation, layers in chosen.items()
+    }
     parts: dict[str, list[SweepResult]] = {ablation: [] for ablation in heads}
-    costs = [_cost(model, at) * len(h) for layers in chosen.values() for at, h in layers.items()]
-    work = sum(costs) * tokens.shape[0]
-    report = (lambda layer, rows: progress(rows * _cost(model, layer) / work)) if progress else None
-    donor_rows = batches(donors, batch) if donors is not None else iter(())
-    for rows in batches(tokens, batch):
-        clean = clean_batch(model, replay, rows.to(model.device))
-        donor_z = None
-        if donors is not None:
-            partner = next(donor_rows)[:, :-1].to(model.device)
-            donor_z = replay.record(partner).z
-        for ablation, layers in chosen.items():
-            one = _SweepBatch(model, replay, clean, ablation, donor_z, mean_z, chunk)
-            parts[ablation].append(one.run(layers, report))
+    with side_by_side(replay) as workers:
+        for recorded in recorded_batches(model, replay, tokens, donors=donors, batch=batch):
+            count = len(recorded.clean.scale)
+            here = None
+            if selected is not None:
+                here = selected[recorded.first : recorded.first + count].to(model.device)
+            for ablation, layers in chosen.items():
+                one = _SweepBatch(model, recorded, ablation, mean_z, here, room)
+                for share in one.run(replay, workers, layers):
+                    if progress:
+                        due = costs[ablation] / sum(costs.values()) * count / len(tokens)
+                        progress(share * due)
+                parts[ablation].append(one.result(layers))
     return {ablation: _join(found) for ablation, found in parts.items()}
 
 
-def chunk_rows(model: Decoder, positions: int, chunk: int | None) -> int:
-    """Rows to replay at once: as asked, or as many of `positions` tokens as suit the device.
-
-    Raises:
-        InputError: a chunk below one.
-    """
-    if chunk is not None:
-        check_size("chunk", chunk)
-        return chunk
-    room = CHUNK_TOKENS.get(model.device.type, CHUNK_TOKENS["cuda"])
-    return max(1, room // positions)
+def _check_selected(model: Decoder, tokens: Tensor, selected: Tensor | None) -> None:
+    shape = [len(tokens), tokens.shape[1] - 1, model.n_layers, model.n_heads]
+    if selected is not None and list(selected.shape) != shape:
+        raise InputError(
+            f"selected: shape {list(selected.shape)}; these prompts and this model have {shape}"
+        )
 
 
 def _by_layer(model: Decoder, heads: Iterable[tuple[int, int]] | None) -> dict[int, list[int]]:
@@ -186,93 +195,168 @@ def _cost(model: Decoder, layer: int) -> float:
 
 
 @dataclass
+class _Rows:
+    """Ablations of one layer's heads, replayed together: a (head, prompt) pair each.
+
+    Only positions before `length` are replayed.
+    """
+
+    layer: int
+    head: Int[Tensor, " row"]
+    prompt: Int[Tensor, " row"]
+    length: int
+
+    @property
+    def tokens(self) -> int:
+        return len(self.head) * self.length
+
+    def halves(self) -> list[_Rows]:
+        pairs = zip(self.head.tensor_split(2), self.prompt.tensor_split(2), strict=True)
+        return [replace(self, head=head, prompt=prompt) for head, prompt in pairs]
+
+
 class _SweepBatch:
     """One batch of prompts: its clean pass, and the ablations of all chosen heads on it."""
 
-    model: Decoder
-    replay: Replay
-    clean: CleanBatch
-    ablation: str
-    donor_z: list[Tensor] | None
-    mean_z: Tensor | None
-    chunk: int
-
-    @torch.no_grad()
-    def run(
-        self, chosen: dict[int, list[int]], report: Callable[[int, int], None] | None
-    ) -> SweepResult:
-        prompts, positions = self.clean.scale.shape
-        shape = (len(PER_HEAD), self.model.n_layers, self.model.n_heads, prompts, positions)
+    def __init__(
+        self,
+        model: Decoder,
+        recorded: Recorded,
+        ablation: str,
+        mean_z: Tensor | None,
+        selected: Bool[Tensor, "prompt position layer head"] | None,
+        room: Room,
+    ) -> None:
+        self.model, self.clean, self.donor_z = model, recorded.clean, recorded.donor_z
+        self.ablation, self.mean_z, self.selected, self.room = ablation, mean_z, selected, room
+        shape = (len(PER_HEAD), model.n_layers, model.n_heads, *self.clean.scale.shape)
         dtype = self.clean.direct_effect.dtype
-        out = torch.full(shape, torch.nan, dtype=dtype, device=self.model.device)
-        self._sum_clean()
-        for layer, heads in chosen.items():
-            delta_z = self._delta_z(layer)
-            rows = torch.cartesian_prod(torch.tensor(heads), torch.arange(prompts))
-            for part in rows.to(self.model.device).tensor_split(-(-len(rows) // self.chunk)):
-                head, prompt = part.T
-                measured = self._measure(layer, head, prompt, delta_z[prompt, :, head])
-                out[:, layer, head, prompt] = measured
-                if report:
-                    report(layer, len(part))
-        return self._result(out.permute(0, 3, 4, 1, 2), chosen)
-
-    def _sum_clean(self) -> None:
-        """Clean dot products with u that every replay is compared with: of the final residual, and
-        of all attention and MLP outputs from each layer on, [layer + 1, …]."""
+        self.out = torch.full(shape, torch.nan, dtype=dtype, device=model.device)
+        # Clean dot products with u that every replay is compared with: of the final residual, and of
+        # all attention and MLP outputs from each layer on, [layer + 1, …].
         u, recording = self.clean.targets.directions, self.clean.recording
         self.clean_projection = dot(recording.residual[-1], u)
         self.clean_heads = _suffix_sums([dot(a, u) for a in recording.attention_out])
         self.clean_mlps = _suffix_sums([dot(m, u) for m in recording.mlp_out])
 
-    def _delta_z(self, layer: int) -> Float[Tensor, "prompt position head d_head"]:
-        donor_z = None if self.donor_z is None else self.donor_z[layer]
-        z = self.clean.recording.z[layer]
-        return (
-            replacement(self.model, layer, self.ablation, donor_z=donor_z, mean_z=self.mean_z) - z
-        )
+    def run(
+        self, replay: Replay, workers: Workers, chosen: dict[int, list[int]]
+    ) -> Iterator[float]:
+        """Fill `out`; yields the share of the work done since the last one."""
+        pieces = [piece for layer, heads in chosen.items() for piece in self._pieces(layer, heads)]
+        for length in {piece.length for piece in pieces}:
+            replay.learn_arguments_of(length)
+        work = sum(self._work(piece) for piece in pieces)
+        for done in workers.map(self._ablate, pieces):
+            yield self._work(done) / work
+        if not pieces:
+            yield 1.0
 
-    def _measure(
-        self,
-        layer: int,
-        head: Tensor,
-        prompt: Tensor,
-        delta_z: Float[Tensor, "row position d_head"],
-    ) -> Float[Tensor, "quantity row position"]:
+    def _work(self, piece: _Rows) -> float:
+        return piece.tokens * _cost(self.model, piece.layer)
+
+    def _pieces(self, layer: int, heads: list[int]) -> list[_Rows]:
+        """All rows of a layer, longest first, in even pieces that fit into the room."""
+        prompts, positions = self.clean.scale.shape
+        rows = torch.cartesian_prod(torch.tensor(heads), torch.arange(prompts))
+        lengths = torch.full((len(rows),), positions)
+        if self.selected is not None:
+            lengths = self._needed(layer).cpu()[rows[:, 1], rows[:, 0]]
+            order = lengths.argsort(descending=True, stable=True)[: int((lengths > 0).sum())]
+            rows, lengths = rows[order], lengths[order]
+        rows, total = rows.to(self.model.device), int(lengths.sum())
+        budget = total / max(1, -(-total // self.room.size))
+        pieces, first = [], 0
+        while first < len(rows):
+            length = int(lengths[first])
+            count = max(1, min(math.ceil(budget / length), self.room.size // length))
+            head, prompt = rows[first : first + count].T
+            pieces.append(_Rows(layer, head, prompt, length))
+            first += count
+        return pieces
+
+    def _needed(self, layer: int) -> Int[Tensor, "prompt head"]:
+        """Positions up to each head's last selected one, in a few lengths; 0 where there is none."""
+        assert self.selected is not None
+        selected = self.selected[:, :, layer]
+        ends = torch.arange(1, selected.shape[1] + 1, device=selected.device)
+        last = (selected * ends[:, None]).amax(1)
+        steps = last.div(LENGTH_STEP, rounding_mode="floor").add(last.remainder(LENGTH_STEP).ne(0))
+        return (steps * LENGTH_STEP).clamp(max=selected.shape[1])
+
+    @torch.no_grad()
+    def _ablate(self, replay: Replay, piece: _Rows) -> _Rows:
+        """Measure some rows, in as many steps as memory asks for."""
+        pending = [piece]
+        while pending:
+            rows = pending.pop()
+            if rows.tokens <= self.room.size or len(rows.head) == 1:
+                measured = attempt(partial(self._measure, replay, rows))
+                if measured is not None:
+                    self._keep(rows, measured)
+                    continue
+                self.room.halve(rows.tokens, least=rows.length)
+            pending += rows.halves()
+        return piece
+
+    def _keep(self, rows: _Rows, measured: Float[Tensor, "quantity row position"]) -> None:
+        if self.selected is not None:
+            wanted = self.selected[rows.prompt, : rows.length, rows.layer, rows.head]
+            measured = measured.masked_fill(~wanted, torch.nan)
+        self.out[:, rows.layer, rows.head, rows.prompt, : rows.length] = measured
+
+    def _delta_z(self, rows: _Rows) -> Float[Tensor, "row position d_head"]:
+        z = self.clean.recording.z[rows.layer]
+        after = replacement(
+            self.model,
+            rows.layer,
+            self.ablation,
+            donor_z=self.donor_z[rows.layer] if self.ablation == "resample" else None,
+            mean_z=self.mean_z,
+        ).expand_as(z)
+        at = (rows.prompt, slice(rows.length), rows.head)
+        return after[at] - z[at]
+
+    def _measure(self, replay: Replay, rows: _Rows) -> Float[Tensor, "quantity row position"]:
         """Every quantity of PER_HEAD for some rows; a row whose z does not change is unchanged."""
-        scale = self.clean.scale[prompt]
-        effect = self.clean.direct_effect[prompt, :, layer, head]
+        delta_z = self._delta_z(rows)
+        scale = self.clean.scale[rows.prompt, : rows.length]
+        effect = self.clean.direct_effect[rows.prompt, : rows.length, rows.layer, rows.head]
         zero = torch.zeros_like(effect)
         columns = {name: zero for name in PER_HEAD}
         columns |= {"ablated_direct_effect": effect, "ablated_scale": scale}
         measured = torch.stack([columns[name] for name in PER_HEAD])
         changed = delta_z.ne(0).flatten(1).any(1)
         if changed.any():
-            changes = self._replay_rows(layer, head[changed], prompt[changed], delta_z[changed])
+            some = replace(rows, head=rows.head[changed], prompt=rows.prompt[changed])
+            changes = self._replay_rows(replay, some, delta_z[changed])
             measured[:, changed] = torch.stack([changes[name] for name in PER_HEAD])
         return measured
 
     def _replay_rows(
-        self,
-        layer: int,
-        head: Tensor,
-        prompt: Tensor,
-        delta_z: Float[Tensor, "row position d_head"],
+        self, replay: Replay, rows: _Rows, delta_z: Float[Tensor, "row position d_head"]
     ) -> dict[str, Float[Tensor, "row position"]]:
-        u, scale = self.clean.targets.directions[prompt], self.clean.scale[prompt]
-        recording = self.clean.recording
-        rows = ablated_rows(self.model, recording, layer, head=head, prompt=prompt, delta_z=delta_z)
-        replayed = rows.replay(self.replay, u)
+        layer, at = rows.layer, (rows.prompt, slice(rows.length))
+        u, scale = self.clean.targets.directions[at], self.clean.scale[at]
+        ablated = ablated_rows(
+            self.model,
+            self.clean.recording,
+            layer,
+            head=rows.head,
+            prompt=rows.prompt,
+            delta_z=delta_z,
+        )
+        replayed = ablated.replay(replay, u)
         first_mlp = layer + 1 if self.model.layers[layer].parallel else layer
-        heads = (replayed.heads - self.clean_heads[layer + 1][prompt]) / scale
-        mlps = (replayed.mlps - self.clean_mlps[first_mlp][prompt]) / scale
-        delta_effect = dot(rows.change, u) / scale
+        heads = (replayed.heads - self.clean_heads[layer + 1][at]) / scale
+        mlps = (replayed.mlps - self.clean_mlps[first_mlp][at]) / scale
+        delta_effect = dot(ablated.change, u) / scale
         ablated_scale = self.model.final_norm.scale(replayed.residual)
         projection = dot(replayed.residual, u)
-        delta_logit = projection / ablated_scale - self.clean_projection[prompt] / scale
+        delta_logit = projection / ablated_scale - self.clean_projection[at] / scale
+        effect = self.clean.direct_effect[(*at, layer, rows.head)]
         return {
-            "ablated_direct_effect": self.clean.direct_effect[prompt, :, layer, head]
-            + delta_effect,
+            "ablated_direct_effect": effect + delta_effect,
             "delta_logit": delta_logit,
             "self_repair": delta_logit - delta_effect,
             "from_heads": heads,
@@ -281,14 +365,20 @@ class _SweepBatch:
             "ablated_scale": ablated_scale,
         }
 
-    def _result(self, out: Tensor, chosen: dict[int, list[int]]) -> SweepResult:
+    def result(self, chosen: dict[int, list[int]]) -> SweepResult:
+        """What was measured, its sums checked."""
+        out = self.out.permute(0, 3, 4, 1, 2)
         values = {name: stored(array) for name, array in zip(PER_HEAD, out, strict=True)}
         parts = values["from_heads"] + values["from_mlps"] + values["from_norm"]
-        difference = (values["self_repair"] - parts).abs()
-        asked = torch.zeros(difference.shape[2:], dtype=torch.bool)
+        asked = torch.zeros(parts.shape[2:], dtype=torch.bool)
         for layer, heads in chosen.items():
             asked[layer, heads] = True
-        error = float(difference[..., asked].max())  # NaN in an ablated run stays NaN: refused
+        asked = asked.expand(parts.shape)
+        if self.selected is not None:
+            asked = asked & self.selected.cpu()
+        differences = (values["self_repair"] - parts).abs()[asked]
+        # NaN in an ablated run stays NaN: refused.
+        error = float(differences.max()) if len(differences) else 0.0
         check_error("decomposition", error, self.model.dtype_name)
         return SweepResult(
             direct_effect=stored(self.clean.direct_effect),

@@ -23,15 +23,13 @@ from torch import Tensor
 from .ablation import ablated_rows, check_ablations
 from .direct_effect import (
     CleanBatch,
-    batches,
-    check_size,
     check_tokens,
-    clean_batch,
+    recorded_batches,
     stored,
     tensors_of,
 )
 from .errors import InputError
-from .head_sweep import chunk_rows
+from .memory import fit
 from .models import Decoder
 from .replay import Replay, dot
 from .selection import KINDS, SELECTIONS, Head, check_heads
@@ -89,21 +87,21 @@ def feed_back(
         InputError: tokens or heads that do not fit the model.
     """
     check_tokens(model, tokens)
-    check_size("batch", batch)
     chosen = check_heads(heads, model.n_layers, model.n_heads, name="heads")
-    room = chunk_rows(model, tokens.shape[1] - 1, chunk) * (tokens.shape[1] - 1)
-    replay, first, parts, worst = Replay(model), 0, [], 0.0
-    for part in batches(tokens, batch):
-        clean = clean_batch(model, replay, part.to(model.device))
+    positions = tokens.shape[1] - 1
+    batch, rows = fit(model, positions, batch=batch, chunk=chunk)
+    room = rows * positions
+    replay, parts, worst = Replay(model), [], 0.0
+    for recorded in recorded_batches(model, replay, tokens, batch=batch):
+        clean, first = recorded.clean, recorded.first
         worst = max(worst, clean.conservation_error)
         one = _FeedBackBatch(model, replay, clean, chosen, list(scalings), seed, room)
-        here = selected[first : first + len(part)]
+        here = selected[first : first + len(clean.scale)]
         for found in one.run(here, first_prompt + first):
             found.prompt += first
             parts.append(found)
-        first += len(part)
         if progress:
-            progress(len(part) / len(tokens))
+            progress(len(here) / len(tokens))
     if not parts:  # as may happen in a small shard
         none = torch.zeros(0, dtype=torch.int64)
         new = torch.zeros(0, len(KINDS), len(scalings))
@@ -253,26 +251,23 @@ def refeed(
     check_tokens(model, tokens)
     check_ablations(["resample"], tokens, donors, None, model)
     check_tokens(model, donors, name="donors")
-    check_size("batch", batch)
     if model.n_layers < 2:
         raise InputError(f"model {model.name}: has one layer, so none to read its input again")
-    rows = chunk_rows(model, tokens.shape[1] - 1, chunk)
+    batch, rows = fit(model, tokens.shape[1] - 1, batch=batch, chunk=chunk)
     pairs, heads = model.n_layers - 1, model.n_heads
     pair_sums = torch.zeros(pairs, heads, heads, 3, dtype=torch.float64)
-    replay, first, per_prompt, worst = Replay(model), 0, [], 0.0
-    for part, donor in zip(batches(tokens, batch), batches(donors, batch), strict=True):
-        clean = clean_batch(model, replay, part.to(model.device))
-        donor_z = replay.record(donor[:, :-1].to(model.device)).z
-        top = selected[first : first + len(part)].to(model.device)
-        sums = torch.zeros(len(part), len(SELECTIONS), pairs, len(SUMS), dtype=torch.float64)
-        one = _RefeedBatch(model, replay, clean, donor_z, top, sums, pair_sums)
+    replay, per_prompt, worst = Replay(model), [], 0.0
+    for recorded in recorded_batches(model, replay, tokens, donors=donors, batch=batch):
+        clean, first = recorded.clean, recorded.first
+        top = selected[first : first + len(clean.scale)].to(model.device)
+        sums = torch.zeros(len(top), len(SELECTIONS), pairs, len(SUMS), dtype=torch.float64)
+        one = _RefeedBatch(model, replay, clean, recorded.donor_z, top, sums, pair_sums)
         for layer in range(pairs):
             one.add(layer, rows)
         per_prompt.append(sums)
         worst = max(worst, clean.conservation_error)
-        first += len(part)
         if progress:
-            progress(len(part) / len(tokens))
+            progress(len(top) / len(tokens))
     return Refeed(torch.cat(per_prompt), pair_sums, worst)
 
 

@@ -18,9 +18,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import InputError, first_line
+from .hub import locate_model
+from .memory import refuse_weights
 from .packed import fused_norm, packed, packed_mlp
-from .tokenizer import first_line, load_tokenizer
+from .shapes import Shape, shape_from
+from .tokenizer import load_tokenizer
 
 # Both say at import what a study cannot change: which optional back ends are missing.
 warnings.filterwarnings("ignore", module="transformer_lens")
@@ -30,6 +33,7 @@ from transformer_lens.model_bridge import TransformerBridge  # noqa: E402
 from transformer_lens.model_bridge.generalized_components.base import (  # noqa: E402
     GeneralizedComponent,
 )
+from transformers import AutoConfig  # noqa: E402
 from transformers.pytorch_utils import Conv1D  # noqa: E402
 
 DTYPES = {
@@ -108,7 +112,8 @@ class Decoder:
     """A language model whose heads can be ablated one by one.
 
     bridge: the hooked TransformerBridge (the slow reference uses it); network: the plain Hugging Face
-    model on the same weights; unembedding: [vocabulary, d_model]; unembedding_bias: [vocabulary].
+    model on the same weights; unembedding: [vocabulary, d_model]; unembedding_bias: [vocabulary];
+    commit: what the hub gave, None for a local directory.
     """
 
     name: str
@@ -120,6 +125,7 @@ class Decoder:
     unembedding_bias: Float[Tensor, " vocabulary"]
     tokenizer: Any
     architecture: str
+    commit: str | None = None
     _caches: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -158,6 +164,20 @@ class Decoder:
     def context_length(self) -> int:
         return int(self.bridge.cfg.n_ctx)
 
+    def twin(self) -> Decoder:
+        """The same decoder with modules of its own on the same tensors, for another thread.
+
+        Hooks and replaced outputs of one are not seen by the other. The bridge is shared.
+        """
+        modules = list(self.network.modules())
+        held = [*modules, *self.layers, *(layer.neurons for layer in self.layers), self.final_norm]
+        tensors = [value for item in held for value in vars(item or ()).values()]
+        tensors += [*self.network.parameters(), *self.network.buffers()]
+        shared = [self.bridge, self.tokenizer, self.network.config, self._caches]
+        shared += [self.unembedding, self.unembedding_bias]
+        shared += [value for value in tensors if torch.is_tensor(value)]
+        return copy.deepcopy(self, {id(value): value for value in shared})
+
     def to_logits(self, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
         """The model's own logits of a final residual, centred over the vocabulary."""
         normed = self.final_norm.module(residual)
@@ -176,16 +196,23 @@ def load_model(
         dtype: one of float64, float32, bfloat16, float16.
         revision: a hub branch, tag or commit.
     Raises:
-        InputError: missing directory, weights or tokenizer; unknown dtype or device; an architecture
-            without separable heads, or whose blocks normalise a sublayer's output.
+        InputError: missing directory, weights or tokenizer; a model that the hub and its cache do not
+            give; unknown dtype or device; weights that do not fit into the device's memory; an
+            architecture without separable heads, or whose blocks normalise a sublayer's output.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
     target = _device(device)
-    tokenizer = load_tokenizer(str(name), revision=revision)
+    # Before the weights are fetched: do they fit?
+    folder, commit = locate_model(str(name), revision=revision, weights=False)
+    shape = _stated_shape(folder)
+    if shape is not None:
+        refuse_weights(shape, str(name), dtype=dtype, device=target)
+    folder, commit = locate_model(str(name), revision=commit)
+    tokenizer = load_tokenizer(str(name), revision=commit)
     try:
         bridge = TransformerBridge.boot_transformers(
-            str(name), device=target, dtype=DTYPES[dtype], tokenizer=tokenizer, revision=revision
+            str(folder), device=target, dtype=DTYPES[dtype], tokenizer=tokenizer
         )
     except Exception as error:
         reason = first_line(error)
@@ -193,11 +220,27 @@ def load_model(
     for parameter in bridge.parameters():
         parameter.requires_grad_(False)
     bridge.eval()
-    return decoder_from_bridge(bridge, name=str(name), tokenizer=tokenizer)
+    decoder = decoder_from_bridge(bridge, name=str(name), tokenizer=tokenizer)
+    decoder.commit = commit
+    return decoder
 
 
-def decoder_from_bridge(bridge: TransformerBridge, *, name: str, tokenizer: Any = None) -> Decoder:
-    """Find the parts of a booted bridge and check that they add up (raises InputError)."""
+def _stated_shape(folder: Path) -> Shape | None:
+    """The shape in a model's config; None if it cannot be read, of which loading tells more."""
+    try:
+        return shape_from(AutoConfig.from_pretrained(folder).to_dict())
+    except (OSError, ValueError):
+        return None
+
+
+def decoder_from_bridge(
+    bridge: TransformerBridge, *, name: str, tokenizer: Any = None, like: Decoder | None = None
+) -> Decoder:
+    """Find the parts of a booted bridge and check that they add up (raises InputError).
+
+    like: a decoder of the same architecture that tells what only values can; for a bridge on the meta
+    device, which has none.
+    """
     _refuse_unmeasurable(bridge, name)
     network = _plain_network(bridge)
     hf_config = network.config
@@ -209,13 +252,23 @@ def decoder_from_bridge(bridge: TransformerBridge, *, name: str, tokenizer: Any 
         bridge=bridge,
         network=network,
         layers=[_layer(bridge, index, blocks[index], name) for index in range(len(blocks))],
-        final_norm=_final_norm(network.get_submodule(norm_path), name),
+        final_norm=_final_norm(
+            network.get_submodule(norm_path), name, like.final_norm if like else None
+        ),
         unembedding=head.weight.detach(),
         unembedding_bias=_or_zeros(getattr(head, "bias", None), head.weight, head.weight.shape[0]),
         tokenizer=tokenizer,
         architecture=(hf_config.architectures or [type(network).__name__])[0],
     )
-    _probe(decoder)
+    if like is None:
+        _probe(decoder)
+    else:
+        known = like.layers[0]
+        for layer in decoder.layers:
+            layer.parallel = known.parallel
+            layer.stub = (
+                layer.stub if known.stub is not known.output_projection else layer.output_projection
+            )
     return decoder
 
 
@@ -369,18 +422,20 @@ def _unbridged(module: nn.Module) -> nn.Module:
     return module
 
 
-def _final_norm(module: Any, name: str) -> FinalNorm:
+def _final_norm(module: Any, name: str, like: FinalNorm | None = None) -> FinalNorm:
     """Tell LayerNorm from RMSNorm, and gain w from 1 + w, by what the module computes."""
     weight = getattr(module, "weight", None)
     eps = next(
         (float(getattr(module, k)) for k in ("eps", "variance_epsilon") if hasattr(module, k)), 0.0
     )
     size = weight.shape[0] if weight is not None else module.normalized_shape[0]
-    like = weight if weight is not None else next(module.parameters(), torch.zeros(1))
-    gain = weight.detach() if weight is not None else torch.ones(size).to(like)
-    bias = _or_zeros(getattr(module, "bias", None), like, size)
+    values = weight if weight is not None else next(module.parameters(), torch.zeros(1))
+    gain = weight.detach() if weight is not None else torch.ones(size).to(values)
+    bias = _or_zeros(getattr(module, "bias", None), values, size)
+    if like is not None:
+        return FinalNorm(module, gain, bias, eps, like.centred)
     generator = torch.Generator().manual_seed(0)
-    probe = (torch.randn(8, size, generator=generator) + 0.5).to(like.device)
+    probe = (torch.randn(8, size, generator=generator) + 0.5).to(values.device)
     expected = copy.deepcopy(module).float()(probe)
     for centred in (True, False):
         for shift in (0, 1):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,14 @@ from torch import Tensor, nn
 from .ablation import ablated_rows, check_ablations
 from .direct_effect import (
     CleanBatch,
-    batches,
     check_error,
-    check_size,
     check_tokens,
-    clean_batch,
+    recorded_batches,
     stored,
     tensors_of,
 )
 from .errors import InputError
-from .head_sweep import chunk_rows
+from .memory import fit
 from .models import Decoder
 from .neuron_bins import EDGES, group_ends
 from .replay import Replay, dot
@@ -109,23 +108,22 @@ def neuron_repair(
     check_tokens(model, tokens)
     check_ablations(["resample"], tokens, donors, None, model)
     check_tokens(model, donors, name="donors")
-    check_size("batch", batch)
     chosen = check_heads(heads, model.n_layers, model.n_heads, name="heads")
     watched = mlp_layers(model, mlps)
-    rows = chunk_rows(model, tokens.shape[1] - 1, chunk)
+    batch, rows = fit(model, tokens.shape[1] - 1, batch=batch, chunk=chunk)
     measured = _Measured(model, chosen, watched)
-    replay, first = Replay(model), 0
-    for part, donor in zip(batches(tokens, batch), batches(donors, batch), strict=True):
-        with _watch(model, watched) as seen:
-            clean = clean_batch(model, replay, part.to(model.device))
+    replay, watch = Replay(model), partial(_watch, model, watched)
+    for recorded in recorded_batches(
+        model, replay, tokens, donors=donors, batch=batch, watch=watch
+    ):
         # The last pass: the first of a new length only learns the layers' arguments.
-        activations = {layer: values[-1] for layer, values in seen.items()}
-        donor_z = replay.record(donor[:, :-1].to(model.device)).z
-        one = _NeuronBatch(model, replay, clean, donor_z, activations, measured, first)
-        one.run(selected[first : first + len(part)], rows)
-        first += len(part)
+        activations = {layer: values[-1] for layer, values in recorded.watched.items()}
+        first, clean = recorded.first, recorded.clean
+        one = _NeuronBatch(model, replay, clean, recorded.donor_z, activations, measured, first)
+        here = selected[first : first + len(clean.scale)]
+        one.run(here, rows)
         if progress:
-            progress(len(part) / len(tokens))
+            progress(len(here) / len(tokens))
     return measured.result()
 
 

@@ -70,6 +70,12 @@ class Replay:
         self.decoder = decoder
         self._arguments: dict[int, list[Arguments]] = {}
 
+    def twin(self) -> Replay:
+        """A replay for another thread: modules of its own on the same weights and arguments."""
+        other = Replay(self.decoder.twin())
+        other._arguments = self._arguments
+        return other
+
     @torch.no_grad()
     def record(self, tokens: Int[Tensor, "prompt position"]) -> Recording:
         """Run the model on tokens and keep what later replays start from."""
@@ -78,6 +84,25 @@ class Replay:
         with self._hooks(self._recording_hooks(recording, tuple(tokens.shape))):
             self._run_network(tokens)
         return recording
+
+    @torch.no_grad()
+    def record_z(
+        self, tokens: Int[Tensor, "prompt position"]
+    ) -> list[Float[Tensor, "prompt position head d_head"]]:
+        """z of every layer alone: all that a resample partner gives."""
+        found: list[Tensor] = []
+        shape = (*tokens.shape, self.decoder.n_heads, -1)
+
+        def attention_input(_: nn.Module, args: tuple[Any, ...]) -> None:
+            found.append(args[0].reshape(shape))
+
+        handles = [
+            layer.output_projection.register_forward_pre_hook(attention_input)
+            for layer in self.decoder.layers
+        ]
+        with self._hooks(handles):
+            self._run_network(tokens)
+        return found
 
     @torch.no_grad()
     def from_layer(
@@ -142,7 +167,7 @@ class Replay:
             seen.append(args[0])
             raise _Enough
 
-        self._learn_arguments_of(stream.shape[1])
+        self.learn_arguments_of(stream.shape[1])
         with self._hooks([projection.register_forward_pre_hook(stop)]), suppress(_Enough):
             self._call(layer, stream)
         return seen[0].reshape(*stream.shape[:2], self.decoder.n_heads, -1)
@@ -170,8 +195,10 @@ class Replay:
             outputs.append(seen.mlp_out[0])
         return not torch.equal(*outputs)
 
-    def _learn_arguments_of(self, length: int) -> None:
-        """Arguments depend on the length only, so any tokens tell them."""
+    @torch.no_grad()
+    def learn_arguments_of(self, length: int) -> None:
+        """What layers are called with on streams of this length. It depends on nothing else, so any
+        tokens tell it."""
         if length not in self._arguments:
             self._learn_arguments(
                 torch.zeros(1, length, dtype=torch.long, device=self.decoder.device)

@@ -56,6 +56,17 @@ def top_mask(
     return chosen.scatter_(0, top_tokens(flat), True).reshape(direct_effect.shape)
 
 
+def top_of_every_head(
+    direct_effect: Float[Tensor, "prompt position layer head"],
+) -> Bool[Tensor, "prompt position layer head"]:
+    """`top_mask` of every head, a layer at a time: ranking a large sample takes memory.
+
+    Raises:
+        InputError: the sample is too small to have a top token.
+    """
+    return torch.stack([top_mask(effects) for effects in direct_effect.unbind(2)], 2)
+
+
 def some_of(
     mask: Bool[Tensor, "prompt position head"], count: int, *, seed: int
 ) -> Bool[Tensor, "prompt position head"]:

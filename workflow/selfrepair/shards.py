@@ -12,7 +12,18 @@ from .errors import InputError
 from .storage import read_json, verify
 
 # What all shards of a measurement have in common.
-_SHARED = ("study", "model", "ablation", "dtype", "heads", "scalings", "n_neurons")
+_SHARED = (
+    "study",
+    "model",
+    "model_commit",
+    "ablation",
+    "tokens",
+    "dtype",
+    "tf32",
+    "heads",
+    "scalings",
+    "n_neurons",
+)
 
 
 def gather(shards: Sequence[Path], *, relative_to: Path) -> dict[str, Any]:

@@ -122,12 +122,20 @@ def verify(path: Path) -> dict[str, Any]:
     return provenance
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tensors and provenance of a file whose content its sidecar vouches for (InputError if not)."""
-    from safetensors.torch import load_file
+def read_tensors(
+    path: Path, names: Collection[str] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tensors (some, by name, or all) and provenance of a file whose content its sidecar vouches for.
+
+    Raises:
+        InputError: as `verify`.
+    """
+    from safetensors import safe_open
 
     provenance = verify(path)
-    return load_file(path), provenance
+    with safe_open(path, "pt") as tensors:
+        wanted = tensors.keys() if names is None else names
+        return {name: tensors.get_tensor(name) for name in wanted}, provenance
 
 
 class Stopwatch:

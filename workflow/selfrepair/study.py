@@ -112,6 +112,8 @@ def _check_references(config: Config) -> None:
             raise InputError(f"published.tables: {name!r} is not a key of models")
         if "resample" not in config["ablations"]:
             raise InputError("published: needs ablations.resample, the authors' ablation")
+    if config["tf32"] and config["dtype"] != "float32":
+        raise InputError(f"tf32: true needs dtype float32, not {config['dtype']}; leave it out")
     total, length = config["text"]["prompts"], config["text"]["tokens_per_prompt"]
     sizes = {f"ablations.{name}.prompts": a["prompts"] for name, a in config["ablations"].items()}
     for name in ("prompts", "iterative_prompts"):

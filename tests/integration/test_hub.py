@@ -1,0 +1,375 @@
+"""Hub models and data sets, with the hub's own client against a hub on this machine.
+
+Each program runs in a process of its own, with its own HF_HOME: the client reads its settings once,
+when it is imported. Most run with HF_HUB_OFFLINE=1 on the cache that `fetch.py` filled, as on a compute
+node.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from checkouts import ROOT, new_checkout
+from hub_server import GRANTED, Hub, Repository, serve
+from selfrepair import corpus, load_model, sweep
+from tiny_models import random_words, save_tiny_model
+
+NEW, OLD = "a" * 40, "b" * 40
+WORDS = "c" * 40
+NEEDED = {
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+# What real repositories hold besides: the same weights again, for other programs.
+DUPLICATES = [
+    "pytorch_model.bin",
+    "tf_model.h5",
+    "flax_model.msgpack",
+    "consolidated.safetensors",
+    "onnx/model.onnx",
+    "onnx/config.json",
+]
+# Runs `answers["key"] = ...` lines; what is told instead of a model or text is an InputError's message.
+PRELUDE = """
+import json, os, sys
+from pathlib import Path
+from selfrepair import InputError, load_model
+from selfrepair.corpus import load_data_set
+
+answers = {}
+def told(call):
+    try:
+        call()
+    except InputError as error:
+        return str(error)
+def model(name, **options):
+    loaded = load_model(name, device="cpu", **options)
+    first = loaded.network.get_input_embeddings().weight[0, 0]
+    return [loaded.name, loaded.commit, float(first), loaded.tokenizer("w5 w60")["input_ids"]]
+def texts(dataset, column="text", **options):
+    source = {"dataset": dataset, "split": "train", **options}
+    return list(load_data_set("pile", source)[column])
+"""
+
+
+@dataclass
+class Machine:
+    """A machine with its own cache of the hub's files."""
+
+    hub: Hub
+    home: Path
+    fetched: list[str] = field(default_factory=list)
+
+    def run(
+        self, *command: str, folder: Path, offline: bool = False, **more: str
+    ) -> subprocess.CompletedProcess:
+        environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+        environment |= {
+            "HF_HOME": str(self.home),
+            "HF_ENDPOINT": self.hub.endpoint,
+            "HF_HUB_OFFLINE": str(int(offline)),
+            "PYTHONPATH": str(ROOT / "workflow"),
+        }
+        environment.pop("HF_TOKEN", None)
+        return subprocess.run(
+            [sys.executable, *command],
+            cwd=folder,
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    def ask(self, questions: str, *, folder: Path, offline: bool = False) -> dict:
+        program = f"{PRELUDE}{questions}\nprint(json.dumps(answers))"
+        done = self.run("-c", program, folder=folder, offline=offline)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def cached(self, kind: str, name: str) -> set[str]:
+        folder = self.home / "hub" / f"{kind}--{name.replace('/', '--')}" / "snapshots"
+        return {"/".join(p.relative_to(folder).parts[1:]) for p in folder.rglob("*") if p.is_file()}
+
+
+def write_data_set(folder: Path) -> Path:
+    """A data set with two subsets: `words` (split train, column text), `bodies` (test, body)."""
+    card = {
+        "configs": [
+            {"config_name": "words", "default": True, "data_files": "words.jsonl"},
+            {
+                "config_name": "bodies",
+                "data_files": [{"split": "test", "path": "bodies.jsonl"}],
+            },
+        ]
+    }
+    folder.mkdir()
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(card)}---\n")
+    for name, column, seeds in (("words", "text", range(9)), ("bodies", "body", range(20, 22))):
+        rows = [json.dumps({column: random_words(60, seed=seed)}) for seed in seeds]
+        (folder / f"{name}.jsonl").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of the repositories: models `new`, `old`, `pickled`, `weightless`; data set `words`."""
+    folder = tmp_path_factory.mktemp("material")
+    new, _ = (
+        save_tiny_model("gpt2", folder / name, seed=n) for n, name in enumerate(("new", "old"))
+    )
+    for copy in ("pickled", "weightless"):
+        shutil.copytree(new, folder / copy)
+        (folder / copy / "model.safetensors").unlink()
+    torch.save(load_file(new / "model.safetensors"), folder / "pickled" / "pytorch_model.bin")
+    shutil.copytree(new, folder / "hub")
+    for duplicate in DUPLICATES:
+        path = folder / "hub" / duplicate
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"the same weights again")
+    write_data_set(folder / "words")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hub(material: Path) -> Iterator[Hub]:
+    def repository(folder: str, commit: str = NEW, **more: bool) -> Repository:
+        return Repository({commit: material / folder}, {"main": commit}, **more)
+
+    tiny = repository("hub")
+    tiny.commits[OLD], tiny.refs["step1000"] = material / "old", OLD
+    repositories = {
+        "models/org/tiny": tiny,
+        "models/org/pickled": repository("pickled"),
+        "models/org/weightless": repository("weightless"),
+        "models/org/gated": repository("new", gated=True),
+        "datasets/org/words": repository("words", WORDS),
+        "datasets/org/gated": repository("words", WORDS, gated=True),
+    }
+    with serve(Hub(repositories)) as served:
+        yield served
+
+
+def study(models: dict, **source: str) -> dict:
+    """A study of one small sweep."""
+    source = {"kind": "dataset", "licence": "made up", **source}
+    return {
+        "study": "tiny",
+        "models": models,
+        "text": {"prompts": 4, "tokens_per_prompt": 16, "sources": {"pile": source}},
+        "ablations": {"resample": {"prompts": 4}},
+        "experiments": {"prompts_per_shard": 4},
+        "statistics": {"resamples": 1000},
+    }
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return new_checkout(tmp_path_factory.mktemp("checkout") / "repo")
+
+
+def fetch(
+    machine: Machine, config: dict, checkout: Path, **more: object
+) -> subprocess.CompletedProcess:
+    path = checkout / "config" / "mine.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return machine.run("workflow/scripts/fetch.py", str(path), folder=checkout, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def config(material: Path) -> dict:
+    models = {
+        "hub": {"name": "org/tiny"},
+        "old": {"name": "org/tiny", "revision": "step1000"},
+        "pickled": {"name": "org/pickled"},
+        "local": {"name": str(material / "new")},
+    }
+    return study(models, dataset="org/words")
+
+
+@pytest.fixture(scope="module")
+def node(
+    hub: Hub, config: dict, checkout: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Machine:
+    """A machine whose cache `fetch.py` filled for the study."""
+    machine = Machine(hub, tmp_path_factory.mktemp("node"))
+    before = len(hub.downloads)
+    done = fetch(machine, config, checkout)
+    assert (done.returncode, done.stderr) == (0, "")
+    machine.fetched += hub.downloads[before:]
+    return machine
+
+
+@pytest.fixture
+def bare(hub: Hub, tmp_path: Path) -> Machine:
+    return Machine(hub, tmp_path / "home")
+
+
+# --- what is fetched ---------------------------------------------------------------------------
+
+
+def test_fetch_takes_each_file_that_is_needed_once(node: Machine, hub: Hub) -> None:
+    assert node.cached("models", "org/tiny") == NEEDED
+    pickled = NEEDED - {"model.safetensors"} | {"pytorch_model.bin"}
+    assert node.cached("models", "org/pickled") == pickled
+    assert "datasets/org/words@c/words.jsonl" in node.fetched
+    assert {f"models/org/tiny@{commit}/model.safetensors" for commit in "ab"} <= set(node.fetched)
+    assert len(node.fetched) == len(set(node.fetched))
+
+
+def test_fetch_again_without_the_hub_finds_everything(
+    node: Machine, config: dict, checkout: Path
+) -> None:
+    done = fetch(node, config, checkout, offline=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_fetch_tells_which_model_is_missing_before_any_weights(
+    bare: Machine, config: dict, checkout: Path, hub: Hub
+) -> None:
+    before = len(hub.downloads)
+    models = {"first": {"name": "org/tiny"}, "llama": {"name": "org/gated"}}
+    done = fetch(bare, config | {"models": models}, checkout)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "models.llama: model org/gated: gated" in line
+    assert f"{hub.endpoint}/org/gated" in line
+    assert all(remedy in line for remedy in ("HF_TOKEN", "hf auth login", "local directory"))
+    assert [f for f in hub.downloads[before:] if f.endswith(".safetensors")] == []
+
+
+# --- with the cache only -----------------------------------------------------------------------
+
+
+def test_models_and_data_load_from_the_cache(node: Machine, material: Path) -> None:
+    questions = f"""
+answers["main"] = model("org/tiny")
+answers["branch"] = model("org/tiny", revision="main")
+answers["commit"] = model("org/tiny", revision={OLD!r})
+answers["tag"] = model("org/tiny", revision="step1000")
+answers["pickled"] = model("org/pickled")
+answers["local"] = model({str(material / "new")!r}), model({str(material / "old")!r})
+answers["texts"] = texts("org/words"), texts("org/words", commit={WORDS!r})
+answers["absent"] = told(lambda: load_model("org/weightless"))
+answers["revision"] = told(lambda: load_model("org/tiny", revision="step2000"))
+answers["not a name"] = told(lambda: load_model("a/b/c"))
+answers["no data"] = told(lambda: texts("org/gated"))
+answers["subset"] = told(lambda: texts("org/words", subset="bodies", split="test"))
+answers["data commit"] = told(lambda: texts("org/words", commit={NEW!r}))
+weights = Path(os.environ["HF_HOME"], "hub/models--org--pickled/snapshots", {NEW!r}, "pytorch_model.bin")
+kept = weights.rename(weights.with_name("kept"))
+answers["no weights"] = told(lambda: load_model("org/pickled"))
+kept.rename(weights)
+"""
+    answers = node.ask(questions, folder=material, offline=True)
+    (new_name, none, new, tokens), (_, _, old, _) = answers["local"]
+    assert (new_name, none, tokens) == (str(material / "new"), None, [5, 60])
+    assert new != old
+    assert answers["main"] == answers["branch"] == ["org/tiny", NEW, new, tokens]
+    assert answers["tag"] == answers["commit"] == ["org/tiny", OLD, old, tokens]
+    assert answers["pickled"] == ["org/pickled", NEW, new, tokens]
+    assert answers["texts"] == [[random_words(60, seed=seed) for seed in range(9)]] * 2
+    for key, parts in {
+        "absent": ["model org/weightless", "HF_HUB_OFFLINE", "make fetch", str(node.home)],
+        "revision": ["model org/tiny", "'step2000'", "HF_HUB_OFFLINE", "--revision step2000"],
+        "not a name": ["model a/b/c", "neither a directory nor a hub name"],
+        "no weights": ["model org/pickled", "not all of it", "make fetch"],
+        "no data": ["text.sources.pile.dataset: 'org/gated'", "HF_HUB_OFFLINE", "make fetch"],
+        "subset": ["text.sources.pile.dataset: 'org/words'", "bodies"],
+        "data commit": ["text.sources.pile.commit", NEW, WORDS, "make fetch"],
+    }.items():
+        assert "\n" not in answers[key]
+        assert [part for part in parts if part not in answers[key]] == []
+
+
+# --- with the hub ------------------------------------------------------------------------------
+
+
+def test_what_the_hub_refuses_is_told_and_a_token_opens_it(bare: Machine, material: Path) -> None:
+    questions = f"""
+answers["model"] = told(lambda: load_model("org/nothing"))
+answers["revision"] = told(lambda: load_model("org/tiny", revision="step2000"))
+answers["weightless"] = told(lambda: load_model("org/weightless"))
+answers["data"] = told(lambda: texts("org/nothing"))
+answers["data commit"] = told(lambda: texts("org/words", commit={NEW!r}))
+for token in ("none", "hf_other", {GRANTED!r}):
+    if token != "none":
+        os.environ["HF_TOKEN"] = token
+    answers["gated", token] = told(lambda: load_model("org/gated", device="cpu"))
+    answers["gated data", token] = told(lambda: texts("org/gated"))
+answers["opened"] = model("org/gated")
+answers["test split"] = texts("org/words", subset="bodies", split="test", column="body")
+from huggingface_hub import constants
+constants.ENDPOINT = "http://127.0.0.1:9"
+answers["unreachable"] = told(lambda: load_model("org/nothing"))
+answers["cached"] = model("org/gated")
+answers = {{" ".join(k) if isinstance(k, tuple) else k: v for k, v in answers.items()}}
+"""
+    answers = bare.ask(questions, folder=material)
+    gated = ["accept its licence", "HF_TOKEN", "hf auth login", "local directory"]
+    for key, parts in {
+        "model": ["model org/nothing", "no model of this name", "`name`", "HF_TOKEN"],
+        "revision": ["model org/tiny", "no revision 'step2000'", "`revision`"],
+        "weightless": ["model org/weightless", "no weights", "*.safetensors"],
+        "data": ["text.sources.pile.dataset: 'org/nothing'", "no data set", "`dataset`"],
+        "data commit": ["text.sources.pile.dataset: 'org/words'", "no such commit", "`commit`"],
+        "gated none": ["model org/gated", f"{bare.hub.endpoint}/org/gated,", *gated],
+        "gated hf_other": ["model org/gated", *gated],
+        "gated data none": ["'org/gated'", f"{bare.hub.endpoint}/datasets/org/gated,", *gated],
+        "gated data hf_other": ["'org/gated'", *gated],
+        "unreachable": ["model org/nothing", "the hub cannot be reached", "make fetch"],
+    }.items():
+        assert "\n" not in answers[key]
+        assert [part for part in parts if part not in answers[key]] == []
+    assert answers[f"gated {GRANTED}"] is answers[f"gated data {GRANTED}"] is None
+    assert answers["opened"] == answers["cached"]
+    assert answers["opened"][:2] == ["org/gated", NEW]
+    assert answers["test split"] == [random_words(60, seed=seed) for seed in (20, 21)]
+
+
+# --- a study -----------------------------------------------------------------------------------
+
+
+def test_a_study_of_hub_names_equals_that_of_local_directories(
+    node: Machine, config: dict, checkout: Path, material: Path
+) -> None:
+    """Through Snakemake up to the sweep by hub names; by local directories through the library."""
+    path = checkout / "config" / "hub.yaml"
+    path.write_text(yaml.safe_dump(config | {"models": {"m": config["models"]["hub"]}}))
+    results = checkout / "results" / "tiny"
+    shard = results / "m/sweeps/resample/shard-0of1.safetensors"
+    command = ["-m", "snakemake", str(shard.relative_to(checkout))]
+    command += ["--cores", "2", "--configfile", str(path)]
+    done = node.run(*command, folder=checkout, offline=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for sidecar in (results / "m/clean.json", shard.with_suffix(".json")):
+        assert json.loads(sidecar.read_text())["model_commit"] == NEW
+
+    source = config["text"]["sources"]["pile"] | {"dataset": str(material / "words")}
+    sources = {"pile": source | {"split": "train", "column": "text", "weight": 1}}
+    sizes = {"prompts": 4, "tokens_per_prompt": 16, "seed": 0}
+    documents = corpus.sample_documents(sources, **sizes, wheels={}, cache=material)
+    assert documents.equals(pl.read_parquet(results / "documents.parquet"))
+    model = load_model(material / "new", device="cpu")
+    assert model.commit is None
+    prompts = corpus.cut_prompts(documents, model.tokenizer, sources, **sizes)
+    assert prompts.equals(pl.read_parquet(results / "m/prompts.parquet"))
+    tokens, donors = corpus.read_prompts(results / "m/prompts.parquet")
+    swept = sweep(model, tokens, donors=tokens[donors], ablation="resample")
+    measured = load_file(shard)["self_repair"]
+    assert measured.shape == (4, 15, 3, 3)
+    torch.testing.assert_close(swept.self_repair, measured, rtol=0, atol=1e-5)

@@ -1,0 +1,41 @@
+"""Measure how far a study's number format is from float32, on a few heads and prompts."""
+
+import gc
+from pathlib import Path
+
+from adapter import run
+from rule_model import load_rule_model
+
+from selfrepair.corpus import read_prompts
+from selfrepair.head_sweep import sweep
+from selfrepair.precision import PROMPTS, differences, probed_heads
+from selfrepair.storage import Stopwatch, environment, write_json
+
+
+def main(snakemake):
+    watch = Stopwatch()
+    tokens, donors = read_prompts(Path(snakemake.input.prompts))
+    rows = list(range(PROMPTS))
+
+    def measured(**precision):
+        model = load_rule_model(snakemake, **precision)
+        heads = probed_heads(model)
+        found = sweep(model, tokens[rows], donors=tokens[donors[rows]], heads=heads, batch=1)
+        return heads, found
+
+    heads, own = measured()
+    gc.collect()  # the two models need not fit beside each other
+    _, reference = measured(dtype="float32", tf32=False)
+    found = {
+        "dtype": snakemake.params.dtype,
+        "tf32": snakemake.params.tf32,
+        "prompts": PROMPTS,
+        "heads": heads,
+        "differences_from_float32": differences(own, reference, heads),
+        "wall_seconds": watch.seconds(),
+        **environment(),
+    }
+    write_json(Path(snakemake.output[0]), found)
+
+
+run(snakemake, main)
