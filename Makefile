@@ -63,8 +63,9 @@ check: .venv/ready
 	$(BIN)/snakemake --lint --configfile $(CONFIG)
 	$(BIN)/python workflow/scripts/update_dvc.py --check
 
+# Files side by side, as many as there are cores, each process on one thread.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # S3, WebDAV (nginx) and SSH stores; those whose server is not installed are skipped with the reason.
 test-remotes: .venv/ready

@@ -11,6 +11,7 @@ measured before and after the sweep.
 
 import math
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -162,6 +163,7 @@ def case(
     name: str, what: str, model: Decoder, heads: Heads, tokens: int, work: Callable[[], object]
 ) -> Case:
     """Time some work that measures heads on tokens; the ceiling is measured around it."""
+    print(f"{name}: {what}, {len(heads)} heads ...", file=sys.stderr)
     taken: list[float] = []
     before = ceiling(model)
     peak = peak_mb(lambda: taken.append(seconds(work)))
@@ -239,6 +241,7 @@ class Growth:
 def growth(along: str, model_of: Callable[[int], Decoder], cases: dict[int, tuple]) -> Growth:
     found = Growth(along, list(cases), [], [])
     for size, (heads, prompts) in cases.items():
+        print(f"{size} {along} ...", file=sys.stderr)
         model = model_of(size)
         heads = heads or all_heads(model)
         tokens = random_tokens(model, prompts)
