@@ -40,6 +40,7 @@ JOBS = {
     "tabulate_neurons": 1,
     "tabulate_iterative": 1,
 }
+TABLES = {"decompose", "tabulate_tokens", "tabulate_neurons", "tabulate_iterative"}
 
 
 def results(checkout: Checkout, pattern: str) -> dict[str, Path]:
@@ -47,6 +48,11 @@ def results(checkout: Checkout, pattern: str) -> dict[str, Path]:
     found = {str(path.relative_to(folder)): path for path in folder.rglob(pattern)}
     assert found
     return found
+
+
+def with_resources(config: dict, **resources: int) -> dict:
+    """The config with this stated for jobs that run the model."""
+    return config | {"models": {"gpt2": config["models"]["gpt2"] | {"resources": resources}}}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +67,10 @@ def here(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict) -> Checkou
 @pytest.fixture(scope="module")
 def submitted(cluster, tmp_path_factory: pytest.TempPathFactory, tiny_config: dict) -> Checkout:
     """The study, run through SLURM with one thread per job; do not change it."""
-    checkout = Checkout(new_checkout(tmp_path_factory.mktemp("slurm") / "repo"), tiny_config)
+    checkout = Checkout(
+        new_checkout(tmp_path_factory.mktemp("slurm") / "repo"),
+        with_resources(tiny_config, gpu=0, mem_mb=1500, runtime=7),
+    )
     done = checkout.run(*PROFILE, "--max-threads", "1", **cluster.environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Claims: results/tiny/claims.html" in done.stderr
@@ -92,8 +101,11 @@ def test_every_shard_was_a_job_and_no_light_rule_was(cluster, submitted):
     assert Counter(job.rule for job in jobs) == JOBS
     for job in jobs:
         assert job.value("NumCPUs") == "1"
-        assert job.value("MinMemoryNode") == "2000M"
-        assert job.value("TimeLimit") == "00:10:00"
+        light = (
+            job.rule in TABLES
+        )  # of these the profile says it, of jobs that run a model the config
+        assert job.value("MinMemoryNode") == ("2000M" if light else "1500M")
+        assert job.value("TimeLimit") == ("00:10:00" if light else "00:07:00")
         assert job.value("TresPerJob") is None
 
 
@@ -109,7 +121,8 @@ def test_a_gpu_and_threads_become_an_allocation(cluster, copy_of_submitted, tmp_
     before = load_file(copy_of_submitted.folder / shard)
     rules = ["clean_pass", "ablate_zero"]
     arguments = [shard, "--forcerun", *rules, *PROFILE, "--max-threads", "2"]
-    done = copy_of_submitted.run(*arguments, **environment)
+    config = with_resources(copy_of_submitted.config, mem_mb=1500, runtime=7)
+    done = copy_of_submitted.run(*arguments, config=config, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = cluster.jobs(copy_of_submitted.folder)
     assert [job.rule for job in jobs] == rules
