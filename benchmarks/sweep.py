@@ -37,6 +37,7 @@ from selfrepair.study import complete_config, wheels_of
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results/benchmark"
 PROMPTS, LENGTH = 8, 128
+REPEATS = 20  # of a matrix product
 Heads = list[tuple[int, int]]
 
 
@@ -111,25 +112,25 @@ def ceiling(model: Decoder) -> float:
     """GFLOP/s of the fastest matrix product of a layer on a chunk of tokens."""
     linears = [m for m in model.layers[0].block.modules() if hasattr(m, "in_features")]
     best, threads = 0.0, torch.get_num_threads()
-    for linear in linears:
+    for linear in {(m.in_features, m.out_features): m for m in linears}.values():
         x = torch.randn(CHUNK_TOKENS["cpu"], linear.in_features)
         work = 2 * x.numel() * linear.out_features / 1e9
         products = [partial(torch.matmul, x, linear.weight.T.contiguous()), partial(linear, x)]
         for product in products if isinstance(linear, PackedLinear) else products[:1]:
-            best = max(best, work / seconds(product, repeats=40))
+            best = max(best, work / seconds(product, repeats=REPEATS))
             best = max(best, threads * work / each_its_own(product, threads))
     return best
 
 
-def each_its_own(product: Callable[[], Tensor], threads: int, repeats: int = 40) -> float:
+def each_its_own(product: Callable[[], Tensor], threads: int) -> float:
     """Seconds of a product when every thread of torch has one of its own."""
     torch.set_num_threads(1)
 
     def many(_: int) -> float:
         start = time.perf_counter()
-        for _ in range(repeats):
+        for _ in range(REPEATS):
             product()
-        return (time.perf_counter() - start) / repeats
+        return (time.perf_counter() - start) / REPEATS
 
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         taken = max(pool.map(many, range(threads)))
@@ -289,19 +290,21 @@ def report(cases: list[Case], grown: list[Growth]) -> str:
 def main() -> None:
     started = time.perf_counter()
     name, model = smollm2()
-    cases = [sweep_case(name, model, all_heads(model)), hooked_case(name, model)]
-    some = [(layer, head) for layer in (14, 22) for head in range(model.n_heads)]
-    cases.append(top_case(name, model, some))
+    heads = all_heads(model)
+    cases = [sweep_case(name, model, heads), hooked_case(name, model)]
+    some = [head for head in heads if head[0] in (0, 10, 20)]
+    cases += [sweep_case(name, model, some), top_case(name, model, some)]
+    few = [head for head in heads if head[0] == 5]
     grown = [
         growth(
-            "prompts (18 heads of SmolLM2-135M)",
+            "prompts (9 heads of SmolLM2-135M's layer 5)",
             lambda _: model,
-            {prompts: (some, prompts) for prompts in (4, 8, 16, 32)},
+            {prompts: (few, prompts) for prompts in (4, 8, 16, 32)},
         ),
         growth(
-            "heads (of SmolLM2-135M's layer 14)",
+            "heads (of SmolLM2-135M from layer 5 on, 4 prompts)",
             lambda _: model,
-            {heads: ([(14, head) for head in range(heads)], 8) for heads in (1, 3, 9)},
+            {count: (heads[45 : 45 + count], 4) for count in (9, 27, 81)},
         ),
     ]
     tokenizer = model.tokenizer
