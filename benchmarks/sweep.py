@@ -9,6 +9,8 @@ matrices at the size of a chunk, packed or not, with all threads on one product 
 measured before and after the sweep.
 """
 
+import ctypes
+import gc
 import math
 import os
 import sys
@@ -140,6 +142,8 @@ def each_its_own(product: Callable[[], Tensor], threads: int) -> float:
 
 def peak_mb(work: Callable[[], object]) -> float:
     """Largest resident memory of this process while it works."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier work freed but kept
     Path("/proc/self/clear_refs").write_text("5")  # Linux: start counting anew
     work()
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -299,7 +303,7 @@ def main() -> None:
         growth(
             "prompts (9 heads of SmolLM2-135M's layer 5)",
             lambda _: model,
-            {prompts: (few, prompts) for prompts in (4, 8, 16, 32)},
+            {prompts: (few, prompts) for prompts in (4, 8, 16, 24)},
         ),
         growth(
             "heads (of SmolLM2-135M from layer 5 on, 4 prompts)",
