@@ -40,8 +40,8 @@ def main() -> None:
         AutoModelForCausalLM.from_config(SMALL).save_pretrained(folder)
         AutoTokenizer.from_pretrained(where).save_pretrained(folder)
         like = selfrepair.load_model(folder, device="cpu")
+        model = meta_decoder(LLAMA_7B, like=like, dtype=DTYPE)
     rows = CHUNK_TOKENS["cuda"] // POSITIONS
-    model = meta_decoder(LLAMA_7B, like=like, dtype=DTYPE)
     counted = dry_run(model, prompts=PROMPTS, rows=rows, positions=POSITIONS)
     shape = shape_from(LLAMA_7B.to_dict())
     assert shape is not None

@@ -39,7 +39,7 @@ from selfrepair.study import complete_config, wheels_of
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results/benchmark"
 PROMPTS, LENGTH = 8, 128
-REPEATS = 20  # of a matrix product
+REPEATS = 10  # of a matrix product
 Heads = list[tuple[int, int]]
 
 

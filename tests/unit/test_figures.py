@@ -536,7 +536,7 @@ def test_figures_of_one_model_refuse_two(figure: str) -> None:
     [
         ("E1", pl.col("ablation") == "zero", "ablation resample, selection top"),
         ("E2", pl.col("selection") == "all", "ablation resample/mean/zero, selection top"),
-        ("E5", pl.col("selection") == "top", "ablation resample, selection all"),
+        ("E5", pl.col("selection") == "all", "ablation resample, selection top"),
         ("E6", pl.col("ablation") != "resample", "ablation resample, selection top"),
         ("E1", pl.lit(False), "ablation resample, selection top"),
     ],
@@ -544,6 +544,20 @@ def test_figures_of_one_model_refuse_two(figure: str) -> None:
 def test_missing_rows_are_named_with_a_remedy(figure: str, keep: pl.Expr, words: str) -> None:
     with pytest.raises(InputError, match=rf"^{figure}: no rows with {words}[^\n]*; run "):
         FIGURES[figure].draw(heads_table().filter(keep))
+
+
+def test_the_norm_share_of_top_tokens_alone_is_one_panel() -> None:
+    """A sweep of top tokens has no rows of all tokens: no second panel, no word of it."""
+    both, top = (
+        figures.norm_share_by_depth(table).to_dict()
+        for table in (heads_table(), heads_table().filter(selection="top"))
+    )
+    assert len(both["hconcat"]) == 2
+    assert len(top["hconcat"]) == 1
+    caption = figures.caption_e5(heads_table().filter(selection="top"))
+    assert "all tokens" not in caption
+    assert "left" not in caption
+    assert "all tokens" in figures.caption_e5(heads_table())
 
 
 def test_a_table_of_nan_only_is_refused() -> None:

@@ -1,10 +1,12 @@
 """Running out of memory: halved, gone on with, told; refused when even the least does not fit."""
 
+import gc
 import os
 import re
 import subprocess
 import sys
 import textwrap
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,10 @@ import selfrepair
 import tiny_models
 from selfrepair import InputError, memory
 from selfrepair.dry_run import DryRun, dry_run, meta_decoder
+from selfrepair.iterative import feed_back, refeed
 from selfrepair.memory import attempt, fit, shape_of_decoder
 from selfrepair.models import Decoder, TransformerBridge
+from selfrepair.neurons import neuron_repair
 from selfrepair.replay import Recording, Replay, Replayed
 from selfrepair.shapes import Shape, shape_from
 
@@ -92,6 +96,28 @@ def test_the_clean_pass_halves_its_batch_and_goes_on(
         torch.testing.assert_close(result.arrays()[name], array, rtol=0, atol=1e-5)
     assert sum(done) == 7
     assert "with 7 prompts recorded at once: going on with 3" in caplog.messages[0]
+
+
+def test_one_batch_at_a_time_is_held(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, held, whole = tiny("gpt2"), [], Replay.record
+
+    def record(self: Replay, tokens: torch.Tensor) -> Recording:
+        gc.collect()
+        assert [ref for ref in held if ref() is not None] == []
+        recording = whole(self, tokens)
+        held.append(weakref.ref(recording))
+        return recording
+
+    monkeypatch.setattr(Replay, "record", record)
+    selected = torch.ones(7, 11, 3, 3, dtype=torch.bool)
+    heads = [(1, 0), (2, 1)]
+    some = selected.flatten(2)[..., :2]
+    selfrepair.clean_pass(model, TOKENS, batch=3)
+    selfrepair.sweep(model, TOKENS, donors=DONORS, batch=3)
+    neuron_repair(model, TOKENS, donors=DONORS, heads=heads, selected=some, batch=3)
+    feed_back(model, TOKENS, heads=heads, selected=some, batch=3)
+    refeed(model, TOKENS, donors=DONORS, selected=selected, batch=3)
+    assert len(held) == 5 * 3
 
 
 @pytest.mark.parametrize("limit", [limit_replays, limit_recordings])

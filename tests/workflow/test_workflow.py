@@ -70,7 +70,9 @@ def test_provenance_tells_how_a_result_was_made(finished):
     provenance = json.loads(sidecar.read_text())
     assert provenance["prompts"] == [0, 4]
     assert provenance["seed"] == 0
-    assert provenance["config"]["models"] == finished.config["models"]
+    assert (
+        finished.config["models"]["gpt2"].items() <= provenance["config"]["models"]["gpt2"].items()
+    )
     assert provenance["versions"]["torch"] == torch.__version__
     assert 0 < provenance["decomposition_error"] < 1e-3
     assert provenance["wall_seconds"] > 0

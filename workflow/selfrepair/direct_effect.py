@@ -197,6 +197,7 @@ def clean_pass(
         total = total + z.sum((1, 2)).cpu()
         worst = max(worst, clean.conservation_error)
         parts.append((clean.direct_effect, clean.scale, clean.logit, clean.surprisal))
+        del recorded, clean, z  # before the next batch is recorded
     effect, scale, logit, surprisal = (
         torch.cat([stored(array) for array in group]) for group in zip(*parts, strict=True)
     )
@@ -266,6 +267,7 @@ def recorded_batches(
             recorded = attempt(partial(record, first, end))
             if recorded is not None:
                 yield recorded
+                del recorded  # two batches at once would take twice the memory
                 continue
             room.halve(end - first, least=1)
         middle = (first + end + 1) // 2

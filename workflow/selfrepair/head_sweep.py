@@ -162,6 +162,7 @@ def sweep_each(
                         due = costs[ablation] / sum(costs.values()) * count / len(tokens)
                         progress(share * due)
                 parts[ablation].append(one.result(layers))
+            del recorded, one, here  # before the next batch is recorded
     return {ablation: _join(found) for ablation, found in parts.items()}
 
 

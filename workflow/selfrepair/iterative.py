@@ -102,6 +102,7 @@ def feed_back(
             parts.append(found)
         if progress:
             progress(len(here) / len(tokens))
+        del recorded, clean, one  # before the next batch is recorded
     if not parts:  # as may happen in a small shard
         none = torch.zeros(0, dtype=torch.int64)
         new = torch.zeros(0, len(KINDS), len(scalings))
@@ -268,6 +269,7 @@ def refeed(
         worst = max(worst, clean.conservation_error)
         if progress:
             progress(len(top) / len(tokens))
+        del recorded, clean, one
     return Refeed(torch.cat(per_prompt), pair_sums, worst)
 
 

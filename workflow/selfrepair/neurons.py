@@ -124,6 +124,7 @@ def neuron_repair(
         one.run(here, rows)
         if progress:
             progress(len(here) / len(tokens))
+        del recorded, clean, one, activations  # before the next batch is recorded
     return measured.result()
 
 
