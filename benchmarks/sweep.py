@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -34,7 +33,7 @@ from selfrepair.packed import PackedLinear
 from selfrepair.selection import top_of_every_head
 from selfrepair.shapes import CHUNK_TOKENS, Shape, shape_from
 from selfrepair.storage import environment, write_json, write_text
-from selfrepair.study import complete_config, wheels_of
+from selfrepair.study import read_study, wheels_of
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results/benchmark"
@@ -67,11 +66,8 @@ class Case:
 
 def default_study() -> tuple[dict, dict]:
     """The default study's config, and its wheels."""
-    config, schema = (
-        yaml.safe_load((ROOT / "config" / name).read_text())
-        for name in ("config.yaml", "schema.yaml")
-    )
-    config = complete_config(config, schema)
+    folder = ROOT / "config"
+    config = read_study(folder / "config.yaml", schema=folder / "schema.yaml")
     return config, wheels_of(config)
 
 
@@ -140,14 +136,15 @@ def each_its_own(product: Callable[[], Tensor], threads: int) -> float:
     return taken
 
 
-def peak_mb(work: Callable[[], object]) -> float:
-    """Largest resident memory of this process while it works."""
+def cost(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of a call, and the largest resident memory of this process in it, in MB."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what earlier work freed but kept
     Path("/proc/self/clear_refs").write_text("5")  # Linux: start counting anew
-    work()
+    taken = seconds(work)
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    peak = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    return taken, peak
 
 
 def random_tokens(model: Decoder, prompts: int) -> Tensor:
@@ -169,38 +166,45 @@ def case(
 ) -> Case:
     """Time some work that measures heads on tokens; the ceiling is measured around it."""
     print(f"{name}: {what}, {len(heads)} heads ...", file=sys.stderr)
-    taken: list[float] = []
     before = ceiling(model)
-    peak = peak_mb(lambda: taken.append(seconds(work)))
+    taken, peak = cost(work)
     best = max(before, ceiling(model))
     return Case(
         model=name,
         what=what,
         heads=len(heads),
         tokens=tokens,
-        seconds=taken[0],
-        token_heads_per_second=tokens * len(heads) / taken[0],
-        gflops=floor_gflop(model, heads) * tokens / taken[0],
+        seconds=taken,
+        token_heads_per_second=tokens * len(heads) / taken,
+        gflops=floor_gflop(model, heads) * tokens / taken,
         ceiling_gflops=best,
         peak_mb=peak,
     )
 
 
-def sweep_case(name: str, model: Decoder, heads: Heads, prompts: int = PROMPTS) -> Case:
+def sweep_of(
+    model: Decoder, heads: Heads, prompts: int = PROMPTS, selected: Tensor | None = None
+) -> Callable[[], object]:
+    """A resample sweep of random prompts."""
     tokens = random_tokens(model, prompts)
-    donors = tokens.roll(1, 0)
-    work = lambda: selfrepair.sweep(model, tokens, donors=donors, heads=heads)  # noqa: E731
-    return case(name, "sweep", model, heads, prompts * (LENGTH - 1), work)
+    return partial(
+        selfrepair.sweep,
+        model,
+        tokens,
+        donors=tokens.roll(1, 0),
+        heads=heads,
+        selected=selected,
+    )
+
+
+def sweep_case(name: str, model: Decoder, heads: Heads) -> Case:
+    return case(name, "sweep", model, heads, PROMPTS * (LENGTH - 1), sweep_of(model, heads))
 
 
 def top_case(name: str, model: Decoder, heads: Heads) -> Case:
     """Top tokens alone; tokens x heads per second still counts the sample's tokens."""
-    tokens = random_tokens(model, PROMPTS)
-    donors = tokens.roll(1, 0)
-    selected = top_of_every_head(selfrepair.clean_pass(model, tokens).direct_effect)
-    work = lambda: selfrepair.sweep(  # noqa: E731
-        model, tokens, donors=donors, heads=heads, selected=selected
-    )
+    clean = selfrepair.clean_pass(model, random_tokens(model, PROMPTS))
+    work = sweep_of(model, heads, selected=top_of_every_head(clean.direct_effect))
     return case(name, "sweep, `tokens: top`", model, heads, PROMPTS * (LENGTH - 1), work)
 
 
@@ -248,12 +252,9 @@ def growth(along: str, model_of: Callable[[int], Decoder], cases: dict[int, tupl
     for size, (heads, prompts) in cases.items():
         print(f"{size} {along} ...", file=sys.stderr)
         model = model_of(size)
-        heads = heads or all_heads(model)
-        tokens = random_tokens(model, prompts)
-        donors, taken = tokens.roll(1, 0), []
-        work = lambda: selfrepair.sweep(model, tokens, donors=donors, heads=heads)  # noqa: B023, E731
-        found.peak_mb.append(peak_mb(lambda: taken.append(seconds(work))))  # noqa: B023
-        found.seconds.append(taken[0])
+        taken, peak = cost(sweep_of(model, heads or all_heads(model), prompts))
+        found.seconds.append(taken)
+        found.peak_mb.append(peak)
     return found
 
 

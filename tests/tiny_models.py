@@ -18,6 +18,7 @@ from transformers import (
     Olmo2Config,
     OPTConfig,
     PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -88,6 +89,26 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "mamba": MambaConfig(vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2),
 }
 
+# Wide enough that a sweep spends its time and memory as a real model's does.
+WIDE: dict[str, PretrainedConfig] = {
+    "gpt2": GPT2Config(n_layer=4, n_embd=192, n_head=6, vocab_size=3000),
+    "pythia": GPTNeoXConfig(
+        num_hidden_layers=4,
+        hidden_size=192,
+        intermediate_size=768,
+        num_attention_heads=6,
+        vocab_size=3000,
+    ),
+    "llama": LlamaConfig(
+        hidden_size=192,
+        intermediate_size=500,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        vocab_size=3000,
+    ),
+}
+
 SUPPORTED = ["gpt2", "pythia", "neox_sequential", "opt", "gpt_neo", "llama", "qwen2", "qwen3"]
 # The code of these families, hooked or plain, keeps float64 where two paths could round apart.
 FLOAT64 = ["gpt2", "pythia", "neox_sequential"]
@@ -124,6 +145,15 @@ def save_tiny_model(name: str, folder: Path, *, seed: int = 0) -> Path:
             noise = torch.randn(parameter.shape, generator=generator)
             is_gain = parameter.ndim == 1 and key.endswith("weight")
             parameter.copy_(1 + 0.3 * noise if is_gain else 0.3 * noise)
+    return _save(model, folder)
+
+
+def save_model(config: PretrainedConfig, folder: Path) -> Path:
+    """A model as it is before training, saved with a tokenizer."""
+    return _save(AutoModelForCausalLM.from_config(config), folder)
+
+
+def _save(model: PreTrainedModel, folder: Path) -> Path:
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig
 
 import selfrepair
 import tiny_models
@@ -17,17 +15,15 @@ from selfrepair.models import Decoder
 from selfrepair.planning import device_bytes, plan_model, plan_table, shape_of
 from selfrepair.replay import Replay
 from selfrepair.shapes import Shape, check_shape, shape_from
-from selfrepair.study import complete_config
+from selfrepair.study import read_study
 
 Tiny = Callable[..., Decoder]
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = yaml.safe_load((ROOT / "config/schema.yaml").read_text())
 
 
 def study(name: str) -> dict:
-    content = yaml.safe_load((ROOT / "config" / name).read_text())
-    return complete_config(content, SCHEMA)
+    return read_study(ROOT / "config" / name, schema=ROOT / "config/schema.yaml")
 
 
 PAPER = study("paper.yaml")
@@ -62,34 +58,13 @@ def test_the_papers_models_have_the_parameters_that_are_known(name: str) -> None
     assert shape.parameters / 1e6 == pytest.approx(PARAMETERS[name], rel=0.01)
 
 
-CONFIGS = {
-    "gpt2": GPT2Config(n_layer=5, n_embd=192, n_head=6, vocab_size=500),
-    "pythia": GPTNeoXConfig(
-        num_hidden_layers=5,
-        hidden_size=192,
-        intermediate_size=768,
-        num_attention_heads=6,
-        vocab_size=500,
-    ),
-    "llama": LlamaConfig(
-        hidden_size=192,
-        intermediate_size=500,
-        num_hidden_layers=5,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        vocab_size=500,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", tiny_models.WIDE)
 def test_the_floor_of_a_sweep_is_what_its_replays_multiply(name: str, tmp_path: Path) -> None:
-    AutoModelForCausalLM.from_config(CONFIGS[name]).save_pretrained(tmp_path)
-    tiny_models.tiny_tokenizer().save_pretrained(tmp_path)
-    model = selfrepair.load_model(tmp_path, device="cpu", dtype="float64")  # nothing packed
-    shape = shape_from(CONFIGS[name].to_dict())
+    folder = tiny_models.save_model(tiny_models.WIDE[name], tmp_path)
+    model = selfrepair.load_model(folder, device="cpu", dtype="float64")  # nothing packed
+    shape = shape_from(tiny_models.WIDE[name].to_dict())
     assert shape is not None
-    tokens, whole = torch.randint(0, 500, (3, 17)), Replay.from_layer
+    tokens, whole = torch.randint(0, 3000, (3, 17)), Replay.from_layer
     counts: list[int] = []
 
     def counted(self: Replay, layer: int, **options: object) -> object:

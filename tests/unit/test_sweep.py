@@ -9,7 +9,7 @@ import torch
 
 import selfrepair
 import tiny_models
-from selfrepair import ExactnessError, InputError, SweepResult, clean_pass, head_sweep
+from selfrepair import ExactnessError, InputError, SweepResult, clean_pass
 from selfrepair.direct_effect import clean_batch
 from selfrepair.models import ERROR_BOUNDS, Decoder
 from selfrepair.packed import PackedLinear
@@ -276,7 +276,7 @@ def test_chosen_tokens_are_measured_as_in_a_whole_sweep(
 ) -> None:
     model = tiny(name, dtype)
     selected = some_tokens(model, share)
-    monkeypatch.setattr(head_sweep, "LENGTH_STEP", 4)
+    monkeypatch.setattr("selfrepair.replay.LENGTH_STEP", 4)
     every = selfrepair.sweep(model, TOKENS, donors=DONORS).arrays()
     run = count_tokens(monkeypatch)
     some = selfrepair.sweep(model, TOKENS, donors=DONORS, selected=selected, batch=3, chunk=4)

@@ -220,13 +220,15 @@ def tensors_of(result: Any) -> dict[str, Tensor]:
 class Recorded:
     """A batch of prompts, ready for interventions: the clean pass, and z of the resample partners.
 
-    first: the batch's first row of the sample; watched: what `watch` gave for this batch.
+    first: the batch's first row of the sample; watched: what `watch` gave for this batch; prepared:
+    what `prepare` made of it.
     """
 
     first: int
     clean: CleanBatch
     donor_z: list[Float[Tensor, "prompt position head d_head"]]
     watched: Any = None
+    prepared: Any = None
 
 
 def recorded_batches(
@@ -237,6 +239,7 @@ def recorded_batches(
     donors: Int[Tensor, "prompt length"] | None = None,
     batch: int,
     watch: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    prepare: Callable[[Recorded], Any] = lambda _: None,
 ) -> Iterator[Recorded]:
     """The prompts in as few batches of at most `batch` as it takes, as even as they go.
 
@@ -244,7 +247,8 @@ def recorded_batches(
 
     Args:
         donors: the resample partners of the prompts, if they are needed.
-        watch: a context to run each clean pass in.
+        watch: a context to run each clean pass in; prepare: makes of a batch what its interventions
+            need. Memory may run out in either.
     Raises:
         InputError: one prompt alone does not fit into memory.
         ExactnessError: as `clean_batch`.
@@ -259,7 +263,9 @@ def recorded_batches(
         donor_z = []
         if donors is not None:
             donor_z = replay.record_z(donors[first:end, :-1].to(decoder.device))
-        return Recorded(first, clean, donor_z, watched)
+        recorded = Recorded(first, clean, donor_z, watched)
+        recorded.prepared = prepare(recorded)
+        return recorded
 
     while pending:
         first, end = pending.pop()

@@ -13,14 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
 from .ablation import ablated_rows
 from .direct_effect import _own_logits, head_direct_effects, targets
 from .models import DTYPES, Decoder, TransformerBridge, decoder_from_bridge
 from .replay import Replay
 from .shapes import ARRAYS
+
+LLAMA_7B = LlamaConfig(
+    hidden_size=4096,
+    intermediate_size=11008,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    vocab_size=32000,
+)
 
 
 class LiveBytes(TorchDispatchMode):
@@ -47,14 +55,10 @@ class LiveBytes(TorchDispatchMode):
 
     @staticmethod
     def _storages(values: Any) -> list[Any]:
-        found: list[Any] = []
-
-        def add(tensor: Tensor) -> None:
-            if not tensor.is_mkldnn:  # packed weights, made before
-                found.append(tensor.untyped_storage())
-
-        tree_map_only(Tensor, add, values)
-        return found
+        tensors = [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+        return [
+            t.untyped_storage() for t in tensors if not t.is_mkldnn
+        ]  # packed weights: made before
 
     def _forget(self, key: int, size: int) -> None:
         self._known.discard(key)

@@ -28,11 +28,8 @@ from .direct_effect import (
 from .errors import InputError
 from .memory import Room, attempt, fit
 from .models import Decoder
-from .replay import Replay, dot
+from .replay import Replay, cut_lengths, dot
 from .workers import Workers, side_by_side
-
-# Prompts are cut after the last position looked at in steps of this: few lengths are learnt quickly.
-LENGTH_STEP = 16
 
 Progress = Callable[[float], None]
 
@@ -149,20 +146,22 @@ def sweep_each(
         for ablation, layers in chosen.items()
     }
     parts: dict[str, list[SweepResult]] = {ablation: [] for ablation in heads}
+
+    def prepare(recorded: Recorded) -> _SweepBatch:
+        return _SweepBatch(model, recorded, mean_z, selected, room)
+
     with side_by_side(replay) as workers:
-        for recorded in recorded_batches(model, replay, tokens, donors=donors, batch=batch):
-            count = len(recorded.clean.scale)
-            here = None
-            if selected is not None:
-                here = selected[recorded.first : recorded.first + count].to(model.device)
+        for recorded in recorded_batches(
+            model, replay, tokens, donors=donors, batch=batch, prepare=prepare
+        ):
+            one: _SweepBatch = recorded.prepared
             for ablation, layers in chosen.items():
-                one = _SweepBatch(model, recorded, ablation, mean_z, here, room)
-                for share in one.run(replay, workers, layers):
+                due = costs[ablation] / sum(costs.values()) * one.prompts / len(tokens)
+                for share in one.run(replay, workers, ablation, layers):
                     if progress:
-                        due = costs[ablation] / sum(costs.values()) * count / len(tokens)
                         progress(share * due)
                 parts[ablation].append(one.result(layers))
-            del recorded, one, here  # before the next batch is recorded
+            del recorded, one  # before the next batch is recorded
     return {ablation: _join(found) for ablation, found in parts.items()}
 
 
@@ -202,6 +201,7 @@ class _Rows:
     Only positions before `length` are replayed.
     """
 
+    ablation: str
     layer: int
     head: Int[Tensor, " row"]
     prompt: Int[Tensor, " row"]
@@ -217,22 +217,24 @@ class _Rows:
 
 
 class _SweepBatch:
-    """One batch of prompts: its clean pass, and the ablations of all chosen heads on it."""
+    """One batch of prompts: its clean pass, and one ablation after the other of heads on it."""
 
     def __init__(
         self,
         model: Decoder,
         recorded: Recorded,
-        ablation: str,
         mean_z: Tensor | None,
         selected: Bool[Tensor, "prompt position layer head"] | None,
         room: Room,
     ) -> None:
         self.model, self.clean, self.donor_z = model, recorded.clean, recorded.donor_z
-        self.ablation, self.mean_z, self.selected, self.room = ablation, mean_z, selected, room
+        self.mean_z, self.room, self.selected = mean_z, room, None
+        self.prompts = len(self.clean.scale)
+        if selected is not None:
+            here = selected[recorded.first : recorded.first + self.prompts]
+            self.selected = here.to(model.device)
         shape = (len(PER_HEAD), model.n_layers, model.n_heads, *self.clean.scale.shape)
-        dtype = self.clean.direct_effect.dtype
-        self.out = torch.full(shape, torch.nan, dtype=dtype, device=model.device)
+        self.out = torch.empty(shape, dtype=self.clean.direct_effect.dtype, device=model.device)
         # Clean dot products with u that every replay is compared with: of the final residual, and of
         # all attention and MLP outputs from each layer on, [layer + 1, …].
         u, recording = self.clean.targets.directions, self.clean.recording
@@ -241,10 +243,15 @@ class _SweepBatch:
         self.clean_mlps = _suffix_sums([dot(m, u) for m in recording.mlp_out])
 
     def run(
-        self, replay: Replay, workers: Workers, chosen: dict[int, list[int]]
+        self, replay: Replay, workers: Workers, ablation: str, chosen: dict[int, list[int]]
     ) -> Iterator[float]:
-        """Fill `out`; yields the share of the work done since the last one."""
-        pieces = [piece for layer, heads in chosen.items() for piece in self._pieces(layer, heads)]
+        """Fill `out` anew; yields the share of the work done since the last one."""
+        self.out.fill_(torch.nan)
+        pieces = [
+            piece
+            for layer, heads in chosen.items()
+            for piece in self._pieces(ablation, layer, heads)
+        ]
         for length in {piece.length for piece in pieces}:
             replay.learn_arguments_of(length)
         work = sum(self._work(piece) for piece in pieces)
@@ -256,7 +263,7 @@ class _SweepBatch:
     def _work(self, piece: _Rows) -> float:
         return piece.tokens * _cost(self.model, piece.layer)
 
-    def _pieces(self, layer: int, heads: list[int]) -> list[_Rows]:
+    def _pieces(self, ablation: str, layer: int, heads: list[int]) -> list[_Rows]:
         """All rows of a layer, longest first, in even pieces that fit into the room."""
         prompts, positions = self.clean.scale.shape
         rows = torch.cartesian_prod(torch.tensor(heads), torch.arange(prompts))
@@ -272,7 +279,7 @@ class _SweepBatch:
             length = int(lengths[first])
             count = max(1, min(math.ceil(budget / length), self.room.size // length))
             head, prompt = rows[first : first + count].T
-            pieces.append(_Rows(layer, head, prompt, length))
+            pieces.append(_Rows(ablation, layer, head, prompt, length))
             first += count
         return pieces
 
@@ -281,9 +288,7 @@ class _SweepBatch:
         assert self.selected is not None
         selected = self.selected[:, :, layer]
         ends = torch.arange(1, selected.shape[1] + 1, device=selected.device)
-        last = (selected * ends[:, None]).amax(1)
-        steps = last.div(LENGTH_STEP, rounding_mode="floor").add(last.remainder(LENGTH_STEP).ne(0))
-        return (steps * LENGTH_STEP).clamp(max=selected.shape[1])
+        return cut_lengths((selected * ends[:, None]).amax(1), selected.shape[1])
 
     @torch.no_grad()
     def _ablate(self, replay: Replay, piece: _Rows) -> _Rows:
@@ -311,8 +316,8 @@ class _SweepBatch:
         after = replacement(
             self.model,
             rows.layer,
-            self.ablation,
-            donor_z=self.donor_z[rows.layer] if self.ablation == "resample" else None,
+            rows.ablation,
+            donor_z=self.donor_z[rows.layer] if rows.ablation == "resample" else None,
             mean_z=self.mean_z,
         ).expand_as(z)
         at = (rows.prompt, slice(rows.length), rows.head)
@@ -367,9 +372,9 @@ class _SweepBatch:
         }
 
     def result(self, chosen: dict[int, list[int]]) -> SweepResult:
-        """What was measured, its sums checked."""
+        """A copy of what the last run measured, its sums checked."""
         out = self.out.permute(0, 3, 4, 1, 2)
-        values = {name: stored(array) for name, array in zip(PER_HEAD, out, strict=True)}
+        values = {name: stored(array.clone()) for name, array in zip(PER_HEAD, out, strict=True)}
         parts = values["from_heads"] + values["from_mlps"] + values["from_norm"]
         asked = torch.zeros(parts.shape[2:], dtype=torch.bool)
         for layer, heads in chosen.items():

@@ -31,11 +31,8 @@ from .direct_effect import (
 from .errors import InputError
 from .memory import fit
 from .models import Decoder
-from .replay import Replay, dot
+from .replay import Replay, cut_lengths, dot
 from .selection import KINDS, SELECTIONS, Head, check_heads
-
-# Lengths of prompts cut after the position looked at, in steps: few enough to be learnt quickly.
-LENGTH_STEP = 16
 
 Progress = Callable[[float], None]
 
@@ -135,17 +132,13 @@ class _FeedBackBatch:
             instances = instances[instances[:, 1].argsort(stable=True)]
             rows_each = len(KINDS) * len(self.scalings)
             while len(instances):
-                length = self._length(int(instances[0, 1]))
+                length = int(cut_lengths(instances[0, 1] + 1, self.clean.scale.shape[1]))
                 count = max(1, self.room // (length * rows_each))
                 part = instances[:count]
                 part = part[part[:, 1] < length]
                 found.append(self._measure(layer, part, length, number))
                 instances = instances[len(part) :]
         return found
-
-    def _length(self, position: int) -> int:
-        whole = self.clean.scale.shape[1]
-        return min(whole, -(-(position + 1) // LENGTH_STEP) * LENGTH_STEP)
 
     def _measure(
         self, layer: int, instances: Int[Tensor, "instance 3"], length: int, number: int

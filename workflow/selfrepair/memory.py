@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -29,10 +31,19 @@ def attempt(work: Callable[[], Result]) -> Result | None:
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-    gc.collect()  # the failed work's tensors, out of reach only now that its traceback is gone
+    _release()  # the failed work's tensors, out of reach only now that its traceback is gone
+    return None
+
+
+def _release() -> None:
+    """Give back what is free: an allocator that keeps it in pieces has no room for half as much."""
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return None
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not every C library has it
+        if trim:
+            trim(0)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

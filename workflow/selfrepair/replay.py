@@ -25,6 +25,9 @@ from .models import Decoder
 # What a layer is called with besides the residual stream.
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
+# Streams are cut after the last position looked at in steps of this: few lengths are learnt quickly.
+LENGTH_STEP = 16
+
 
 @dataclass
 class Recording:
@@ -291,6 +294,11 @@ class Replay:
                 handles.append(layer.output_projection.register_forward_hook(attention_result))
             handles.append(layer.mlp.register_forward_hook(mlp_result))
         return handles
+
+
+def cut_lengths(ends: Int[Tensor, "*batch"], whole: int) -> Int[Tensor, "*batch"]:
+    """Lengths to replay that hold all positions before `ends`; there are few different ones."""
+    return (-(-ends // LENGTH_STEP) * LENGTH_STEP).clamp(max=whole)
 
 
 def dot(
