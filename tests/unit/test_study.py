@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from selfrepair.errors import InputError
-from selfrepair.study import complete_config, n_shards, shard_prompts, wheels_of
+from selfrepair.study import complete_config, n_shards, read_study, shard_prompts, wheels_of
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = yaml.safe_load((ROOT / "config/schema.yaml").read_text())
@@ -56,6 +56,11 @@ def test_default_study_is_valid_and_completed():
             "nothing",
             "models.smollm2.wheel: 'nothing' is not a key of wheels",
         ),
+        (
+            "models.second",
+            {"name": "owner/model", "title": "SmolLM2-135M"},
+            "models: two have the title 'SmolLM2-135M'",
+        ),
         ("models", {"mine": {"name": "./nowhere"}}, "./nowhere is no Hugging Face directory"),
         ("text.sources.news.weight", 0, "text.sources.news.weight: 0 is less than or equal"),
         ("text.sources.news.kind", "pdf", "text.sources.news.kind: 'pdf' is not one of"),
@@ -68,6 +73,14 @@ def test_mistakes_are_named_in_one_line(path, value, message):
     with pytest.raises(InputError) as error:
         complete_config(changed(path, value), SCHEMA)
     assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_no_yaml_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("models: [a\nseed: 0\n")
+    with pytest.raises(InputError, match=r"this is no YAML: .*line 2") as error:
+        read_study(path, schema=ROOT / "config/schema.yaml")
     assert "\n" not in str(error.value)
 
 

@@ -12,6 +12,7 @@ from snakemake.io import sourcecache_entry
 
 from selfrepair.errors import InputError
 from selfrepair.planning import plan_model, plan_table
+from selfrepair.storage import sidecar
 from selfrepair.study import complete_config, n_shards, shard_prompts
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
@@ -23,16 +24,9 @@ report: "../report/workflow.rst"
 
 def checked_config():
     """The config with defaults; one line and exit status 1 if it is wrong."""
-    schema = yaml.safe_load(Path(workflow.basedir, "config/schema.yaml").read_text())
+    schema = Path(workflow.basedir, "config/schema.yaml")
     try:
-        complete = complete_config(config, schema)
-        titles = [m.get("title", key) for key, m in complete["models"].items()]
-        for title in titles:
-            if titles.count(title) > 1:
-                raise InputError(
-                    f"models: two have the title {title!r}; give each its own"
-                )
-        return complete
+        return complete_config(config, yaml.safe_load(schema.read_text()))
     except InputError as error:
         sys.exit(
             f"error: {', '.join(map(str, workflow.configfiles)) or 'config'}: {error}"
@@ -171,9 +165,7 @@ def found_beside(files):
 
 
 def sidecars_of(wildcards):
-    return found_beside(
-        [str(Path(path).with_suffix(".json")) for path in shards_of(wildcards)]
-    )
+    return found_beside(list(map(sidecar, shards_of(wildcards))))
 
 
 def indexed(part, *measurements):
@@ -182,9 +174,7 @@ def indexed(part, *measurements):
     def files(wildcards):
         folder = f"{RESULTS}/{wildcards.model}/{part}"
         paths = [path for name in measurements for path in shards(folder, name)]
-        return found_beside(
-            paths + [str(Path(path).with_suffix(".json")) for path in paths]
-        )
+        return found_beside([*paths, *map(sidecar, paths)])
 
     return files
 

@@ -16,12 +16,10 @@ def main(snakemake):
     watch, sizes = Stopwatch(), snakemake.config["sweep"]
     ablation, rows = snakemake.params.ablation, list(snakemake.params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
-    needed = {"mean": ["mean_z"]}.get(ablation, [])
-    if snakemake.params.tokens == "top":
-        needed.append("direct_effect")
-    clean, _ = read_tensors(Path(snakemake.input.clean), needed)
+    wanted = {"mean_z": ablation == "mean", "direct_effect": snakemake.params.tokens == "top"}
+    clean, _ = read_tensors(Path(snakemake.input.clean), [k for k, use in wanted.items() if use])
     selected = None
-    if snakemake.params.tokens == "top":
+    if "direct_effect" in clean:
         selected = top_of_every_head(clean["direct_effect"][: snakemake.params.total])[rows]
     model = load_rule_model(snakemake)
     with progress_bar(snakemake, ablation) as bar:
@@ -44,6 +42,7 @@ def main(snakemake):
         snakemake,
         model,
         watch,
+        rows,
         ablation=ablation,
         tokens=snakemake.params.tokens,
         conservation_error=result.conservation_error,

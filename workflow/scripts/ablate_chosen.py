@@ -36,6 +36,7 @@ def main(snakemake):
         snakemake,
         model,
         watch,
+        rows,
         heads=chosen,
         **{name: max(getattr(r, name) for r in results.values()) for name in errors},
     )

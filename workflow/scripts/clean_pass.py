@@ -4,34 +4,28 @@ from pathlib import Path
 
 from adapter import run
 from rule_model import load_rule_model
+from rule_run import provenance_of
 
 from selfrepair.corpus import read_prompts
 from selfrepair.direct_effect import clean_pass
-from selfrepair.storage import Stopwatch, environment, write_tensors
+from selfrepair.storage import Stopwatch, write_tensors
 
 
 def main(snakemake):
-    watch, config = Stopwatch(), snakemake.config
+    watch = Stopwatch()
     tokens, _ = read_prompts(Path(snakemake.input.prompts))
     model = load_rule_model(snakemake)
-    clean = clean_pass(model, tokens, batch=config["sweep"]["batch"])
-    provenance = {
-        "study": config["study"],
-        "model": snakemake.wildcards.model,
-        "model_commit": model.commit,
-        "architecture": model.architecture,
-        "dtype": model.dtype_name,
-        "tf32": snakemake.params.tf32,
-        "seed": config["seed"],
-        "prompts": [0, len(tokens)],
-        "tokens_per_prompt": tokens.shape[1],
-        "parallel_layers": [layer.parallel for layer in model.layers],
-        "conservation_error": clean.conservation_error,
-        "mean_surprisal_nats": float(clean.surprisal.mean()),
-        "wall_seconds": watch.seconds(),
-        "config": config,
-        **environment(),
-    }
+    clean = clean_pass(model, tokens, batch=snakemake.config["sweep"]["batch"])
+    provenance = provenance_of(
+        snakemake,
+        model,
+        watch,
+        range(len(tokens)),
+        tokens_per_prompt=tokens.shape[1],
+        parallel_layers=[layer.parallel for layer in model.layers],
+        conservation_error=clean.conservation_error,
+        mean_surprisal_nats=float(clean.surprisal.mean()),
+    )
     tensors = {
         "direct_effect": clean.direct_effect,
         "scale": clean.scale,

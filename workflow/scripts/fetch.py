@@ -12,17 +12,15 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
 
 import adapter  # noqa: F401  (quiets the libraries)
-import yaml
+from on_study import run
 
 from selfrepair.assets import fetch_wheel, model_location
 from selfrepair.errors import InputError
 from selfrepair.hub import is_local, locate_model
-from selfrepair.study import complete_config, wheels_of
+from selfrepair.study import wheels_of
 
 
-def main(path):
-    schema = yaml.safe_load(Path("config/schema.yaml").read_text())
-    config = complete_config(yaml.safe_load(Path(path).read_text()), schema)
+def main(config):
     wheels, cache = wheels_of(config), Path(config["cache"])
     # The small files of every model first: a licence not accepted shows before any long download.
     fetch_models(config["models"], weights=False)
@@ -60,7 +58,4 @@ def fetch_published(published, cache):
             fetch_table(published["location"], file, sha256=sha256, cache=cache)
 
 
-try:
-    main(sys.argv[1])
-except (InputError, OSError, yaml.YAMLError) as error:
-    sys.exit(f"error: {sys.argv[1]}: {' '.join(str(error).split())}")
+run(main)

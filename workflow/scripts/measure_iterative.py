@@ -51,6 +51,7 @@ def main(snakemake):
         snakemake,
         model,
         watch,
+        rows,
         heads=heads,
         scalings=list(params.scalings),
         conservation_error=max(fed.conservation_error, refed.conservation_error),

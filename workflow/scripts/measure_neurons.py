@@ -40,6 +40,7 @@ def main(snakemake):
         snakemake,
         model,
         watch,
+        rows,
         heads=chosen,
         n_neurons=model.layers[chosen["mlps"][0]].neurons.w_out.shape[0],
         conservation_error=result.conservation_error,

@@ -1,6 +1,7 @@
 """What the scripts that measure with a model have in common: progress, and how it was made."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,11 @@ def progress_bar(snakemake: Any, name: str) -> tqdm:
     return tqdm(total=100, desc=title, file=Lines(), bar_format=FORMAT, mininterval=10, miniters=0)
 
 
-def provenance_of(snakemake: Any, model: Any, watch: Stopwatch, **facts: Any) -> dict[str, Any]:
-    """How a shard was made; facts: what is particular to it."""
-    config, rows = snakemake.config, list(snakemake.params.prompts)
+def provenance_of(
+    snakemake: Any, model: Any, watch: Stopwatch, rows: Sequence[int], **facts: Any
+) -> dict[str, Any]:
+    """How tensors were measured on consecutive prompts; facts: what is particular to them."""
+    config = snakemake.config
     precision = {"tf32": snakemake.params.tf32}
     for path in snakemake.input.get("precision", []):
         measured = read_json(Path(path))["differences_from_float32"]

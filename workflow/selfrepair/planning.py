@@ -18,6 +18,19 @@ from .study import n_shards, wheels_of
 GB = 1e9
 # Python, torch, transformers and what they keep.
 PROCESS_BYTES = 1.0e9
+# Of the table of a plan.
+COLUMNS = [
+    "model",
+    "parameters",
+    "tokens",
+    "PFLOP",
+    "hours",
+    "device GB",
+    "job GB",
+    "jobs",
+    "longest job",
+    "stored GB",
+]
 
 
 def shape_of(model: Mapping[str, Any], config: Mapping[str, Any]) -> Shape | None:
@@ -56,7 +69,6 @@ def _config_file(name: str, revision: str | None) -> Path:
 class ModelPlan:
     """What one model of a study needs; flop in operations, bytes in bytes, hours on `device`."""
 
-    key: str
     title: str
     shape: Shape
     tokens: int
@@ -99,7 +111,6 @@ def plan_model(key: str, config: Mapping[str, Any]) -> ModelPlan | None:
         max(a["prompts"] for a in config["ablations"].values()),
     )
     return ModelPlan(
-        key=key,
         title=model.get("title", key),
         shape=shape,
         tokens=tokens,
@@ -156,17 +167,15 @@ def plan_table(config: Mapping[str, Any]) -> str:
     """The plan of a study, a line per model; a model whose shape is not known here says so."""
     plan = config.get("plan", {})
     where = plan.get("device", "this device")
-    rows = [
-        "model | parameters | tokens | PFLOP | hours | device GB | job GB | jobs | longest job | stored GB"
-    ]
+    rows = [COLUMNS]
     total = 0.0
     for key, model in config["models"].items():
         found = plan_model(key, config)
         if found is None:
-            rows.append(f"{model.get('title', key)} | not on this machine, and no `shape` stated")
+            rows.append([model.get("title", key), "not on this machine, and no `shape` stated"])
             continue
         total += found.hours or 0.0
-        rows.append(" | ".join(_cells(found)))
+        rows.append(_cells(found))
     hours = f"; {total:,.1f} hours in all" if plan.get("tflops") else ""
     assumed = (
         f"at {plan['tflops']:g} TFLOP/s of {where}{hours}"
@@ -194,17 +203,12 @@ def _cells(plan: ModelPlan) -> list[str]:
     ]
 
 
-def _aligned(rows: list[str]) -> list[str]:
-    cells = [row.split(" | ") for row in rows]
-    full = [row for row in cells if len(row) == len(cells[0])]
-    widths = [max(len(row[i]) for row in full) for i in range(len(cells[0]))]
-    widths[0] = max(len(row[0]) for row in cells)
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Lines of a table; the cells of a row that has fewer do not count for the width of a column."""
+    first = max(len(name) for name, *_ in rows)
+    full = [cells for _, *cells in rows if len(cells) == len(rows[0]) - 1]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
     return [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=False)),
-            ]
-        )
-        for row in cells
+        "  ".join([name.ljust(first), *(c.rjust(w) for c, w in zip(cells, widths, strict=False))])
+        for name, *cells in rows
     ]

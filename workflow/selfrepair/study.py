@@ -7,12 +7,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonschema import Draft202012Validator
 
 from .assets import Wheel
 from .errors import InputError
 
 Config = dict[str, Any]
+
+
+def read_study(path: Path, *, schema: Path) -> Config:
+    """The config in a file, checked against the schema in another and completed.
+
+    Raises:
+        InputError: the file is no YAML, or its content is wrong; in one line.
+        OSError: it cannot be read.
+    """
+    allowed = yaml.safe_load(schema.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"this is no YAML: {' '.join(str(error).split())}") from error
+    return complete_config(content, allowed)
 
 
 def complete_config(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Config:
@@ -101,6 +117,10 @@ def _check_references(config: Config) -> None:
         for name, entry in entries.items():
             if "wheel" in entry and entry["wheel"] not in config["wheels"]:
                 raise InputError(f"{where}.{name}.wheel: {entry['wheel']!r} is not a key of wheels")
+    titles = [model.get("title", name) for name, model in config["models"].items()]
+    for title in titles:
+        if titles.count(title) > 1:
+            raise InputError(f"models: two have the title {title!r}; give each its own")
     for name, model in config["models"].items():
         where = str(model.get("name", ""))
         if where.startswith((".", "/", "~")) and not Path(where, "config.json").is_file():
