@@ -178,8 +178,7 @@ def norm_share_by_depth(heads: pl.DataFrame) -> alt.HConcatChart:
     Raises:
         InputError: a column is missing, or a selection of the table has no finite rows.
     """
-    columns = ("from_norm_share", "from_norm", "direct_effect", "from_norm_share_clipped")
-    rows, missing = _rows("E5", heads, columns=columns, selections=_selections_of(heads))
+    rows, missing = _norm_share_rows(heads)
     layers = layer_norm_share(rows)
     domain = _share_limits(rows, layers)
     points = placed(rows, "from_norm_share", domain).with_columns(
@@ -198,7 +197,7 @@ def norm_share_by_depth(heads: pl.DataFrame) -> alt.HConcatChart:
             first=selection == "top",
         )
         for selection, title in SELECTIONS.items()
-        if selection in _selections_of(heads)
+        if selection in rows["selection"]
     ]
     subtitle = ["Resample ablation; solid: sum of from_norm / sum of direct effect over a layer's"]
     subtitle[0] += " heads with positive direct effect"
@@ -349,8 +348,7 @@ def caption_e2(heads: pl.DataFrame) -> str:
 
 
 def caption_e5(heads: pl.DataFrame) -> str:
-    columns = ("from_norm_share", "from_norm", "direct_effect", "from_norm_share_clipped")
-    rows, _ = _rows("E5", heads, columns=columns, selections=_selections_of(heads))
+    rows, _ = _norm_share_rows(heads)
     top, every = (rows.filter(pl.col("selection") == name) for name in SELECTIONS)
     left_out = [part.filter(pl.col("direct_effect") <= 0).height for part in (top, every)]
     where = f"Each head's top tokens, {_sample(top)}"
@@ -415,10 +413,12 @@ def _sample(rows: pl.DataFrame, *, top: bool = True) -> str:
 # Rows
 
 
-def _selections_of(heads: pl.DataFrame) -> tuple[str, ...]:
-    """Top tokens, and all tokens if they were swept."""
+def _norm_share_rows(heads: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """E5's rows of top tokens, and of all tokens if they were swept; as `_rows`."""
+    columns = ("from_norm_share", "from_norm", "direct_effect", "from_norm_share_clipped")
     present = set(heads["selection"]) if "selection" in heads.columns else set()
-    return tuple(name for name in SELECTIONS if name == "top" or name in present)
+    selections = [name for name in SELECTIONS if name == "top" or name in present]
+    return _rows("E5", heads, columns=columns, selections=selections)
 
 
 def _rows(
