@@ -24,6 +24,28 @@ def new_checkout(folder: Path) -> Path:
     return folder
 
 
+def run_in(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a checkout, with this Python's programs and the checkout's own library."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    own = {"PYTHONPATH": str(folder / "workflow"), "PATH": path}
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | own | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+
+
+def planned_rules(dry_run: subprocess.CompletedProcess[str]) -> set[str]:
+    """Rules that a `snakemake --dry-run --quiet rules` would run."""
+    assert dry_run.returncode == 0, dry_run.stderr
+    rows = [line.split() for line in (dry_run.stdout + dry_run.stderr).splitlines()]
+    return {row[0] for row in rows if len(row) == 2 and row[1].isdigit()} - {"total", "all"}
+
+
 @dataclass
 class Checkout:
     """A working copy of the workflow and the config of its study."""
@@ -42,20 +64,13 @@ class Checkout:
         path = self.folder / "config" / "tiny.yaml"
         path.write_text(yaml.safe_dump(config or self.config))
         command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", str(path)]
-        own = {"PYTHONPATH": str(self.folder / "workflow")}
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=os.environ | own | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
+        return run_in(self.folder, *command, **environment)
 
     def planned(self, *arguments: str, **changes: object) -> set[str]:
         """Rules that a dry run would run."""
-        done = self.snakemake("--dry-run", "--quiet", "rules", *arguments, **changes)
-        assert done.returncode == 0, done.stderr
-        rows = [line.split() for line in (done.stdout + done.stderr).splitlines()]
-        return {row[0] for row in rows if len(row) == 2 and row[1].isdigit()} - {"total", "all"}
+        return planned_rules(self.snakemake("--dry-run", "--quiet", "rules", *arguments, **changes))
+
+    def copy(self, folder: Path) -> "Checkout":
+        """The same files, as old as here."""
+        shutil.copytree(self.folder, folder, copy_function=shutil.copy2)
+        return Checkout(folder, self.config)

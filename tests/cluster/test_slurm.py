@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -79,9 +78,7 @@ def submitted(cluster, tmp_path_factory: pytest.TempPathFactory, tiny_config: di
 
 @pytest.fixture
 def copy_of_submitted(submitted: Checkout, tmp_path: Path) -> Checkout:
-    folder = tmp_path / "repo"
-    shutil.copytree(submitted.folder, folder, copy_function=shutil.copy2)
-    return Checkout(folder, submitted.config)
+    return submitted.copy(tmp_path / "repo")
 
 
 def test_results_are_those_of_a_local_run_bit_for_bit(here, submitted):

@@ -1,6 +1,5 @@
 """A small study in a checkout of its own, run once; tests that change something take a copy."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,9 +20,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict) -> Che
 
 @pytest.fixture
 def copy_of_finished(finished: Checkout, tmp_path: Path) -> Checkout:
-    folder = tmp_path / "repo"
-    shutil.copytree(finished.folder, folder, copy_function=shutil.copy2)
-    return Checkout(folder, finished.config)
+    return finished.copy(tmp_path / "repo")
 
 
 @pytest.fixture

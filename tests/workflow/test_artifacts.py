@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from checkouts import PARTS, ROOT, new_checkout
+from checkouts import PARTS, ROOT, new_checkout, planned_rules, run_in
 
 TRACKED = ("dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
 IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
@@ -29,17 +28,7 @@ class Repository:
     def run(
         self, *command: str, ok: bool = True, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        own = {"PYTHONPATH": str(self.folder / "workflow"), "PATH": path}
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=os.environ | own | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
+        done = run_in(self.folder, *command, **environment)
         assert not ok or done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -54,9 +43,7 @@ class Repository:
 
     def planned(self) -> set[str]:
         """Rules that a dry run would run."""
-        done = self.snakemake("--dry-run", "--quiet", "rules")
-        rows = [line.split() for line in (done.stdout + done.stderr).splitlines()]
-        return {row[0] for row in rows if len(row) == 2 and row[1].isdigit()} - {"total", "all"}
+        return planned_rules(self.snakemake("--dry-run", "--quiet", "rules"))
 
     def clean(self) -> bool:
         """Whether DVC finds every output, dependency and parameter as recorded."""
