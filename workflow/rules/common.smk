@@ -164,8 +164,12 @@ def found_beside(files):
     return files if workflow.storage_settings.default_storage_provider else []
 
 
+def sidecars(paths):
+    return [str(sidecar(Path(path))) for path in paths]
+
+
 def sidecars_of(wildcards):
-    return found_beside(list(map(sidecar, shards_of(wildcards))))
+    return found_beside(sidecars(shards_of(wildcards)))
 
 
 def indexed(part, *measurements):
@@ -174,7 +178,7 @@ def indexed(part, *measurements):
     def files(wildcards):
         folder = f"{RESULTS}/{wildcards.model}/{part}"
         paths = [path for name in measurements for path in shards(folder, name)]
-        return found_beside([*paths, *map(sidecar, paths)])
+        return found_beside(paths + sidecars(paths))
 
     return files
 
