@@ -56,9 +56,8 @@ class LiveBytes(TorchDispatchMode):
     @staticmethod
     def _storages(values: Any) -> list[Any]:
         tensors = [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
-        return [
-            t.untyped_storage() for t in tensors if not t.is_mkldnn
-        ]  # packed weights: made before
+        # Packed weights, made before, have none.
+        return [tensor.untyped_storage() for tensor in tensors if not tensor.is_mkldnn]
 
     def _forget(self, key: int, size: int) -> None:
         self._known.discard(key)
