@@ -90,9 +90,9 @@ def test_results_are_those_of_the_library(finished):
 
 
 def test_results_do_not_depend_on_shards_batches_or_chunks(finished, copy_of_finished):
-    """One shard instead of two, other batches and chunks: the same tables up to rounding."""
+    """Other shards (one for two, two for one), batches and chunks: the same tables up to rounding."""
     sizes = {"prompts_per_shard": 6, "batch": 2, "chunk": 5}
-    experiments = copy_of_finished.config["experiments"] | {"prompts_per_shard": 6}
+    experiments = copy_of_finished.config["experiments"] | {"prompts_per_shard": 4}
     tables = ("tokens", "neuron_ranks", "top_neurons", "self_repression", "refeeding", "heads")
     targets = [f"results/tiny/gpt2/{name}.parquet" for name in tables]
     done = copy_of_finished.snakemake(*targets, sweep=sizes, experiments=experiments)
@@ -110,7 +110,12 @@ def test_results_do_not_depend_on_shards_batches_or_chunks(finished, copy_of_fin
 
 def test_top_tokens_alone_give_the_same_means(finished, copy_of_finished):
     """Less is run, and what is not is missing everywhere: no rows, no panel, no invented zero."""
-    done = copy_of_finished.snakemake(sweep=copy_of_finished.config["sweep"] | {"tokens": "top"})
+    figures = ("E1-self-repair-by-depth", "E5-norm-share-by-depth", "E12-breakdown-across-models")
+    done = copy_of_finished.snakemake(
+        "results/tiny/claims.parquet",
+        *(f"figures/tiny/{figure}.png" for figure in figures),
+        sweep=copy_of_finished.config["sweep"] | {"tokens": "top"},
+    )
     assert done.returncode == 0, done.stderr
     whole, top = (
         pl.read_parquet(c.folder / "results/tiny/gpt2/heads.parquet")
@@ -136,6 +141,7 @@ def test_a_cheaper_number_format_is_compared_with_float32(copy_of_finished):
         "results/tiny/gpt2/heads.parquet",
         "results/tiny/gpt2/experiments/neurons.json",
         dtype="bfloat16",
+        sweep={"prompts_per_shard": 6},
     )
     assert done.returncode == 0, done.stderr
     folder = copy_of_finished.folder / "results/tiny/gpt2"
@@ -143,7 +149,7 @@ def test_a_cheaper_number_format_is_compared_with_float32(copy_of_finished):
     assert measured["dtype"] == "bfloat16"
     repair = measured["differences_from_float32"]["self_repair"]
     assert 1e-4 < repair["mean"] < repair["largest"] < 1
-    for path in ("sweeps/zero/shard-0of1.json", "experiments/neurons/shard-0of2.json"):
+    for path in ("sweeps/zero/shard-0of1.json", "experiments/neurons/shard-0of1.json"):
         provenance = json.loads((folder / path).read_text())
         assert provenance["dtype"] == "bfloat16"
         assert provenance["precision_error"] == repair["largest"]
