@@ -31,9 +31,9 @@ JOBS = {
     "clean_pass": 1,
     "ablate_resample": 2,
     "ablate_zero": 1,
-    "ablate_chosen": 1,
-    "measure_neurons": 1,
-    "measure_iterative": 1,
+    "ablate_chosen": 2,
+    "measure_neurons": 2,
+    "measure_iterative": 2,
     "decompose": 1,
     "tabulate_tokens": 1,
     "tabulate_neurons": 1,
@@ -55,20 +55,26 @@ def with_resources(config: dict, **resources: int) -> dict:
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict) -> Checkout:
+def scattered(tiny_config: dict) -> dict:
+    """The study, its experiments in two shards as well."""
+    return tiny_config | {"experiments": tiny_config["experiments"] | {"prompts_per_shard": 4}}
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory, scattered: dict) -> Checkout:
     """The study, run on this machine with one thread per job."""
-    checkout = Checkout(new_checkout(tmp_path_factory.mktemp("here") / "repo"), tiny_config)
+    checkout = Checkout(new_checkout(tmp_path_factory.mktemp("here") / "repo"), scattered)
     done = checkout.run("--cores", "2", "--max-threads", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     return checkout
 
 
 @pytest.fixture(scope="module")
-def submitted(cluster, tmp_path_factory: pytest.TempPathFactory, tiny_config: dict) -> Checkout:
+def submitted(cluster, tmp_path_factory: pytest.TempPathFactory, scattered: dict) -> Checkout:
     """The study, run through SLURM with one thread per job; do not change it."""
     checkout = Checkout(
         new_checkout(tmp_path_factory.mktemp("slurm") / "repo"),
-        with_resources(tiny_config, gpu=0, mem_mb=1500, runtime=7),
+        with_resources(scattered, gpu=0, mem_mb=1500, runtime=7),
     )
     done = checkout.run(*PROFILE, "--max-threads", "1", **cluster.environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -160,12 +166,12 @@ def test_a_failed_job_is_tried_twice_told_in_one_line_and_resumed(cluster, copy_
     ]
 
 
-def test_a_bucket_does_for_jobs_that_share_no_files(cluster, here, tmp_path, tiny_config):
+def test_a_bucket_does_for_jobs_that_share_no_files(cluster, here, tmp_path, scattered):
     """The storage of profiles/kubernetes: each job gets from S3 just the files that its rule names."""
     needs(modules=("boto3", "moto", "flask", "snakemake_executor_plugin_kubernetes"))
     import boto3
 
-    checkout = Checkout(new_checkout(tmp_path / "repo"), tiny_config)
+    checkout = Checkout(new_checkout(tmp_path / "repo"), scattered)
     port = free_port()
     address, secret = f"http://127.0.0.1:{port}", "secret"
     bucket = boto3.resource(
