@@ -8,8 +8,8 @@ tensor that is alive. SmolLM2, a Llama too, tells what only values can. Prints a
 
 from sweep import smollm2
 
-from selfrepair.dry_run import LLAMA_7B, dry_run, meta_decoder
-from selfrepair.shapes import CHUNK_TOKENS, shape_from
+from selfrepair.model.sizes import CHUNK_TOKENS, shape_from
+from selfrepair.testing.meta_device import LLAMA_7B, dry_run, meta_decoder
 
 DTYPE, PROMPTS, POSITIONS = "bfloat16", 32, 127
 

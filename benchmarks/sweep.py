@@ -27,13 +27,13 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import selfrepair
-from selfrepair.assets import model_location
-from selfrepair.models import Decoder
-from selfrepair.packed import PackedLinear
-from selfrepair.selection import top_of_every_head
-from selfrepair.shapes import CHUNK_TOKENS, Shape, shape_from
-from selfrepair.storage import environment, write_json, write_text
-from selfrepair.study import read_study, wheels_of
+from selfrepair.files.storage import environment, write_json, write_text
+from selfrepair.files.wheels import model_location
+from selfrepair.measure.selection import top_of_every_head
+from selfrepair.model.loading import Decoder
+from selfrepair.model.packed import PackedLinear
+from selfrepair.model.sizes import CHUNK_TOKENS, Shape, shape_from
+from selfrepair.study.config import read_study, wheels_of
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results/benchmark"

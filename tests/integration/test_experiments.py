@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfrepair.iterative import SUMS, feed_back, refeed
-from selfrepair.neurons import neuron_repair, seen_by
-from selfrepair.selection import KINDS, top_mask
+from selfrepair.measure.iterative import SUMS, feed_back, refeed
+from selfrepair.measure.neurons import neuron_repair, seen_by
+from selfrepair.measure.selection import KINDS, top_mask
 from tiny_models import FLOAT64, SUPPORTED, random_tokens
 
 PROMPTS, LENGTH = 4, 18

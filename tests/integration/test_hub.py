@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 
 from checkouts import ROOT, new_checkout
 from hub_server import GRANTED, Hub, Repository, serve
-from selfrepair import corpus, load_model, sweep
+from selfrepair import load_model, sweep
+from selfrepair.text import corpus
 from tiny_models import random_words, save_tiny_model
 
 NEW, OLD = "a" * 40, "b" * 40

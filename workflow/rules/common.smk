@@ -11,9 +11,9 @@ import yaml
 from snakemake.io import sourcecache_entry
 
 from selfrepair.errors import InputError
-from selfrepair.planning import plan_model, plan_table
-from selfrepair.storage import sidecar
-from selfrepair.study import complete_config, n_shards, shard_prompts
+from selfrepair.study.planning import plan_model, plan_table
+from selfrepair.files.storage import sidecar
+from selfrepair.study.config import complete_config, n_shards, shard_prompts
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
 import rule_code

@@ -4,8 +4,13 @@ from pathlib import Path
 
 from adapter import run
 
-from selfrepair.selection import check_heads, choose_heads, second_half, watched_layers
-from selfrepair.storage import read_tensors, write_json
+from selfrepair.files.storage import read_tensors, write_json
+from selfrepair.measure.selection import (
+    check_heads,
+    choose_heads,
+    second_half,
+    watched_layers,
+)
 
 
 def main(snakemake):

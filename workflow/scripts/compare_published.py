@@ -5,8 +5,14 @@ from pathlib import Path
 import polars as pl
 from adapter import run
 
-from selfrepair.published import agreement_metrics, compare, fetch_table, read_table, table_file
-from selfrepair.storage import write_json, write_table
+from selfrepair.files.storage import write_json, write_table
+from selfrepair.published.tables import (
+    agreement_metrics,
+    compare,
+    fetch_table,
+    read_table,
+    table_file,
+)
 
 
 def main(snakemake):

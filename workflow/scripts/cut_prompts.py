@@ -5,11 +5,11 @@ from pathlib import Path
 import polars as pl
 from adapter import run
 
-from selfrepair.assets import model_location
-from selfrepair.corpus import cut_prompts
-from selfrepair.storage import write_table
-from selfrepair.study import wheels_of
-from selfrepair.tokenizer import load_tokenizer
+from selfrepair.files.storage import write_table
+from selfrepair.files.wheels import model_location
+from selfrepair.model.tokenizer import load_tokenizer
+from selfrepair.study.config import wheels_of
+from selfrepair.text.corpus import cut_prompts
 
 
 def main(snakemake):

@@ -4,9 +4,15 @@ from pathlib import Path
 
 from adapter import run
 
-from selfrepair.decomposition import head_tables
-from selfrepair.shards import SweptLayers, worst_errors
-from selfrepair.storage import environment, file_sha256, read_json, write_json, write_table
+from selfrepair.files.shards import SweptLayers, worst_errors
+from selfrepair.files.storage import (
+    environment,
+    file_sha256,
+    read_json,
+    write_json,
+    write_table,
+)
+from selfrepair.tables.heads import head_tables
 
 
 def main(snakemake):

@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 from adapter import run
 
-from selfrepair.gallery import FIGURES
-from selfrepair.plotting import save_figure
+from selfrepair.figures.gallery import FIGURES
+from selfrepair.figures.plotting import save_figure
 
 
 def main(snakemake):

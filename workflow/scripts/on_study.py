@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from selfrepair.errors import InputError
-from selfrepair.study import Config, read_study
+from selfrepair.study.config import Config, read_study
 
 
 def run(main: Callable[[Config], None]) -> None:

@@ -2,6 +2,6 @@
 
 from on_study import run
 
-from selfrepair.planning import plan_table
+from selfrepair.study.planning import plan_table
 
 run(lambda config: print(plan_table(config)))

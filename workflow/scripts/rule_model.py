@@ -6,11 +6,11 @@ from typing import Any
 import torch
 import transformers
 
-from selfrepair.assets import model_location
-from selfrepair.memory import shape_of_decoder
-from selfrepair.models import Decoder, load_model
-from selfrepair.shapes import check_shape
-from selfrepair.study import wheels_of
+from selfrepair.files.wheels import model_location
+from selfrepair.model.loading import Decoder, load_model
+from selfrepair.model.memory import shape_of_decoder
+from selfrepair.model.sizes import check_shape
+from selfrepair.study.config import wheels_of
 
 
 def load_rule_model(

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from selfrepair.storage import Stopwatch, environment, read_json
+from selfrepair.files.storage import Stopwatch, environment, read_json
 
 FORMAT = "{desc}: {percentage:3.0f} % after {elapsed}, {remaining} left"
 

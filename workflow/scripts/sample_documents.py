@@ -4,9 +4,9 @@ from pathlib import Path
 
 from adapter import run
 
-from selfrepair.corpus import sample_documents
-from selfrepair.storage import write_table
-from selfrepair.study import wheels_of
+from selfrepair.files.storage import write_table
+from selfrepair.study.config import wheels_of
+from selfrepair.text.corpus import sample_documents
 
 
 def main(snakemake):

@@ -5,9 +5,9 @@ from pathlib import Path
 import polars as pl
 from adapter import run
 
-from selfrepair.decomposition import findings, headline
-from selfrepair.shards import worst_errors
-from selfrepair.storage import read_json, write_json, write_text
+from selfrepair.files.shards import worst_errors
+from selfrepair.files.storage import read_json, write_json, write_text
+from selfrepair.tables.heads import findings, headline
 
 
 def main(snakemake):

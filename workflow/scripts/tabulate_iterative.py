@@ -5,9 +5,9 @@ from pathlib import Path
 import polars as pl
 from adapter import run
 
-from selfrepair.iterative_tables import refeeding_table, self_repression_table
-from selfrepair.shards import read_shards
-from selfrepair.storage import read_json, write_table
+from selfrepair.files.shards import read_shards
+from selfrepair.files.storage import read_json, write_table
+from selfrepair.tables.iterative import refeeding_table, self_repression_table
 
 
 def main(snakemake):

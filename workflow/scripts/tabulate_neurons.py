@@ -4,9 +4,9 @@ from pathlib import Path
 
 from adapter import run
 
-from selfrepair.neuron_tables import neuron_tables
-from selfrepair.shards import read_shards
-from selfrepair.storage import read_json, write_table
+from selfrepair.files.shards import read_shards
+from selfrepair.files.storage import read_json, write_table
+from selfrepair.tables.neurons import neuron_tables
 
 
 def main(snakemake):

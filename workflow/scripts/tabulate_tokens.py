@@ -5,9 +5,9 @@ from pathlib import Path
 import polars as pl
 from adapter import run
 
-from selfrepair.shards import read_sweep
-from selfrepair.storage import read_json, write_table
-from selfrepair.token_tables import scale_table, token_table
+from selfrepair.files.shards import read_sweep
+from selfrepair.files.storage import read_json, write_table
+from selfrepair.tables.tokens import scale_table, token_table
 
 
 def main(snakemake):

@@ -8,19 +8,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .direct_effect import clean_pass
     from .errors import ExactnessError, InputError
-    from .head_sweep import SweepResult, sweep
-    from .models import load_model
+    from .measure.sweep import SweepResult, sweep
+    from .model.direct_effect import clean_pass
+    from .model.loading import load_model
 
 __version__ = "0.1.0"
 __all__ = ["ExactnessError", "InputError", "SweepResult", "clean_pass", "load_model", "sweep"]
 
 _HOME = {
-    "load_model": "models",
-    "sweep": "head_sweep",
-    "SweepResult": "head_sweep",
-    "clean_pass": "direct_effect",
+    "load_model": "model.loading",
+    "sweep": "measure.sweep",
+    "SweepResult": "measure.sweep",
+    "clean_pass": "model.direct_effect",
     "InputError": "errors",
     "ExactnessError": "errors",
 }

@@ -1,0 +1,139 @@
+"""What replaces a head's output: partners, means, the folded zero; and what is refused."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import selfrepair
+import tiny_models
+from selfrepair import InputError
+from selfrepair.measure.ablation import check_ablations, replacement
+from selfrepair.model.loading import Decoder
+from selfrepair.model.replay import Replay
+from selfrepair.text.partners import sample_derangement
+
+Tiny = Callable[..., Decoder]
+
+TOKENS = tiny_models.random_tokens(4, 10)
+
+
+# --- partners ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", range(2, 51))
+def test_partners_are_a_derangement_fixed_by_the_seed(count: int) -> None:
+    first, second = (
+        sample_derangement(count, torch.Generator().manual_seed(count)) for _ in range(2)
+    )
+    assert torch.equal(first, second)
+    assert sorted(first.tolist()) == list(range(count))
+    assert not bool((first == torch.arange(count)).any())
+
+
+def test_partners_differ_between_seeds() -> None:
+    drawn = [sample_derangement(20, torch.Generator().manual_seed(seed)) for seed in range(10)]
+    assert len({tuple(partners.tolist()) for partners in drawn}) == 10
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_one_prompt_has_no_partner(count: int) -> None:
+    with pytest.raises(InputError, match=rf"{count} prompt\(s\).*at least 2"):
+        sample_derangement(count, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("count", "derangements"), [(3, 2), (4, 9)])
+def test_partners_are_uniform(count: int, derangements: int) -> None:
+    generator, draws = torch.Generator().manual_seed(0), 1800
+    seen = Counter(
+        tuple(sample_derangement(count, generator).tolist()) for _ in range(draws)
+    ).values()
+    assert len(seen) == derangements
+    expected = draws / derangements
+    # Five standard deviations of a binomial count; measured: 190 to 209 of 200 expected.
+    assert max(abs(n - expected) for n in seen) < 5 * expected**0.5
+
+
+# --- replacements ------------------------------------------------------------------------------
+
+
+def test_zero_keeps_the_constant_value_bias(tiny: Tiny) -> None:
+    model = tiny("gpt2")
+    for layer, part in enumerate(model.layers):
+        new = replacement(model, layer, "zero", donor_z=None, mean_z=None)
+        assert torch.equal(new[0, 0], part.value_bias)
+    assert float(model.layers[0].value_bias.abs().mean()) > 0.1
+
+
+def test_value_bias_is_what_a_constant_stream_leaves(tiny: Tiny) -> None:
+    """A stream that the norm maps to its bias alone (a constant one) makes every z the value bias."""
+    for name in ("gpt2", "pythia", "opt"):
+        model = tiny(name, "float64")
+        replay = Replay(model)
+        replay.record(TOKENS[:, :-1])
+        seen: list[torch.Tensor] = []
+        part = model.layers[1]
+        handle = part.output_projection.register_forward_pre_hook(
+            lambda _, args, seen=seen: seen.append(args[0])
+        )
+        stream = torch.full((1, TOKENS.shape[1] - 1, model.d_model), 0.7, dtype=torch.float64)
+        replay._call(1, stream)
+        handle.remove()
+        z = seen[0].reshape(1, -1, model.n_heads, model.d_head)
+        torch.testing.assert_close(z, part.value_bias.expand_as(z), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_models_without_biases_have_no_value_bias(name: str, tiny: Tiny) -> None:
+    assert all(not layer.value_bias.any() for layer in tiny(name).layers)
+
+
+def test_mean_is_the_given_one(tiny: Tiny) -> None:
+    model = tiny("gpt2")
+    mean_z = torch.randn(model.n_layers, model.n_heads, model.d_head, dtype=torch.float64)
+    new = replacement(model, 2, "mean", donor_z=None, mean_z=mean_z)
+    assert torch.equal(new[0, 0], mean_z[2].float())
+
+
+def test_resample_is_the_donors_z(tiny: Tiny) -> None:
+    model = tiny("gpt2")
+    donor_z = torch.randn(4, 9, model.n_heads, model.d_head)
+    assert replacement(model, 1, "resample", donor_z=donor_z, mean_z=None) is donor_z
+
+
+# --- refusals ----------------------------------------------------------------------------------
+
+MEAN_Z = torch.zeros(3, 3, 8)
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"ablation": "knockout"}, "'knockout' is not one of resample, mean, zero"),
+        ({"ablation": "resample"}, "resample needs donors"),
+        ({"ablation": "zero", "donors": TOKENS}, "zero takes no donors"),
+        ({"ablation": "mean", "donors": TOKENS}, "mean takes no donors"),
+        ({"donors": TOKENS[:3]}, r"donors: shape \[3, 10\] differs from tokens \[4, 10\]"),
+        ({"donors": TOKENS[:, :9]}, r"donors: shape \[4, 9\] differs from tokens \[4, 10\]"),
+        ({"donors": TOKENS + 61}, "donors: token ids"),
+        ({"donors": TOKENS.float()}, "donors: .*float32"),
+        ({"ablation": "mean", "mean_z": MEAN_Z[:2]}, r"mean_z: shape \[2, 3, 8\].* \[3, 3, 8\]"),
+        ({"ablation": "mean", "mean_z": MEAN_Z[..., :7]}, r"mean_z: shape \[3, 3, 7\]"),
+        ({"ablation": "mean", "mean_z": MEAN_Z[0]}, r"mean_z: shape \[3, 8\]"),
+    ],
+)
+def test_an_ablation_that_does_not_fit_is_refused(
+    options: dict[str, Any], says: str, tiny: Tiny
+) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        selfrepair.sweep(tiny("gpt2"), TOKENS, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ablation", ["mean", "zero"])
+def test_a_fitting_ablation_is_taken(ablation: str, tiny: Tiny) -> None:
+    check_ablations([ablation], TOKENS, None, MEAN_Z if ablation == "mean" else None, tiny("gpt2"))
+    check_ablations(["resample"], TOKENS, TOKENS, None, tiny("gpt2"))

@@ -1,0 +1,88 @@
+"""Which heads and tokens the experiments look at."""
+
+import pytest
+import torch
+
+from selfrepair.errors import InputError
+from selfrepair.measure.selection import (
+    check_heads,
+    choose_heads,
+    layer_indices,
+    second_half,
+    some_of,
+    top_mask,
+    watched_layers,
+)
+
+
+def test_top_mask_marks_the_largest_two_percent_of_each_head():
+    effects = torch.randn(4, 50, 3, generator=torch.Generator().manual_seed(0))
+    mask = top_mask(effects)
+    assert mask.flatten(0, 1).sum(0).tolist() == [4, 4, 4]
+    for head in range(3):
+        inside, outside = effects[..., head][mask[..., head]], effects[..., head][~mask[..., head]]
+        assert inside.min() > outside.max()
+
+
+def test_chosen_heads_have_the_largest_means_of_the_second_half():
+    effects = torch.zeros(2, 30, 4, 2)
+    effects[:, :, 0, 1] = 9.0  # not in the second half
+    effects[:, :, 2, 0] = 1.0
+    effects[:, :, 3, 1] = 2.0
+    effects[0, 0, 2, 1] = 50.0  # one large token: a mean of 0.83
+    chosen = choose_heads(effects, 3, first_layer=2, last_layer=3)
+    assert chosen == [(3, 1), (2, 0), (2, 1)]
+    assert choose_heads(effects, 2, first_layer=2, last_layer=2) == [(2, 0), (2, 1)]
+    assert len(choose_heads(effects, 99, first_layer=2, last_layer=3)) == 4
+
+
+def test_the_second_half_of_an_odd_number_of_layers_has_the_middle_one():
+    assert list(second_half(4)) == [2, 3]
+    assert list(second_half(5)) == [2, 3, 4]
+
+
+def test_some_tokens_are_the_same_for_any_shard_and_no_others_than_asked():
+    mask = top_mask(torch.randn(20, 50, 3, generator=torch.Generator().manual_seed(0)))
+    some = some_of(mask, 5, seed=1)
+    assert some.flatten(0, 1).sum(0).tolist() == [5, 5, 5]
+    assert not (some & ~mask).any()
+    assert torch.equal(some, some_of(mask, 5, seed=1))
+    assert not torch.equal(some, some_of(mask, 5, seed=2))
+    assert torch.equal(some_of(mask, 999, seed=1), mask)
+
+
+@pytest.mark.parametrize(
+    ("mlps", "parallel", "expected"),
+    [
+        ([-1], [False] * 4, ([3], 3)),
+        ([-1], [True] * 4, ([3], 2)),  # a parallel MLP does not see its own layer's heads
+        ([1, -1], [False] * 4, ([1, 3], 3)),
+        ([2], [False] * 4, ([2], 2)),
+    ],
+)
+def test_watched_layers_tell_which_heads_can_be_chosen(mlps, parallel, expected):
+    assert watched_layers(mlps, parallel) == expected
+
+
+@pytest.mark.parametrize(
+    ("mlps", "line"),
+    [
+        ([4], "experiments.mlps: 4 is not one of 4 layers"),
+        ([-5], "experiments.mlps: -5 is not one of 4 layers"),
+        (
+            [0],
+            r"experiments.mlps: \[0\] come before every head of the second half \(layers 2 to 3\)",
+        ),
+        ([], "experiments.mlps: none given"),
+    ],
+)
+def test_mlps_that_cannot_be_watched_are_refused(mlps, line):
+    with pytest.raises(InputError, match=line):
+        watched_layers(mlps, [False] * 4)
+
+
+def test_layers_and_heads_that_do_not_exist_are_refused():
+    assert layer_indices([0, -1], 3, name="x") == [0, 2]
+    assert check_heads([[1, 2]], 2, 3, name="models.m.heads") == [(1, 2)]
+    with pytest.raises(InputError, match=r"models.m.heads: \[2, 0\] is not one of 2 layers x 3"):
+        check_heads([[2, 0]], 2, 3, name="models.m.heads")

@@ -1,0 +1,158 @@
+"""Plans: the shapes of known models, their arithmetic against what is really run, the table."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import selfrepair
+import tiny_models
+from selfrepair import InputError
+from selfrepair.model.loading import Decoder
+from selfrepair.model.memory import shape_of_decoder
+from selfrepair.model.replay import Replay
+from selfrepair.model.sizes import Shape, check_shape, shape_from
+from selfrepair.study.config import read_study
+from selfrepair.study.planning import (
+    device_bytes,
+    plan_model,
+    plan_table,
+    shape_of,
+)
+
+Tiny = Callable[..., Decoder]
+
+ROOT = Path(__file__).parents[3]
+
+
+def study(name: str) -> dict:
+    return read_study(ROOT / "config" / name, schema=ROOT / "config/schema.yaml")
+
+
+PAPER = study("paper.yaml")
+# Parameters as their model cards and papers state them, in millions.
+PARAMETERS = {
+    "pythia-160m": 162.3,
+    "pythia-410m": 405.3,
+    "pythia-1b": 1011.8,
+    "gpt2-small": 124.4,
+    "gpt2-medium": 354.8,
+    "gpt2-large": 774.0,
+    "llama-7b": 6738.4,
+    "qwen3-0.6b": 596.0,
+}
+
+
+@pytest.mark.parametrize("name", tiny_models.SUPPORTED)
+def test_a_config_states_the_shape_of_the_model(name: str, tiny: Tiny) -> None:
+    shape, found = shape_from(tiny_models.CONFIGS[name].to_dict()), shape_of_decoder(tiny(name))
+    assert shape is not None
+    stated = {key: getattr(shape, key) for key in vars(shape)}
+    check_shape(stated, found, key="tiny")
+    wrong = stated | {"d_mlp": 7}
+    with pytest.raises(InputError, match=r"models.tiny.shape.d_mlp: 7, but the model has"):
+        check_shape(wrong, found, key="tiny")
+
+
+@pytest.mark.parametrize("name", PAPER["models"])
+def test_the_papers_models_have_the_parameters_that_are_known(name: str) -> None:
+    shape = shape_of(PAPER["models"][name], PAPER)
+    assert shape is not None
+    assert shape.parameters / 1e6 == pytest.approx(PARAMETERS[name], rel=0.01)
+
+
+@pytest.mark.parametrize("name", tiny_models.WIDE)
+def test_the_floor_of_a_sweep_is_what_its_replays_multiply(name: str, tmp_path: Path) -> None:
+    folder = tiny_models.save_model(tiny_models.WIDE[name], tmp_path)
+    model = selfrepair.load_model(folder, device="cpu", dtype="float64")  # nothing packed
+    shape = shape_from(tiny_models.WIDE[name].to_dict())
+    assert shape is not None
+    tokens, whole = torch.randint(0, 3000, (3, 17)), Replay.from_layer
+    counts: list[int] = []
+
+    def counted(self: Replay, layer: int, **options: object) -> object:
+        with FlopCounterMode(display=False) as counter:
+            replayed = whole(self, layer, **options)
+        counts.append(counter.get_total_flops())
+        return replayed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Replay, "from_layer", counted)
+        selfrepair.sweep(model, tokens, donors=tokens.roll(1, 0))
+    floor = 3 * 16 * shape.flop_of_sweep()
+    # Attention over 16 positions, which no floor counts, is the rest.
+    assert floor <= sum(counts) < 1.06 * floor
+
+
+def test_a_plan_counts_what_the_config_asks_for() -> None:
+    plan = plan_model("llama-7b", PAPER)
+    assert plan is not None
+    heads, tokens = 32 * 32, 1_000_125 + 2 * 788 * 127
+    each = sum(2 * (31 - layer) * 202.4e6 + 2 * 135.3e6 for layer in range(32)) / 32
+    assert plan.sweep_flop == pytest.approx(heads * tokens * each, rel=1e-3)
+    assert plan.jobs == 20 + 2 + 2
+    assert plan.hours == pytest.approx(plan.flop / 25e12 / 3600)
+    assert plan.longest_job_minutes == pytest.approx(
+        394 * 127 / tokens * plan.sweep_flop / 25e12 / 60
+    )
+    assert plan.stored_bytes == pytest.approx(heads * (tokens * (7 * 2 + 4) + 1_000_125 * 4))
+    stated = PAPER["models"]["llama-7b"]["resources"]
+    assert plan.host_bytes < 1e6 * stated["mem_mb"]
+    assert 3 * plan.longest_job_minutes + 30 < stated["runtime"]
+    half = {"sweep": PAPER["sweep"] | {"prompts_per_shard": 197}}
+    assert plan_model("llama-7b", PAPER | half).jobs == 40 + 4 + 4
+
+
+def test_llama_7b_in_bfloat16_is_planned_to_fit_80_gb() -> None:
+    config = PAPER | {"dtype": "bfloat16"}
+    shape = shape_of(config["models"]["llama-7b"], config)
+    assert shape is not None
+    assert 20e9 < device_bytes(shape, config) < 30e9
+
+
+@pytest.mark.parametrize("key", PAPER["models"])
+def test_stated_resources_hold_the_plan(key: str) -> None:
+    plan, stated = plan_model(key, PAPER), PAPER["models"][key]["resources"]
+    assert plan is not None
+    assert 1e6 * stated["mem_mb"] > 1.25 * plan.host_bytes
+    assert plan.device_bytes < 80e9
+    assert stated["runtime"] > 3 * plan.longest_job_minutes + 30
+
+
+def test_the_table_shows_every_model_and_says_which_are_unknown() -> None:
+    models = {**PAPER["models"], "other": {"name": "nobody/nothing", "resources": {}}}
+    lines = plan_table(PAPER | {"models": models}).splitlines()
+    assert lines[0].startswith("Plan of study paper (float32, at 25 TFLOP/s of an H100 80 GB; ")
+    assert len(lines) == 2 + len(models)
+    for key, line in zip(PAPER["models"], lines[2:], strict=False):
+        assert line.startswith(PAPER["models"][key]["title"])
+    assert lines[-1].startswith("other")
+    assert "no `shape` stated" in lines[-1]
+    assert "no hours without plan.tflops" in plan_table(PAPER | {"plan": {}})
+
+
+def test_a_local_model_is_planned_from_its_config(tiny_folder: Callable[[str], Path]) -> None:
+    shape = shape_of({"name": str(tiny_folder("qwen3"))}, {})
+    assert shape == Shape(
+        layers=3,
+        heads=4,
+        d_model=24,
+        d_mlp=40,
+        vocabulary=61,
+        kv_heads=2,
+        d_head=8,
+        gated=True,
+    )
+
+
+def test_a_model_of_experts_has_no_shape() -> None:
+    config = tiny_models.CONFIGS["llama"].to_dict() | {"num_local_experts": 8}
+    assert shape_from(config) is None
+    assert shape_from({"model_type": "mamba", "hidden_size": 8}) is None
+
+
+def test_smollm2_large_has_100_k_tokens() -> None:
+    text = study("smollm2-large.yaml")["text"]
+    assert text["prompts"] * (text["tokens_per_prompt"] - 1) >= 100_000

@@ -1,0 +1,162 @@
+"""The claims as one page, in Markdown and in HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+from jinja2 import Environment, StrictUndefined
+
+from .judge import (
+    NOT_SUPPORTED,
+    SUPPORTED,
+    UNDECIDED,
+    estimate,
+)
+
+# Where the figure of a claim lies, seen from the page: by model and figure.
+FigurePaths = Mapping[str, Mapping[str, str]]
+
+_HOW = (
+    "Each verdict follows from a rule that stands in the code, the same for every model: supported if "
+    "the whole 95 % bootstrap interval over prompts lies where the claim holds, not supported if none "
+    "of it does, else undecided. Unless a row says otherwise: resample ablation, each head's top 2 % of "
+    "tokens by direct effect, and shares of an effect are ratios of means. By the paper's definition "
+    "such a share is the mean of per-token shares of the direct effect, clipped to 0 to 1."
+)
+
+_MARKDOWN = """\
+# {{ title }}
+
+{{ how }}
+
+{% for model, rows in models %}
+## {{ model }}: {{ tally(rows) }}
+
+| claim of the paper | measured | value | paper's definition | holds if | verdict | figure |
+|---|---|---|---|---|---|---|
+{% for row in rows -%}
+| {{ row.claim }} | {{ row.measured }} | {{ row.shown }} | {{ row.shown_clipped }} \
+| {{ row.rule }} | **{{ row.verdict }}** | [{{ row.figure }}]({{ row.path }}) |
+{% endfor %}
+
+{{ footing(rows) }}
+
+{% endfor -%}
+"""
+
+_HTML = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="UTF-8">
+<title>{{ title }}</title>
+<style>
+body { margin: 2em auto; max-width: 80em; padding: 0 1em; color: #222; background: white;
+  font-family: Arial, "Liberation Sans", sans-serif; line-height: 1.45; }
+p { max-width: 60em; }
+table { border-collapse: collapse; }
+th, td { text-align: left; vertical-align: top; padding: 0.5em 0.7em; border-top: 1px solid #ddd; }
+td.value { white-space: nowrap; }
+small { display: block; color: #555; white-space: normal; }
+.verdict { font-weight: bold; white-space: nowrap; }
+.supported { color: #00664b; } .not-supported { color: #a34300; } .undecided { color: #555; }
+figure { margin: 2em 0; } figure img { max-width: 100%; }
+</style>
+</head>
+<body>
+<h1>{{ title }}</h1>
+<p>{{ how }}</p>
+{% for model, rows in models %}
+<h2>{{ model }}: {{ tally(rows) }}</h2>
+<table>
+<thead><tr><th>claim of the paper</th><th>measured</th><th>value</th><th>holds if</th><th>verdict</th>
+<th>figure</th></tr></thead>
+<tbody>
+{% for row in rows -%}
+<tr id="{{ model }}-{{ row.id }}"><td>{{ row.claim }}<small>{{ row.source }}</small></td>
+<td>{{ row.measured }}<small>{{ row.n_prompts }} prompts, {{ "{:,}".format(row.n_tokens) }} {{ row.counted }}</small></td>
+<td class="value">{{ row.shown }}
+{%- if row.shown_clipped %}<small>paper's definition: {{ row.shown_clipped }}</small>{% endif %}</td>
+<td>{{ row.rule }}</td>
+<td class="verdict {{ row.verdict.replace(" ", "-") }}">{{ row.verdict }}</td>
+<td><a href="#{{ model }}-{{ row.figure }}">{{ row.figure }}</a></td></tr>
+{% endfor -%}
+</tbody>
+</table>
+{% for figure, path in figures(rows) -%}
+<figure id="{{ model }}-{{ figure }}"><a href="{{ path }}.html"><img src="{{ path }}.png" alt="Figure {{ figure }} of {{ model }}"></a></figure>
+{% endfor -%}
+{% endfor -%}
+</body>
+</html>
+"""
+
+
+def markdown(claims: pl.DataFrame, *, study: str, paths: FigurePaths) -> str:
+    """The page in Markdown; paths: of figures without their ending."""
+    return _render(_MARKDOWN, claims, study, paths, ending=".png", escape=False)
+
+
+def page(claims: pl.DataFrame, *, study: str, paths: FigurePaths) -> str:
+    """The page in HTML, with every figure that a claim refers to."""
+    return _render(_HTML, claims, study, paths, ending="", escape=True)
+
+
+def _render(
+    template: str,
+    claims: pl.DataFrame,
+    study: str,
+    paths: FigurePaths,
+    *,
+    ending: str,
+    escape: bool,
+) -> str:
+    environment = Environment(
+        autoescape=escape, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    models = [
+        (model, [_row(row, paths[model][row["figure"]] + ending) for row in part.to_dicts()])
+        for (model,), part in claims.group_by("model", maintain_order=True)
+    ]
+    return environment.from_string(template).render(
+        title=f"Claims of the paper, measured: study {study}",
+        how=_HOW,
+        models=models,
+        tally=_tally,
+        footing=_footing,
+        figures=lambda rows: dict((row["figure"], row["path"]) for row in rows).items(),
+    )
+
+
+def _row(row: dict[str, Any], path: str) -> dict[str, Any]:
+    return row | {
+        "path": path,
+        "shown": estimate(row),
+        "shown_clipped": estimate(row, clipped=True),
+    }
+
+
+def _tally(rows: list[dict[str, Any]]) -> str:
+    counts = {
+        verdict: sum(row["verdict"] == verdict for row in rows)
+        for verdict in (SUPPORTED, UNDECIDED, NOT_SUPPORTED)
+    }
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+
+
+def _footing(rows: list[dict[str, Any]]) -> str:
+    """What the values rest on."""
+    sizes = {(row["n_prompts"], row["n_tokens"]) for row in rows if row["n_tokens"]}
+    if not sizes:
+        return "Nothing was measured."
+    prompts, tokens = (sorted({size[place] for size in sizes}) for place in (0, 1))
+    ranges = [
+        f"{part[0]:,}" if part[0] == part[-1] else f"{part[0]:,} to {part[-1]:,}"
+        for part in (prompts, tokens)
+    ]
+    return (
+        f"Each value rests on {ranges[0]} prompts and {ranges[1]} tokens (E1 to E5) or instances, a head "
+        "on one of its tokens (E7 to E11)."
+    )

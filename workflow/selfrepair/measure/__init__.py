@@ -1,0 +1,1 @@
+"""Measurements that run a model: clean pass, sweeps and experiments."""

@@ -1,0 +1,126 @@
+"""What replaces a head's output z: another prompt's (resample), the sample's mean, or zero.
+
+Method section 2. A baseline never depends on batches: partners are a derangement of the whole
+sample (`partners`), means are over the whole sample, zero keeps the constant value bias (folded convention).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..errors import InputError
+from ..model.loading import Decoder
+from ..model.replay import Recording, Replay, Replayed
+
+ABLATIONS = ("resample", "mean", "zero")
+
+
+def replacement(
+    decoder: Decoder,
+    layer: int,
+    ablation: str,
+    *,
+    donor_z: Float[Tensor, "prompt position head d_head"] | None,
+    mean_z: Float[Tensor, "layer head d_head"] | None,
+) -> Float[Tensor, "#prompt #position head d_head"]:
+    """The z' that ablation puts in place of a layer's z."""
+    part = decoder.layers[layer]
+    if ablation == "resample":
+        assert donor_z is not None, "resample ablation without donors"
+        return donor_z
+    if ablation == "mean":
+        assert mean_z is not None, "mean ablation without means"
+        return mean_z[layer].to(part.value_bias)[None, None]
+    return part.value_bias[None, None]
+
+
+@dataclass
+class AblatedRows:
+    """Recorded prompts in which a head's output is changed, ready to be replayed.
+
+    change: what the ablation adds to the layer's attention output; residual: the layer's clean
+    input; unchanged_out: the changed output of a parallel layer, whose MLP does not see the change,
+    else None; all [row, position, d_model].
+    """
+
+    layer: int
+    change: Float[Tensor, "row position d_model"]
+    residual: Float[Tensor, "row position d_model"]
+    attention_out: Float[Tensor, "row position d_model"]
+    unchanged_out: Float[Tensor, "row position d_model"] | None
+
+    def replay(self, replay: Replay, directions: Float[Tensor, "row position d_model"]) -> Replayed:
+        """Everything after the change; directions: u of each row."""
+        return replay.from_layer(
+            self.layer,
+            residual=self.residual,
+            attention_out=self.attention_out,
+            unchanged_out=self.unchanged_out,
+            directions=directions,
+        )
+
+    def layer_output(self, replay: Replay) -> Float[Tensor, "row position d_model"]:
+        """The input of the next layer."""
+        return replay.layer_output(
+            self.layer,
+            residual=self.residual,
+            attention_out=self.attention_out,
+            unchanged_out=self.unchanged_out,
+        )
+
+
+def ablated_rows(
+    decoder: Decoder,
+    recording: Recording,
+    layer: int,
+    *,
+    head: Int[Tensor, " row"],
+    prompt: Int[Tensor, " row"],
+    delta_z: Float[Tensor, "row position d_head"],
+) -> AblatedRows:
+    """Rows of recorded prompts in which a head's z changes by delta_z (each row its own head).
+
+    They end where delta_z ends: a position never sees later ones.
+    """
+    part, length = decoder.layers[layer], delta_z.shape[1]
+    change = torch.bmm(delta_z, part.w_o[head])
+    return AblatedRows(
+        layer=layer,
+        change=change,
+        residual=recording.residual[layer][prompt, :length],
+        attention_out=recording.attention_out[layer][prompt, :length] + change,
+        unchanged_out=(
+            recording.residual[layer + 1][prompt, :length] + change if part.parallel else None
+        ),
+    )
+
+
+def check_ablations(
+    ablations: Collection[str],
+    tokens: Tensor,
+    donors: Tensor | None,
+    mean_z: Tensor | None,
+    decoder: Decoder,
+) -> None:
+    """Refuse unknown ablations, and baselines that are missing, misshapen or not used (InputError)."""
+    for name in ablations:
+        if name not in ABLATIONS:
+            raise InputError(f"ablation: {name!r} is not one of {', '.join(ABLATIONS)}")
+    asked = " and ".join(ablations)
+    if (donors is not None) != ("resample" in ablations):
+        need = "needs donors" if "resample" in ablations else "takes no donors"
+        raise InputError(f"ablation: {asked} {need}: tokens of the same shape")
+    if donors is not None and donors.shape != tokens.shape:
+        raise InputError(
+            f"donors: shape {list(donors.shape)} differs from tokens {list(tokens.shape)}"
+        )
+    if mean_z is not None and "mean" not in ablations:
+        raise InputError(f"mean_z: {asked} ablation takes no means")
+    shape = (decoder.n_layers, decoder.n_heads, decoder.d_head)
+    if mean_z is not None and tuple(mean_z.shape) != shape:
+        raise InputError(f"mean_z: shape {list(mean_z.shape)}; this model has {list(shape)}")

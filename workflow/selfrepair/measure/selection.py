@@ -1,0 +1,146 @@
+"""Which heads and which tokens an experiment looks at (method sections 4 and 5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..errors import InputError
+
+Head = tuple[int, int]
+
+TOP_SHARE = 0.02
+# Which tokens a mean is over: each head's top tokens, or all.
+SELECTIONS = ("top", "all")
+# What is kept of every token of a chosen head (E3), in logits.
+TOKEN_EFFECTS = ("direct_effect", "ablated_direct_effect", "delta_logit", "self_repair")
+# What is added to a layer's input (E11a): the head's own output or one of two controls.
+KINDS = ("own", "random", "other")
+
+
+def top_tokens(
+    direct_effect: Float[Tensor, "token head"], *, share: float = TOP_SHARE
+) -> Int[Tensor, "top head"]:
+    """Each head's top tokens: the floor(share N) positions with the largest clean DE (section 4).
+
+    Ties go to the earlier token, so that a sample has one answer on every device.
+    Raises:
+        InputError: the sample is too small to have a top token.
+    """
+    count = math.floor(share * direct_effect.shape[0] + 1e-9)
+    if count < 1:
+        raise InputError(
+            f"{direct_effect.shape[0]} tokens have no top {share:.0%}; "
+            f"take at least {math.ceil(1 / share)} tokens"
+        )
+    order = torch.sort(
+        direct_effect.nan_to_num(nan=-torch.inf), dim=0, descending=True, stable=True
+    ).indices
+    return order[:count]
+
+
+def top_mask(
+    direct_effect: Float[Tensor, "prompt position head"],
+) -> Bool[Tensor, "prompt position head"]:
+    """True at each head's top tokens: the 2 % of positions with its largest clean direct effect.
+
+    Raises:
+        InputError: the sample is too small to have a top token.
+    """
+    flat = direct_effect.flatten(0, 1)
+    chosen = torch.zeros(flat.shape, dtype=torch.bool)
+    return chosen.scatter_(0, top_tokens(flat), True).reshape(direct_effect.shape)
+
+
+def top_of_every_head(
+    direct_effect: Float[Tensor, "prompt position layer head"],
+) -> Bool[Tensor, "prompt position layer head"]:
+    """`top_mask` of every head, a layer at a time: ranking a large sample takes memory.
+
+    Raises:
+        InputError: the sample is too small to have a top token.
+    """
+    return torch.stack([top_mask(effects) for effects in direct_effect.unbind(2)], 2)
+
+
+def some_of(
+    mask: Bool[Tensor, "prompt position head"], count: int, *, seed: int
+) -> Bool[Tensor, "prompt position head"]:
+    """At most `count` of each head's tokens, drawn at random; the same ones for every batch or shard."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.rand(mask.shape, generator=generator, dtype=torch.float64)
+    ranks = order.masked_fill(~mask, torch.inf).flatten(0, 1).argsort(0).argsort(0)
+    return mask & (ranks < count).reshape(mask.shape)
+
+
+def choose_heads(
+    direct_effect: Float[Tensor, "prompt position layer head"],
+    count: int,
+    *,
+    first_layer: int,
+    last_layer: int,
+) -> list[Head]:
+    """The (layer, head) pairs with the largest mean clean direct effect, largest first.
+
+    Candidates are the heads from first_layer to last_layer, both included; the mean is over all
+    tokens (method section 5). Fewer candidates than `count` are all chosen.
+    """
+    means = direct_effect.double().mean((0, 1))[first_layer : last_layer + 1]
+    order = means.flatten().argsort(descending=True, stable=True)[:count]
+    n_heads = means.shape[1]
+    return [(first_layer + int(i) // n_heads, int(i) % n_heads) for i in order]
+
+
+def layer_indices(layers: Sequence[int], n_layers: int, *, name: str) -> list[int]:
+    """Layers counted from 0; negative ones count from the end (InputError: no such layer, or none)."""
+    if not layers:
+        raise InputError(f"{name}: none given; name at least one layer, such as -1 for the last")
+    for layer in layers:
+        if not -n_layers <= layer < n_layers:
+            raise InputError(
+                f"{name}: {layer} is not one of {n_layers} layers (from 0, or from -1 for the last)"
+            )
+    return [layer % n_layers for layer in layers]
+
+
+def watched_layers(mlps: Sequence[int], parallel: Sequence[bool]) -> tuple[list[int], int]:
+    """The MLPs' layers counted from 0, and the last layer whose heads any of them can react to.
+
+    Args:
+        mlps: layers, negative ones counted from the end; parallel: per layer of the model, whether
+            its MLP does not see its own attention (method section 2).
+    Raises:
+        InputError: no such layer, or an MLP that no head of the second half comes before.
+    """
+    n_layers = len(parallel)
+    layers = layer_indices(mlps, n_layers, name="experiments.mlps")
+    last = max(layer - parallel[layer] for layer in layers)
+    if last < second_half(n_layers)[0]:
+        raise InputError(
+            f"experiments.mlps: {list(mlps)} come before every head of the second half (layers "
+            f"{second_half(n_layers)[0]} to {n_layers - 1}); name a later layer"
+        )
+    return layers, last
+
+
+def second_half(n_layers: int) -> range:
+    """The layers of the second half; of an odd number, the middle one belongs to it."""
+    return range(n_layers // 2, n_layers)
+
+
+def check_heads(
+    heads: Sequence[Sequence[int]], n_layers: int, n_heads: int, *, name: str
+) -> list[Head]:
+    """Heads as pairs of integers, refused if the model has no such head (InputError)."""
+    pairs = [(int(layer), int(head)) for layer, head in heads]
+    for layer, head in pairs:
+        if not (0 <= layer < n_layers and 0 <= head < n_heads):
+            raise InputError(
+                f"{name}: [{layer}, {head}] is not one of {n_layers} layers x {n_heads} heads, "
+                "counted from 0"
+            )
+    return pairs

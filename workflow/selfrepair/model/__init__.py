@@ -1,0 +1,1 @@
+"""A decoder, its parts, and the fast forward pass that replays it."""

@@ -1,0 +1,327 @@
+"""The fast forward pass: what an ablation at layer l changes, and nothing else.
+
+A clean pass records each decoder layer's input and keyword arguments (masks, rotary tables). An
+ablation then adds a change to one layer's attention output and runs that layer's MLP and the layers
+after it, for many (head, prompt) rows at once. The layers are the model's own modules, called as the
+model calls them; `tests/` compares every architecture with the hooked model, run whole.
+
+A position never sees later ones, and the last has no target, so callers pass tokens without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from .loading import Decoder
+
+# What a layer is called with besides the residual stream.
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+# Streams are cut after the last position looked at in steps of this: few lengths are learnt quickly.
+LENGTH_STEP = 16
+
+
+@dataclass
+class Recording:
+    """What a clean pass leaves behind, per layer.
+
+    residual: [prompt, position, d_model], the input of each layer and, last, of the final norm;
+    z: [prompt, position, head, d_head]; attention_out, mlp_out: [prompt, position, d_model].
+    """
+
+    residual: list[Float[Tensor, "prompt position d_model"]] = field(default_factory=list)
+    z: list[Float[Tensor, "prompt position head d_head"]] = field(default_factory=list)
+    attention_out: list[Float[Tensor, "prompt position d_model"]] = field(default_factory=list)
+    mlp_out: list[Float[Tensor, "prompt position d_model"]] = field(default_factory=list)
+
+
+@dataclass
+class _Sums:
+    """Running dot products of the replayed sublayers' outputs with the rows' target directions."""
+
+    directions: Float[Tensor, "row position d_model"]
+    heads: Float[Tensor, "row position"]
+    mlps: Float[Tensor, "row position"]
+
+
+@dataclass
+class Replayed:
+    """residual: final residual [row, position, d_model]; heads, mlps: [row, position], the summed
+    dot products of all replayed attention and MLP outputs with the target direction."""
+
+    residual: Float[Tensor, "row position d_model"]
+    heads: Float[Tensor, "row position"]
+    mlps: Float[Tensor, "row position"]
+
+
+class _Enough(Exception):
+    """Ends a layer's forward pass where the rest of it is not needed."""
+
+
+class Replay:
+    """Record a decoder's clean pass; replay it from a layer on with a changed attention output."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self._arguments: dict[int, list[Arguments]] = {}
+
+    def twin(self) -> Replay:
+        """A replay for another thread: modules of its own on the same weights and arguments."""
+        other = Replay(self.decoder.twin())
+        other._arguments = self._arguments
+        return other
+
+    @torch.no_grad()
+    def record(self, tokens: Int[Tensor, "prompt position"]) -> Recording:
+        """Run the model on tokens and keep what later replays start from."""
+        self._learn_arguments(tokens)
+        recording = Recording()
+        with self._hooks(self._recording_hooks(recording, tuple(tokens.shape))):
+            self._run_network(tokens)
+        return recording
+
+    @torch.no_grad()
+    def record_z(
+        self, tokens: Int[Tensor, "prompt position"]
+    ) -> list[Float[Tensor, "prompt position head d_head"]]:
+        """z of every layer alone: all that a resample partner gives."""
+        found: list[Tensor] = []
+        shape = (*tokens.shape, self.decoder.n_heads, -1)
+
+        def attention_input(_: nn.Module, args: tuple[Any, ...]) -> None:
+            found.append(args[0].reshape(shape))
+
+        handles = [
+            layer.output_projection.register_forward_pre_hook(attention_input)
+            for layer in self.decoder.layers
+        ]
+        with self._hooks(handles):
+            self._run_network(tokens)
+        return found
+
+    @torch.no_grad()
+    def from_layer(
+        self,
+        layer: int,
+        *,
+        residual: Float[Tensor, "row position d_model"],
+        attention_out: Float[Tensor, "row position d_model"],
+        unchanged_out: Float[Tensor, "row position d_model"] | None,
+        directions: Float[Tensor, "row position d_model"],
+    ) -> Replayed:
+        """Replay rows whose attention output at `layer` is `attention_out`.
+
+        Args:
+            layer, residual, attention_out, unchanged_out: as for `layer_output`.
+            directions: u of each row and position (method section 1).
+        """
+        rows, positions = residual.shape[:2]
+        zeros = torch.zeros(
+            rows, positions, device=residual.device, dtype=_sum_dtype(residual.dtype)
+        )
+        sums = _Sums(directions, heads=zeros, mlps=zeros.clone())
+        with self._hooks(self._summing_hooks(sums, layer)):
+            stream = self.layer_output(
+                layer, residual=residual, attention_out=attention_out, unchanged_out=unchanged_out
+            )
+            for later in range(layer + 1, self.decoder.n_layers):
+                stream = self._call(later, stream)
+        return Replayed(stream, sums.heads, sums.mlps)
+
+    @torch.no_grad()
+    def layer_output(
+        self,
+        layer: int,
+        *,
+        residual: Float[Tensor, "row position d_model"],
+        attention_out: Float[Tensor, "row position d_model"],
+        unchanged_out: Float[Tensor, "row position d_model"] | None,
+    ) -> Float[Tensor, "row position d_model"]:
+        """The residual stream after a layer whose attention output is given instead of computed.
+
+        Args:
+            residual: the layer's clean input.
+            unchanged_out: for a parallel layer, its output with the changed attention already added;
+                None for a sequential layer, whose MLP is run.
+        """
+        if unchanged_out is not None:
+            return unchanged_out
+        return self._call(layer, residual, stub=attention_out)
+
+    @torch.no_grad()
+    def head_outputs(
+        self, layer: int, stream: Float[Tensor, "row position d_model"]
+    ) -> Float[Tensor, "row position head d_head"]:
+        """z of every head of a layer on a given layer input; the rest of the layer does not run.
+
+        The stream may be shorter than what was recorded: a position never sees later ones.
+        """
+        projection, seen = self.decoder.layers[layer].output_projection, []
+
+        def stop(_: nn.Module, args: tuple[Any, ...]) -> None:
+            seen.append(args[0])
+            raise _Enough
+
+        self.learn_arguments_of(stream.shape[1])
+        with self._hooks([projection.register_forward_pre_hook(stop)]), suppress(_Enough):
+            self._call(layer, stream)
+        return seen[0].reshape(*stream.shape[:2], self.decoder.n_heads, -1)
+
+    @torch.no_grad()
+    def replay_error(self, clean: Recording, layer: int) -> float:
+        """Largest change of the layer's output, in its own units, when it is replayed unchanged."""
+        try:
+            output = self._call(layer, clean.residual[layer], stub=clean.attention_out[layer])
+        except (TypeError, ValueError, IndexError, AttributeError):
+            return float("inf")  # the attention module returns something else than it seems to
+        change = (output - clean.residual[layer + 1]).abs().max()
+        return float(change / clean.residual[layer + 1].abs().mean().clamp(min=1.0))
+
+    @torch.no_grad()
+    def mlp_reads_attention(self, clean: Recording, layer: int) -> bool:
+        """Whether the layer's MLP sees its attention output (False: parallel attention)."""
+        residual, attention_out = clean.residual[layer], clean.attention_out[layer]
+        noise = torch.linspace(-1, 1, residual.shape[-1]).to(residual)
+        outputs = []
+        for stub in (attention_out, attention_out + residual.abs().mean() * noise):
+            seen = Recording()
+            with self._hooks(self._recording_hooks(seen, residual.shape[:2])):
+                self._call(layer, residual, stub=stub)
+            outputs.append(seen.mlp_out[0])
+        return not torch.equal(*outputs)
+
+    @torch.no_grad()
+    def learn_arguments_of(self, length: int) -> None:
+        """What layers are called with on streams of this length. It depends on nothing else, so any
+        tokens tell it."""
+        if length not in self._arguments:
+            self._learn_arguments(
+                torch.zeros(1, length, dtype=torch.long, device=self.decoder.device)
+            )
+
+    def _learn_arguments(self, tokens: Tensor) -> None:
+        """Keep each layer's arguments for this length from one row, so that they broadcast to any."""
+        length = tokens.shape[1]
+        if length in self._arguments:
+            return
+        collected: list[Arguments] = []
+
+        def layer_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            collected.append(_split_stream(args, kwargs)[1:])
+
+        handles = [
+            layer.block.register_forward_pre_hook(layer_input, with_kwargs=True)
+            for layer in self.decoder.layers
+        ]
+        with self._hooks(handles):
+            self._run_network(tokens[:1])
+        self._arguments[length] = collected
+
+    def _run_network(self, tokens: Tensor) -> None:
+        """Everything up to the final norm; the unembedding is not needed."""
+        self.decoder.network.base_model(input_ids=tokens, use_cache=False)
+
+    def _call(self, layer: int, stream: Tensor, *, stub: Tensor | None = None) -> Tensor:
+        """Run one layer on a stream; with a stub, its attention's output is given, not computed."""
+        args, kwargs = self._arguments[stream.shape[1]][layer]
+        part = self.decoder.layers[layer]
+        if stub is None:
+            return _first(part.block(stream, *args, **kwargs))
+        output = stub if part.stub is part.output_projection else (stub, None)
+        own = part.stub.__dict__.get("forward")
+        part.stub.forward = lambda *_, **__: output
+        try:
+            return _first(part.block(stream, *args, **kwargs))
+        finally:
+            del part.stub.forward
+            if own is not None:
+                part.stub.forward = own
+
+    @staticmethod
+    @contextmanager
+    def _hooks(handles: list[RemovableHandle]) -> Iterator[None]:
+        """Remove the hooks when the block ends, however it ends."""
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _recording_hooks(
+        self, recording: Recording, shape: tuple[int, ...]
+    ) -> list[RemovableHandle]:
+        n_heads, handles = self.decoder.n_heads, []
+
+        def layer_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            recording.residual.append(_split_stream(args, kwargs)[0])
+
+        def attention_result(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            recording.z.append(args[0].reshape(*shape, n_heads, -1))
+            recording.attention_out.append(output.reshape(*shape, -1))
+
+        def mlp_result(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            recording.mlp_out.append(_first(output).reshape(*shape, -1))
+
+        for layer in self.decoder.layers:
+            handles += [
+                layer.block.register_forward_pre_hook(layer_input, with_kwargs=True),
+                layer.output_projection.register_forward_hook(attention_result),
+                layer.mlp.register_forward_hook(mlp_result),
+            ]
+        norm = self.decoder.final_norm.module
+        return [*handles, norm.register_forward_pre_hook(layer_input, with_kwargs=True)]
+
+    def _summing_hooks(self, sums: _Sums, ablated: int) -> list[RemovableHandle]:
+        """Sum what changes: MLPs from the ablated layer on, other heads from the next layer on."""
+        shape, handles = sums.directions.shape, []
+
+        def attention_result(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
+            sums.heads += dot(output.reshape(shape), sums.directions)
+
+        def mlp_result(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            sums.mlps += dot(_first(output).reshape(shape), sums.directions)
+
+        for index, layer in enumerate(self.decoder.layers[ablated:], start=ablated):
+            if index > ablated:
+                handles.append(layer.output_projection.register_forward_hook(attention_result))
+            handles.append(layer.mlp.register_forward_hook(mlp_result))
+        return handles
+
+
+def cut_lengths(ends: Int[Tensor, "*batch"], whole: int) -> Int[Tensor, "*batch"]:
+    """Lengths to replay that hold all positions before `ends`; there are few different ones."""
+    return (-(-ends // LENGTH_STEP) * LENGTH_STEP).clamp(max=whole)
+
+
+def dot(
+    left: Float[Tensor, "*batch d_model"], right: Float[Tensor, "*batch d_model"]
+) -> Float[Tensor, "*batch"]:
+    """Dot product over the last axis, multiplied and summed in float32 at least."""
+    dtype = _sum_dtype(left.dtype)
+    return (left.to(dtype) * right.to(dtype)).sum(-1)
+
+
+def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype == torch.float64 else torch.float32
+
+
+def _first(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _split_stream(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
+    """The residual stream a module was called with, and the rest of its arguments."""
+    if args:
+        return args[0], args[1:], kwargs
+    rest = dict(kwargs)
+    return rest.pop("hidden_states"), (), rest

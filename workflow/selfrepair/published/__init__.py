@@ -1,0 +1,1 @@
+"""The per-head tables that the paper's authors released."""

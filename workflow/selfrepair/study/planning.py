@@ -1,0 +1,219 @@
+"""What a study costs before it runs: arithmetic, memory, jobs and bytes, from the models' shapes alone.
+
+Loads no model and no torch, so that a dry run can show it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..files.wheels import converted_folder
+from ..model.sizes import (
+    ARRAYS,
+    CHUNK_TOKENS,
+    Shape,
+    shape_from,
+)
+from .config import n_shards, wheels_of
+
+GB = 1e9
+# Python, torch, transformers and what they keep.
+PROCESS_BYTES = 1.0e9
+# Of the table of a plan.
+COLUMNS = [
+    "model",
+    "parameters",
+    "tokens",
+    "PFLOP",
+    "hours",
+    "device GB",
+    "job GB",
+    "jobs",
+    "longest job",
+    "stored GB",
+]
+
+
+def shape_of(model: Mapping[str, Any], config: Mapping[str, Any]) -> Shape | None:
+    """The shape of a model of a study: stated under `shape`, or read from its config.json if that is
+    on this machine (a directory, the hub's cache, an unpacked wheel)."""
+    if "shape" in model:
+        stated = dict(model["shape"])
+        stated.setdefault("kv_heads", stated["heads"])
+        stated.setdefault("d_head", stated["d_model"] // stated["heads"])
+        return Shape(**stated)
+    if "wheel" in model:
+        wheel = wheels_of(config)[model["wheel"]]
+        path = converted_folder(wheel, Path(config["cache"])) / "config.json"
+    else:
+        path = _config_file(str(model["name"]), model.get("revision"))
+    if not path.is_file():
+        return None
+    return shape_from(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _config_file(name: str, revision: str | None) -> Path:
+    local = Path(name).expanduser() / "config.json"
+    if local.is_file():
+        return local
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        return local
+    return Path(found) if isinstance(found, str) else local
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What one model of a study needs; flop in operations, bytes in bytes, hours on `device`."""
+
+    title: str
+    shape: Shape
+    tokens: int
+    sweep_flop: float
+    other_flop: float
+    jobs: int
+    device_bytes: float
+    host_bytes: float
+    stored_bytes: float
+    hours: float | None
+    longest_job_minutes: float | None
+
+    @property
+    def flop(self) -> float:
+        return self.sweep_flop + self.other_flop
+
+
+def plan_model(key: str, config: Mapping[str, Any]) -> ModelPlan | None:
+    """The plan of one model of a completed config; None if its shape is not known here."""
+    model = config["models"][key]
+    shape = shape_of(model, config)
+    if shape is None:
+        return None
+    positions = config["text"]["tokens_per_prompt"] - 1
+    ablated = sum(a["prompts"] for a in config["ablations"].values()) * positions
+    tokens = config["text"]["prompts"] * positions
+    sweep_flop = ablated * shape.flop_of_sweep()
+    # Clean passes of the sample, of each sweep, and of its donors; E11b runs one layer per head.
+    passes = (tokens + 2 * ablated) * shape.flop_of_pass()
+    refed = 2.0 * shape.layers * shape.heads * shape.layer_parameters
+    looked_at = config["experiments"]["heads"] * shape.flop_of_head(shape.layers // 2)
+    experiments = positions * (
+        config["experiments"]["iterative_prompts"] * refed
+        + config["experiments"]["prompts"] * 3 * looked_at
+    )
+    rate = config.get("plan", {}).get("tflops")
+    flop = sweep_flop + passes + experiments
+    shard = min(
+        config["sweep"]["prompts_per_shard"],
+        max(a["prompts"] for a in config["ablations"].values()),
+    )
+    return ModelPlan(
+        title=model.get("title", key),
+        shape=shape,
+        tokens=tokens,
+        sweep_flop=sweep_flop,
+        other_flop=passes + experiments,
+        jobs=sum(n_shards(config, ablation) for ablation in config["ablations"]),
+        device_bytes=device_bytes(shape, config),
+        host_bytes=host_bytes(shape, config),
+        stored_bytes=stored_bytes(shape, config),
+        hours=flop / (rate * 1e12) / 3600 if rate else None,
+        longest_job_minutes=(
+            shard * positions * shape.flop_of_sweep() / (rate * 1e12) / 60 if rate else None
+        ),
+    )
+
+
+def device_kind(config: Mapping[str, Any]) -> str:
+    """Where the plan places models: what the config says, a CPU if it leaves that open."""
+    return "cuda" if config["device"].startswith("cuda") else "cpu"
+
+
+def device_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
+    """The most that a sweep holds on the device that the model is on."""
+    dtype, positions = config["dtype"], config["text"]["tokens_per_prompt"] - 1
+    rows = config["sweep"]["chunk"] or max(1, CHUNK_TOKENS[device_kind(config)] // positions)
+    return shape.weight_bytes(dtype, device_kind(config)) + shape.working_bytes(
+        dtype, positions=positions, prompts=config["sweep"]["batch"], rows=rows
+    )
+
+
+def host_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
+    """The most that a job which runs the model holds in main memory: the results of its shard, or the
+    clean effects of the whole sample, twice while they are joined, and on a CPU everything else too."""
+    sample = config["text"]["prompts"]
+    values = max(ARRAYS * min(config["sweep"]["prompts_per_shard"], sample), sample)
+    positions = config["text"]["tokens_per_prompt"] - 1
+    results = 2 * 4.0 * values * positions * shape.layers * shape.heads
+    on_device = device_kind(config) != "cpu"
+    # Weights pass through main memory on their way to a GPU.
+    held = shape.weight_bytes(config["dtype"], "cuda") if on_device else device_bytes(shape, config)
+    return PROCESS_BYTES + results + held
+
+
+def stored_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
+    """What the sweeps and the clean pass of a model leave on disk."""
+    positions, heads = config["text"]["tokens_per_prompt"] - 1, shape.layers * shape.heads
+    size = 2 if config["sweep"]["store"] == "float16" else 4
+    swept = sum(a["prompts"] for a in config["ablations"].values()) * positions * heads
+    clean = config["text"]["prompts"] * positions * heads
+    return float(swept * ((ARRAYS - 1) * size + 4) + clean * 4)
+
+
+def plan_table(config: Mapping[str, Any]) -> str:
+    """The plan of a study, a line per model; a model whose shape is not known here says so."""
+    plan = config.get("plan", {})
+    where = plan.get("device", "this device")
+    rows = [COLUMNS]
+    total = 0.0
+    for key, model in config["models"].items():
+        found = plan_model(key, config)
+        if found is None:
+            rows.append([model.get("title", key), "not on this machine, and no `shape` stated"])
+            continue
+        total += found.hours or 0.0
+        rows.append(_cells(found))
+    hours = f"; {total:,.1f} hours in all" if plan.get("tflops") else ""
+    assumed = (
+        f"at {plan['tflops']:g} TFLOP/s of {where}{hours}"
+        if plan.get("tflops")
+        else "no hours without plan.tflops"
+    )
+    return "\n".join(
+        [f"Plan of study {config['study']} ({config['dtype']}, {assumed}):", *_aligned(rows)]
+    )
+
+
+def _cells(plan: ModelPlan) -> list[str]:
+    shape = plan.shape
+    return [
+        plan.title,
+        f"{shape.parameters / 1e9:.2f} B",
+        f"{plan.tokens:,}",
+        f"{plan.flop / 1e15:,.3g}",
+        "" if plan.hours is None else f"{plan.hours:,.2f}",
+        f"{plan.device_bytes / GB:,.1f}",
+        f"{plan.host_bytes / GB:,.1f}",
+        f"{plan.jobs}",
+        "" if plan.longest_job_minutes is None else f"{plan.longest_job_minutes:,.1f} min",
+        f"{plan.stored_bytes / GB:,.2f}",
+    ]
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Lines of a table; the cells of a row that has fewer do not count for the width of a column."""
+    first = max(len(name) for name, *_ in rows)
+    full = [cells for _, *cells in rows if len(cells) == len(rows[0]) - 1]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
+    return [
+        "  ".join([name.ljust(first), *(c.rjust(w) for c, w in zip(cells, widths, strict=False))])
+        for name, *cells in rows
+    ]

@@ -1,0 +1,1 @@
+"""Tables: means, shares and intervals from what was measured."""
