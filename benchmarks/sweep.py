@@ -30,7 +30,7 @@ import selfrepair
 from selfrepair.files.storage import environment, write_json, write_text
 from selfrepair.files.wheels import model_location
 from selfrepair.measure.selection import top_of_every_head
-from selfrepair.model.loading import Decoder
+from selfrepair.model.decoder import Decoder
 from selfrepair.model.packed import PackedLinear
 from selfrepair.model.sizes import CHUNK_TOKENS, Shape, shape_from
 from selfrepair.study.config import read_study, wheels_of

@@ -12,7 +12,7 @@ from selfrepair.files.storage import (
     read_tensors,
     write_tensors,
 )
-from selfrepair.measure.chosen_heads import chosen_arrays
+from selfrepair.measure.chosen_heads import chosen_arrays, heads_by_ablation
 from selfrepair.measure.sweep import sweep_each
 from selfrepair.text.corpus import read_prompts
 
@@ -29,7 +29,7 @@ def main(snakemake):
         results = sweep_each(
             model,
             tokens[rows],
-            {"resample": heads + last, "mean": last, "zero": last},
+            heads_by_ablation(heads, last),
             donors=tokens[donors[rows]],
             mean_z=clean["mean_z"],
             batch=sizes["batch"],

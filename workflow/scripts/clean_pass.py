@@ -7,7 +7,7 @@ from rule_model import load_rule_model
 from rule_run import provenance_of
 
 from selfrepair.files.storage import Stopwatch, write_tensors
-from selfrepair.model.direct_effect import clean_pass
+from selfrepair.measure.clean_pass import clean_pass
 from selfrepair.text.corpus import read_prompts
 
 

@@ -7,7 +7,8 @@ import torch
 import transformers
 
 from selfrepair.files.wheels import model_location
-from selfrepair.model.loading import Decoder, load_model
+from selfrepair.model.decoder import Decoder
+from selfrepair.model.loading import load_model
 from selfrepair.model.memory import shape_of_decoder
 from selfrepair.model.sizes import check_shape
 from selfrepair.study.config import wheels_of

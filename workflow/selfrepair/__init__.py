@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import ExactnessError, InputError
+    from .measure.clean_pass import clean_pass
     from .measure.sweep import SweepResult, sweep
-    from .model.direct_effect import clean_pass
     from .model.loading import load_model
 
 __version__ = "0.1.0"
@@ -20,7 +20,7 @@ _HOME = {
     "load_model": "model.loading",
     "sweep": "measure.sweep",
     "SweepResult": "measure.sweep",
-    "clean_pass": "model.direct_effect",
+    "clean_pass": "measure.clean_pass",
     "InputError": "errors",
     "ExactnessError": "errors",
 }

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selfrepair.errors import InputError
-from selfrepair.measure.selection import KINDS, top_mask
+from selfrepair.measure.selection import top_mask
 from selfrepair.tables.iterative import refeeding_table, self_repression_table
 from selfrepair.tables.tokens import (
     REGIONS,
@@ -14,6 +14,7 @@ from selfrepair.tables.tokens import (
     scale_table,
     token_table,
 )
+from selfrepair.vocabulary import FED_BACK
 
 OPTIONS = {"model": "m", "seed": 0, "resamples": 1000}
 HEADS = [(4, 1), (3, 0)]
@@ -107,7 +108,7 @@ def test_slopes_are_what_becomes_of_the_direct_effect():
     for head, scale in ((HEADS[0], 1.0), (HEADS[1], 1.5)):
         rows = table.filter(layer=head[0], head=head[1])
         for row in rows.iter_rows(named=True):
-            factor = float(factors[KINDS.index(row["kind"]), [1.0, 3.0].index(row["scaling"])])
+            factor = float(factors[FED_BACK.index(row["kind"]), [1.0, 3.0].index(row["scaling"])])
             assert row["slope"] == pytest.approx(factor * scale)
             assert row["slope_low"] == pytest.approx(row["slope_high"])  # exact for every prompt
             assert (row["n_tokens"], row["n_prompts"]) == (12, 4)

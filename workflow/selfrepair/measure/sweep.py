@@ -1,13 +1,13 @@
-"""Ablate every head and measure what the rest of the model makes up for (method sections 2 and 3).
+"""Ablate every head and measure what the rest of the model makes up for (docs/method.md sections 2, 3).
 
-One sweep = a clean pass per batch of prompts, then for each layer all its heads at once, in chunks
-of (head, prompt) rows small enough to stay in the cache.
+For each batch of prompts there is one clean pass; then, layer by layer, all heads of the layer are
+ablated together, in chunks of (head, prompt) rows that are small enough to stay in the cache.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -15,23 +15,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..ablations import ABLATIONS, DONORS, MEANS
 from ..errors import InputError
-from ..model.direct_effect import (
-    Recorded,
-    check_error,
-    check_tokens,
-    clean_pass,
-    recorded_batches,
-    stored,
-    tensors_of,
-)
-from ..model.loading import Decoder
-from ..model.memory import Room, attempt, fit
+from ..model.decoder import Decoder
+from ..model.direct_effect import check_error
+from ..model.memory import BatchLimit, attempt
 from ..model.replay import Replay, cut_lengths, dot
-from .ablation import ablated_rows, check_ablations, replacement
+from .ablation import ablated_rows, any_needs, check_ablations, replacement
+from .batches import Progress, Recorded, checked_sizes, for_each_batch, stored, tensors_of
+from .clean_pass import clean_pass
+from .selection import check_heads
 from .workers import Workers, side_by_side
-
-Progress = Callable[[float], None]
 
 
 @dataclass
@@ -88,7 +82,7 @@ def sweep(
         model: from `load_model`.
         tokens: integers [prompt, position]; the last position is only a target.
         donors: for resample ablation, the prompts whose activations are put in place.
-        ablation: "resample" (needs donors), "mean" or "zero".
+        ablation: a name of `ablations.ABLATIONS`: "resample" (needs donors), "mean", "zero".
         mean_z: for mean ablation, the mean z over a larger sample; by default over `tokens`.
         heads: (layer, head) pairs to ablate; by default all of them.
         selected: the tokens to measure of each head, such as its top tokens; by default all. What no
@@ -129,39 +123,42 @@ def sweep_each(
     progress: Progress | None = None,
 ) -> dict[str, SweepResult]:
     """Several ablations, each of its own heads (None: of all), on one clean pass; as `sweep`."""
-    check_tokens(model, tokens)
     check_ablations(heads, tokens, donors, mean_z, model)
-    if donors is not None:
-        check_tokens(model, donors, name="donors")
+    batch, rows = checked_sizes(model, tokens, donors=donors, batch=batch, chunk=chunk)
     positions = tokens.shape[1] - 1
-    batch, rows = fit(model, positions, batch=batch, chunk=chunk)
-    room = Room(rows * positions, what="tokens replayed", device=model.device)
-    chosen = {ablation: _by_layer(model, asked) for ablation, asked in heads.items()}
+    limit = BatchLimit(rows * positions, what="tokens replayed", device=model.device)
+    asked = {ablation: _by_layer(model, wanted) for ablation, wanted in heads.items()}
     _check_selected(model, tokens, selected)
-    if "mean" in heads and mean_z is None:
+    if any_needs(heads, MEANS) and mean_z is None:
         mean_z = clean_pass(model, tokens, batch=batch).mean_z
     replay = Replay(model)
     costs = {
-        ablation: sum(_cost(model, layer) * len(asked) for layer, asked in layers.items())
-        for ablation, layers in chosen.items()
+        ablation: sum(_cost(model, layer) * len(chosen) for layer, chosen in layers.items())
+        for ablation, layers in asked.items()
     }
     parts: dict[str, list[SweepResult]] = {ablation: [] for ablation in heads}
 
     def prepare(recorded: Recorded) -> _SweepBatch:
-        return _SweepBatch(model, recorded, mean_z, selected, room)
+        return _SweepBatch(model, recorded, mean_z, selected, limit)
+
+    def measure(recorded: Recorded, report: Progress) -> None:
+        swept: _SweepBatch = recorded.prepared
+        for ablation, layers in asked.items():
+            due = costs[ablation] / sum(costs.values())
+            for share in swept.run(replay, workers, ablation, layers):
+                report(share * due)
+            parts[ablation].append(swept.result(layers))
 
     with side_by_side(replay) as workers:
-        for recorded in recorded_batches(
-            model, replay, tokens, donors=donors, batch=batch, prepare=prepare
-        ):
-            one: _SweepBatch = recorded.prepared
-            for ablation, layers in chosen.items():
-                due = costs[ablation] / sum(costs.values()) * one.prompts / len(tokens)
-                for share in one.run(replay, workers, ablation, layers):
-                    if progress:
-                        progress(share * due)
-                parts[ablation].append(one.result(layers))
-            del recorded, one  # before the next batch is recorded
+        for_each_batch(
+            replay,
+            tokens,
+            measure,
+            donors=donors,
+            batch=batch,
+            prepare=prepare,
+            progress=progress,
+        )
     return {ablation: _join(found) for ablation, found in parts.items()}
 
 
@@ -177,12 +174,7 @@ def _by_layer(model: Decoder, heads: Iterable[tuple[int, int]] | None) -> dict[i
     if heads is None:
         return {layer: list(range(model.n_heads)) for layer in range(model.n_layers)}
     chosen: dict[int, list[int]] = {}
-    for layer, head in sorted(set(heads)):
-        if not (0 <= layer < model.n_layers and 0 <= head < model.n_heads):
-            raise InputError(
-                f"heads: ({layer}, {head}) is not one of {model.n_layers} layers x "
-                f"{model.n_heads} heads, counted from 0"
-            )
+    for layer, head in check_heads(sorted(set(heads)), model.n_layers, model.n_heads, name="heads"):
         chosen.setdefault(layer, []).append(head)
     if not chosen:
         raise InputError("heads: none given; leave it out for all heads")
@@ -225,14 +217,11 @@ class _SweepBatch:
         recorded: Recorded,
         mean_z: Tensor | None,
         selected: Bool[Tensor, "prompt position layer head"] | None,
-        room: Room,
+        limit: BatchLimit,
     ) -> None:
         self.model, self.clean, self.donor_z = model, recorded.clean, recorded.donor_z
-        self.mean_z, self.room, self.selected = mean_z, room, None
-        self.prompts = len(self.clean.scale)
-        if selected is not None:
-            here = selected[recorded.first : recorded.first + self.prompts]
-            self.selected = here.to(model.device)
+        self.mean_z, self.limit = mean_z, limit
+        self.selected = None if selected is None else recorded.of(selected).to(model.device)
         shape = (len(PER_HEAD), model.n_layers, model.n_heads, *self.clean.scale.shape)
         self.out = torch.empty(shape, dtype=self.clean.direct_effect.dtype, device=model.device)
         # Clean dot products with u that every replay is compared with: of the final residual, and of
@@ -264,7 +253,7 @@ class _SweepBatch:
         return piece.tokens * _cost(self.model, piece.layer)
 
     def _pieces(self, ablation: str, layer: int, heads: list[int]) -> list[_Rows]:
-        """All rows of a layer, longest first, in even pieces that fit into the room."""
+        """All rows of a layer, longest first, in even pieces that fit into memory."""
         prompts, positions = self.clean.scale.shape
         rows = torch.cartesian_prod(torch.tensor(heads), torch.arange(prompts))
         lengths = torch.full((len(rows),), positions)
@@ -273,11 +262,11 @@ class _SweepBatch:
             order = lengths.argsort(descending=True, stable=True)[: int((lengths > 0).sum())]
             rows, lengths = rows[order], lengths[order]
         rows, total = rows.to(self.model.device), int(lengths.sum())
-        budget = total / max(1, -(-total // self.room.size))
+        budget = total / max(1, -(-total // self.limit.size))
         pieces, first = [], 0
         while first < len(rows):
             length = int(lengths[first])
-            count = max(1, min(math.ceil(budget / length), self.room.size // length))
+            count = max(1, min(math.ceil(budget / length), self.limit.size // length))
             head, prompt = rows[first : first + count].T
             pieces.append(_Rows(ablation, layer, head, prompt, length))
             first += count
@@ -296,12 +285,12 @@ class _SweepBatch:
         pending = [piece]
         while pending:
             rows = pending.pop()
-            if rows.tokens <= self.room.size or len(rows.head) == 1:
+            if rows.tokens <= self.limit.size or len(rows.head) == 1:
                 measured = attempt(partial(self._measure, replay, rows))
                 if measured is not None:
                     self._keep(rows, measured)
                     continue
-                self.room.halve(rows.tokens, least=rows.length)
+                self.limit.halve(rows.tokens, least=rows.length)
             pending += rows.halves()
         return piece
 
@@ -313,11 +302,13 @@ class _SweepBatch:
 
     def _delta_z(self, rows: _Rows) -> Float[Tensor, "row position d_head"]:
         z = self.clean.recording.z[rows.layer]
+        donors = DONORS in ABLATIONS[rows.ablation].needs
         after = replacement(
             self.model,
             rows.layer,
             rows.ablation,
-            donor_z=self.donor_z[rows.layer] if rows.ablation == "resample" else None,
+            z=z,
+            donor_z=self.donor_z[rows.layer] if donors else None,
             mean_z=self.mean_z,
         ).expand_as(z)
         at = (rows.prompt, slice(rows.length), rows.head)

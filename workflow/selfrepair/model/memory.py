@@ -8,24 +8,22 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import psutil
 import torch
 
 from ..errors import InputError
+from .decoder import Decoder
 from .sizes import CHUNK_TOKENS, Shape
 
 Result = TypeVar("Result")
-
-if TYPE_CHECKING:
-    from .loading import Decoder
 
 log = logging.getLogger(__name__)
 
 
 def attempt(work: Callable[[], Result]) -> Result | None:
-    """The result of some work, or None, with everything released, if memory ran out."""
+    """What `work` returns, or None, with everything that it held released, if memory ran out."""
     try:
         return work()
     except (MemoryError, RuntimeError) as error:
@@ -54,8 +52,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return any(text in str(error) for text in said)
 
 
-class Room:
-    """How much is worked on at once: as planned, halved whenever memory runs out.
+class BatchLimit:
+    """The most that is worked on at once: as planned, and half of it whenever memory runs out.
 
     what: "prompts recorded" or "tokens replayed", for what is said about it.
     """

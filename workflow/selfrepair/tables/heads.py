@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 
 from ..errors import InputError
-from ..measure.selection import SELECTIONS, second_half, top_mask
+from ..measure.selection import top_mask
+from ..vocabulary import SELECTIONS, second_half
 from .bootstrap import (
     PromptSums,
     divide,

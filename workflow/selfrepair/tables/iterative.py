@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
-from ..measure.selection import KINDS, SELECTIONS, Head
+from ..vocabulary import FED_BACK, SELECTIONS, Head
 from .bootstrap import (
     divide,
     interval,
@@ -57,7 +57,7 @@ def self_repression_table(
         value, low, high = interval(found.reshape(len(found), -1))
         kind, scaling = np.indices(found.shape[1:])
         columns = {
-            "kind": [KINDS[i] for i in kind.ravel()],
+            "kind": [FED_BACK[i] for i in kind.ravel()],
             "scaling": np.array(scalings, dtype=float)[scaling.ravel()],
             "slope": value,
             "slope_low": low,
@@ -100,7 +100,7 @@ def _slope_summaries(
     rows = []
     for place, scaling in enumerate(scalings):
         means = {}
-        for k, kind in enumerate(KINDS):
+        for k, kind in enumerate(FED_BACK):
             group, values = f"{kind} x{scaling:g}", slopes[:, k, place]
             means[kind] = _mean_over(values)
             below = np.where(np.isnan(values), np.nan, values < 1)
@@ -111,7 +111,7 @@ def _slope_summaries(
                 rows.append(
                     summary(estimates, experiment="E11", quantity=quantity, group=group, **keys)
                 )
-        for control in KINDS[1:]:
+        for control in FED_BACK[1:]:
             difference = means["own"] - means[control]
             group = f"own - {control} x{scaling:g}"
             rows.append(

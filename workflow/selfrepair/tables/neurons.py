@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..measure.neuron_bins import group_ends, medians
-from ..measure.selection import Head
+from ..vocabulary import Head
 from .bootstrap import (
     divide,
     interval,

@@ -9,12 +9,8 @@ import polars as pl
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..measure.selection import (
-    SELECTIONS,
-    TOKEN_EFFECTS,
-    Head,
-    top_mask,
-)
+from ..measure.selection import top_mask
+from ..vocabulary import SELECTIONS, TOKEN_EFFECTS, Head
 from .bootstrap import PromptSums, prompt_weights
 from .summaries import summary, summary_table
 
