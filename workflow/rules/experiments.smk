@@ -16,8 +16,8 @@ rule choose_heads:
         "../envs/selfrepair.yaml"
     threads: 1
     params:
-        named=lambda wildcards: config["models"][wildcards.model].get("heads"),
-        wanted=experiments["heads"],
+        named=lambda wildcards: config["models"][wildcards.model].get("chosen_heads"),
+        wanted=experiments["heads_per_model"],
         mlps=experiments["mlps"],
     script:
         "../scripts/choose_heads.py"

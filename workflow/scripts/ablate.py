@@ -18,7 +18,7 @@ from selfrepair.text.corpus import read_prompts
 
 
 def main(snakemake):
-    watch, sizes = Stopwatch(), snakemake.config["sweep"]
+    watch, sizes = Stopwatch(), snakemake.config["memory"]
     ablation, rows = snakemake.params.ablation, list(snakemake.params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
     wanted = {"mean_z": ablation == "mean", "direct_effect": snakemake.params.tokens == "top"}
@@ -35,8 +35,8 @@ def main(snakemake):
             ablation=ablation,
             mean_z=clean.get("mean_z"),
             selected=selected,
-            batch=sizes["batch"],
-            chunk=sizes["chunk"],
+            batch=sizes["prompts_at_once"],
+            chunk=sizes["rows_at_once"],
             progress=lambda share: bar.update(100 * share),
         )
     # Direct effects stay exact: they decide the top tokens.

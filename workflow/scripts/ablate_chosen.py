@@ -18,7 +18,7 @@ from selfrepair.text.corpus import read_prompts
 
 
 def main(snakemake):
-    watch, sizes = Stopwatch(), snakemake.config["sweep"]
+    watch, sizes = Stopwatch(), snakemake.config["memory"]
     rows = list(snakemake.params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
     clean, _ = read_tensors(Path(snakemake.input.clean), ["mean_z"])
@@ -32,8 +32,8 @@ def main(snakemake):
             heads_by_ablation(heads, last),
             donors=tokens[donors[rows]],
             mean_z=clean["mean_z"],
-            batch=sizes["batch"],
-            chunk=sizes["chunk"],
+            batch=sizes["prompts_at_once"],
+            chunk=sizes["rows_at_once"],
             progress=lambda share: bar.update(100 * share),
         )
     errors = ("conservation_error", "decomposition_error")

@@ -17,7 +17,7 @@ def main(snakemake):
     mlps, last = watched_layers(params.mlps, provenance["parallel_layers"])
     if params.named:
         heads = check_heads(
-            params.named, n_layers, n_heads, name=f"models.{snakemake.wildcards.model}.heads"
+            params.named, n_layers, n_heads, name=f"models.{snakemake.wildcards.model}.chosen_heads"
         )
     else:
         first = second_half(n_layers)[0]

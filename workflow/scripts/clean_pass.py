@@ -15,7 +15,7 @@ def main(snakemake):
     watch = Stopwatch()
     tokens, _ = read_prompts(Path(snakemake.input.prompts))
     model = load_rule_model(snakemake)
-    clean = clean_pass(model, tokens, batch=snakemake.config["sweep"]["batch"])
+    clean = clean_pass(model, tokens, batch=snakemake.config["memory"]["prompts_at_once"])
     provenance = provenance_of(
         snakemake,
         model,

@@ -15,7 +15,7 @@ from selfrepair.vocabulary import second_half
 
 
 def main(snakemake):
-    watch, sizes, params = Stopwatch(), snakemake.config["sweep"], snakemake.params
+    watch, sizes, params = Stopwatch(), snakemake.config["memory"], snakemake.params
     rows = list(params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
     clean, _ = read_tensors(Path(snakemake.input.clean), ["direct_effect"])
@@ -27,7 +27,7 @@ def main(snakemake):
         top[:, :, list(second_half(n_layers))].flatten(2), params.tokens, seed=params.seed
     )
     model = load_rule_model(snakemake)
-    options = {"batch": sizes["batch"], "chunk": sizes["chunk"]}
+    options = {"batch": sizes["prompts_at_once"], "chunk": sizes["rows_at_once"]}
     with progress_bar(snakemake, "iterative inference") as bar:
         fed = feed_back(
             model,

@@ -19,7 +19,7 @@ from selfrepair.text.corpus import read_prompts
 
 
 def main(snakemake):
-    watch, sizes = Stopwatch(), snakemake.config["sweep"]
+    watch, sizes = Stopwatch(), snakemake.config["memory"]
     rows = list(snakemake.params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
     clean, _ = read_tensors(Path(snakemake.input.clean), ["direct_effect"])
@@ -36,8 +36,8 @@ def main(snakemake):
             heads=heads,
             selected=selected[rows],
             mlps=chosen["mlps"],
-            batch=sizes["batch"],
-            chunk=sizes["chunk"],
+            batch=sizes["prompts_at_once"],
+            chunk=sizes["rows_at_once"],
             progress=lambda share: bar.update(100 * share),
         )
     result.prompt += rows[0]
