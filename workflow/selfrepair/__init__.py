@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import ExactnessError, InputError
     from .measure.clean_pass import clean_pass
-    from .measure.sweep import SweepResult, sweep
+    from .measure.sweep import sweep
+    from .measure.sweep_result import SweepResult
     from .model.loading import load_model
 
 __version__ = "0.1.0"
@@ -19,7 +20,7 @@ __all__ = ["ExactnessError", "InputError", "SweepResult", "clean_pass", "load_mo
 _HOME = {
     "load_model": "model.loading",
     "sweep": "measure.sweep",
-    "SweepResult": "measure.sweep",
+    "SweepResult": "measure.sweep_result",
     "clean_pass": "measure.clean_pass",
     "InputError": "errors",
     "ExactnessError": "errors",

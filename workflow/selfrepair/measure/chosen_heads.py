@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..ablations import ABLATIONS, RESAMPLE
 from ..vocabulary import TOKEN_EFFECTS, Head
-from .sweep import SweepResult
+from .sweep_result import SweepResult
 
 
 def heads_by_ablation(

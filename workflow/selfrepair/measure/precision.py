@@ -8,7 +8,7 @@ import torch
 
 from ..model.decoder import Decoder
 from ..vocabulary import Head
-from .sweep import PER_HEAD, SweepResult
+from .sweep_result import PER_HEAD, SweepResult
 
 # Enough to see every depth, few enough to take minutes on any model.
 PROMPTS, LAYERS, HEADS = 2, 4, 8

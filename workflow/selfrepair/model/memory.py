@@ -29,12 +29,13 @@ def attempt(work: Callable[[], Result]) -> Result | None:
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-    _release()  # the failed work's tensors, out of reach only now that its traceback is gone
+    release_memory()  # the failed work's tensors, out of reach only now that its traceback is gone
     return None
 
 
-def _release() -> None:
-    """Give back what is free: an allocator that keeps it in pieces has no room for half as much."""
+def release_memory() -> None:
+    """Give free memory back to the system: kept by the allocator in small pieces, it may not hold even
+    half of what failed."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..ablations import ABLATIONS, Baselines
-from ..measure.sweep import PER_HEAD, SweepResult
+from ..measure.sweep_result import PER_HEAD, SweepResult
 from ..model.decoder import Decoder
 
 Cache = dict[str, Tensor]
