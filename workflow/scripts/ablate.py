@@ -6,15 +6,15 @@ from adapter import run
 from rule_model import load_rule_model
 from rule_run import progress_bar, provenance_of
 
+from selfrepair.files.provenance import Stopwatch
 from selfrepair.files.storage import (
-    Stopwatch,
     read_tensors,
     rounded,
     write_tensors,
 )
 from selfrepair.measure.selection import top_of_every_head
 from selfrepair.measure.sweep import sweep
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 
 
 def main(snakemake):

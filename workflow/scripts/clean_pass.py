@@ -6,9 +6,10 @@ from adapter import run
 from rule_model import load_rule_model
 from rule_run import provenance_of
 
-from selfrepair.files.storage import Stopwatch, write_tensors
+from selfrepair.files.provenance import Stopwatch
+from selfrepair.files.storage import write_tensors
 from selfrepair.measure.clean_pass import clean_pass
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 
 
 def main(snakemake):

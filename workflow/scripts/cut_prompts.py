@@ -6,15 +6,15 @@ import polars as pl
 from adapter import run
 
 from selfrepair.files.storage import write_table
-from selfrepair.files.wheels import model_location
+from selfrepair.files.wheels import wheels_of
 from selfrepair.model.tokenizer import load_tokenizer
-from selfrepair.study.config import wheels_of
-from selfrepair.text.corpus import cut_prompts
+from selfrepair.model.weights import model_location
+from selfrepair.text.windows import cut_prompts
 
 
 def main(snakemake):
     config, text, model = snakemake.config, snakemake.params.text, snakemake.params.model
-    location = model_location(model, wheels_of(config), Path(config["cache"]))
+    location = model_location(model, wheels_of(config["wheels"]), Path(config["cache"]))
     prompts = cut_prompts(
         pl.read_parquet(snakemake.input.documents),
         load_tokenizer(location, revision=model.get("revision")),

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from adapter import run
 
+from selfrepair.files.provenance import environment
 from selfrepair.files.shards import SweptLayers, worst_errors
 from selfrepair.files.storage import (
-    environment,
     file_sha256,
     read_json,
     write_json,

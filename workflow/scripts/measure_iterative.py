@@ -6,11 +6,12 @@ from adapter import run
 from rule_model import load_rule_model
 from rule_run import progress_bar, provenance_of
 
-from selfrepair.files.storage import Stopwatch, read_tensors, write_tensors
+from selfrepair.files.provenance import Stopwatch
+from selfrepair.files.storage import read_tensors, write_tensors
 from selfrepair.measure.feed_back import feed_back
 from selfrepair.measure.refeed import refeed
 from selfrepair.measure.selection import draw_tokens, top_of_every_head
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 from selfrepair.vocabulary import second_half
 
 

@@ -7,15 +7,15 @@ from adapter import run
 from rule_model import load_rule_model
 from rule_run import progress_bar, provenance_of
 
+from selfrepair.files.provenance import Stopwatch
 from selfrepair.files.storage import (
-    Stopwatch,
     read_json,
     read_tensors,
     write_tensors,
 )
 from selfrepair.measure.neurons import neuron_repair
 from selfrepair.measure.selection import top_mask
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 
 
 def main(snakemake):

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 import transformers
 
-from selfrepair.files.wheels import model_location
+from selfrepair.files.wheels import wheels_of
 from selfrepair.model.decoder import Decoder
 from selfrepair.model.loading import load_model
 from selfrepair.model.memory import shape_of_decoder
 from selfrepair.model.sizes import check_shape
-from selfrepair.study.config import wheels_of
+from selfrepair.model.weights import model_location
 
 
 def load_rule_model(
@@ -23,7 +23,7 @@ def load_rule_model(
     config, params = snakemake.config, snakemake.params
     fewer_bits = params.tf32 if tf32 is None else tf32
     torch.set_float32_matmul_precision("high" if fewer_bits else "highest")
-    location = model_location(params.model, wheels_of(config), Path(config["cache"]))
+    location = model_location(params.model, wheels_of(config["wheels"]), Path(config["cache"]))
     revision = params.model.get("revision")
     model = load_model(
         location, device=config["device"], dtype=dtype or params.dtype, revision=revision

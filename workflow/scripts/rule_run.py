@@ -7,7 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from selfrepair.files.storage import Stopwatch, environment, read_json
+from selfrepair.files.provenance import Stopwatch, environment
+from selfrepair.files.storage import read_json
 
 FORMAT = "{desc}: {percentage:3.0f} % after {elapsed}, {remaining} left"
 

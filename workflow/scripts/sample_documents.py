@@ -5,8 +5,8 @@ from pathlib import Path
 from adapter import run
 
 from selfrepair.files.storage import write_table
-from selfrepair.study.config import wheels_of
-from selfrepair.text.corpus import sample_documents
+from selfrepair.files.wheels import wheels_of
+from selfrepair.text.documents import sample_documents
 
 
 def main(snakemake):
@@ -16,7 +16,7 @@ def main(snakemake):
         prompts=text["prompts"],
         tokens_per_prompt=text["tokens_per_prompt"],
         seed=snakemake.params.seed,
-        wheels=wheels_of(snakemake.config),
+        wheels=wheels_of(snakemake.config["wheels"]),
         cache=Path(snakemake.config["cache"]),
     )
     write_table(Path(snakemake.output[0]), documents)

@@ -1,11 +1,11 @@
-"""Resample partners: a derangement, drawn uniformly and fixed by the seed."""
+"""Resample partners: derangements, fixed by the seed, all equally likely."""
 
 from collections import Counter
 
 import pytest
 import torch
 
-from selfrepair.errors import InputError
+from selfrepair import InputError
 from selfrepair.text.partners import sample_derangement
 
 
