@@ -6,13 +6,9 @@ import polars as pl
 from adapter import run
 
 from selfrepair.files.storage import write_json, write_table
-from selfrepair.published.tables import (
-    agreement_metrics,
-    compare,
-    fetch_table,
-    read_table,
-    table_file,
-)
+from selfrepair.published.compare import agreement_metrics, compare
+from selfrepair.published.fetch import fetch_table, table_file
+from selfrepair.published.unpickle import read_table
 
 
 def main(snakemake):
