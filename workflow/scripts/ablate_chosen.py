@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from adapter import run
-from rule_model import load_rule_model
-from rule_run import progress_bar, provenance_of
+from common.adapter import run
+from common.rule_model import load_rule_model
+from common.settings import machine_of
+from common.progress import progress_bar
+from common.provenance import provenance_of
 
 from selfrepair.files.storage import (
     Stopwatch,
@@ -18,7 +20,7 @@ from selfrepair.text.corpus import read_prompts
 
 
 def main(snakemake):
-    watch, sizes = Stopwatch(), snakemake.config["sweep"]
+    watch, machine = Stopwatch(), machine_of(snakemake)
     rows = list(snakemake.params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
     clean, _ = read_tensors(Path(snakemake.input.clean), ["mean_z"])
@@ -32,8 +34,8 @@ def main(snakemake):
             {"resample": heads + last, "mean": last, "zero": last},
             donors=tokens[donors[rows]],
             mean_z=clean["mean_z"],
-            batch=sizes["batch"],
-            chunk=sizes["chunk"],
+            batch=machine.prompts_at_once,
+            chunk=machine.rows_at_once,
             progress=lambda share: bar.update(100 * share),
         )
     errors = ("conservation_error", "decomposition_error")

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from adapter import run
-from rule_model import load_rule_model
-from rule_run import provenance_of
+from common.adapter import run
+from common.rule_model import load_rule_model
+from common.settings import machine_of
+from common.provenance import provenance_of
 
 from selfrepair.files.storage import Stopwatch, write_tensors
 from selfrepair.model.direct_effect import clean_pass
@@ -15,7 +16,7 @@ def main(snakemake):
     watch = Stopwatch()
     tokens, _ = read_prompts(Path(snakemake.input.prompts))
     model = load_rule_model(snakemake)
-    clean = clean_pass(model, tokens, batch=snakemake.config["sweep"]["batch"])
+    clean = clean_pass(model, tokens, batch=machine_of(snakemake).prompts_at_once)
     provenance = provenance_of(
         snakemake,
         model,
