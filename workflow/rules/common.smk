@@ -3,11 +3,11 @@ import re
 import sys
 from pathlib import Path
 
-import yaml
-
 from selfrepair import catalogue
 from selfrepair.errors import InputError
 from selfrepair.study.config import complete_config, n_shards
+from selfrepair.study.materials import read_materials
+from selfrepair.study.schema import read_schema
 
 
 report: "../report/workflow.rst"
@@ -15,9 +15,11 @@ report: "../report/workflow.rst"
 
 def checked_config():
     """The config with defaults; one line and exit status 1 if it is wrong."""
-    schema = Path(workflow.basedir, "config/schema.yaml")
+    folder = Path(workflow.basedir, "config")
+    schema = read_schema(folder / "schema.yaml")
     try:
-        return complete_config(config, yaml.safe_load(schema.read_text()))
+        materials = read_materials(folder / "materials.yaml", schema)
+        return complete_config(config, schema, materials=materials)
     except InputError as error:
         sys.exit(
             f"error: {', '.join(map(str, workflow.configfiles)) or 'config'}: {error}"

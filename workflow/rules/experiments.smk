@@ -16,7 +16,9 @@ rule choose_heads:
     threads: 1
     params:
         settings=settings(
-            "models.{model}.heads", "experiments.heads", "experiments.mlps"
+            "models.{model}.chosen_heads",
+            "experiments.heads_per_model",
+            "experiments.mlps",
         ),
     script:
         "../scripts/choose_heads.py"
@@ -102,17 +104,13 @@ rule measure_iterative:
 
 
 def shards_of_experiment(wildcards):
-    return shard_paths(
-        f"{RESULTS}/{wildcards.model}/experiments", wildcards.experiment
-    )
+    return shard_paths(f"{RESULTS}/{wildcards.model}/experiments", wildcards.experiment)
 
 
 use rule gather_sweep as gather_experiment with:
     input:
         shards=shards_of_experiment,
-        beside=lambda wildcards: found_beside(
-            sidecars(shards_of_experiment(wildcards))
-        ),
+        beside=lambda wildcards: found_beside(sidecars(shards_of_experiment(wildcards))),
         code=code_of("gather"),
     output:
         f"{RESULTS}/{{model}}/experiments/{{experiment}}.json",

@@ -12,7 +12,9 @@ if any(re.fullmatch(r"--dry-?run|-[a-z]*n[a-z]*", option) for option in sys.argv
 
 
 onsuccess:
-    findings, claims = (Path(RESULTS, name) for name in ("findings.md", "claims.html"))
+    findings, claims = (
+        Path(RESULTS, name) for name in ("findings.md", "claims.html")
+    )
     if findings.exists() and claims.exists():
         places = f"Claims: {claims}  Tables: {RESULTS}/  Figures: {PICTURES}/"
         print(f"\n{findings.read_text()}\n{places}", file=sys.stderr)

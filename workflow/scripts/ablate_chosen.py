@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from common.adapter import run
-from common.rule_model import load_rule_model
-from common.settings import machine_of
 from common.progress import progress_bar
 from common.provenance import provenance_of
-
+from common.rule_model import load_rule_model
+from common.settings import machine_of
 from selfrepair.files.storage import (
     Stopwatch,
     read_json,

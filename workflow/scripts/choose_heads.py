@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from common.adapter import run
-
 from selfrepair.files.storage import read_tensors, write_json
 from selfrepair.measure.selection import (
     check_heads,
@@ -15,14 +14,14 @@ from selfrepair.measure.selection import (
 
 def main(snakemake):
     settings = snakemake.params.settings
-    named, wanted = settings["models.{model}.heads"], settings["experiments.heads"]
+    named, wanted = settings["models.{model}.chosen_heads"], settings["experiments.heads_per_model"]
     tensors, provenance = read_tensors(Path(snakemake.input.clean))
     effects = tensors["direct_effect"]
     n_layers, n_heads = effects.shape[2:]
     mlps, last = watched_layers(settings["experiments.mlps"], provenance["parallel_layers"])
     if named:
         heads = check_heads(
-            named, n_layers, n_heads, name=f"models.{snakemake.wildcards.model}.heads"
+            named, n_layers, n_heads, name=f"models.{snakemake.wildcards.model}.chosen_heads"
         )
     else:
         first = second_half(n_layers)[0]

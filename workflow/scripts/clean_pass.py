@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from common.adapter import run
+from common.provenance import provenance_of
 from common.rule_model import load_rule_model
 from common.settings import machine_of
-from common.provenance import provenance_of
-
 from selfrepair.files.storage import Stopwatch, write_tensors
 from selfrepair.model.direct_effect import clean_pass
 from selfrepair.text.corpus import read_prompts

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import polars as pl
+
 from common.adapter import run
 from common.settings import machine_of
-
 from selfrepair.files.storage import write_json, write_table
 from selfrepair.published.tables import (
     agreement_metrics,
@@ -27,7 +27,9 @@ def main(snakemake):
         path = fetch_table(settings["published.location"], file, sha256=sha256, cache=cache)
         tables[quantity] = read_table(path, sha256=sha256)
     heads = pl.read_parquet(snakemake.input.heads)
-    comparison, agreement = compare(heads, tables, seed=settings["seed"], resamples=settings["statistics.resamples"])
+    comparison, agreement = compare(
+        heads, tables, seed=settings["seed"], resamples=settings["statistics.resamples"]
+    )
     write_table(Path(output.table), comparison)
     write_table(Path(output.agreement), agreement)
     write_json(Path(output.metrics), agreement_metrics(agreement))

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import polars as pl
+
 from common.adapter import run
 from common.settings import location_of_model
-
 from selfrepair.files.storage import write_table
 from selfrepair.model.tokenizer import load_tokenizer
 from selfrepair.text.corpus import cut_prompts

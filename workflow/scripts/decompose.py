@@ -4,7 +4,6 @@ from pathlib import Path
 
 from common.adapter import run
 from common.settings import title_of
-
 from selfrepair.files.shards import SweptLayers, worst_errors
 from selfrepair.files.storage import (
     environment,

@@ -13,7 +13,6 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty()
 
 import common.adapter  # noqa: F401  (quiets the libraries)
 from common.study_command import run
-
 from selfrepair.errors import InputError
 from selfrepair.files.hub import is_local, locate_model
 from selfrepair.files.wheels import fetch_wheel, model_location

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from common.adapter import run
-
 from selfrepair.files.shards import gather
 from selfrepair.files.storage import write_json
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import polars as pl
-from common.adapter import run
 
+from common.adapter import run
 from selfrepair.claims.judge import judge, metrics
 from selfrepair.claims.page import markdown, page
 from selfrepair.files.storage import write_json, write_table, write_text

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from common.adapter import run
 from common.rule_model import load_rule_model
-
 from selfrepair.files.storage import Stopwatch, environment, write_json
 from selfrepair.measure.precision import PROMPTS, differences, probed_heads
 from selfrepair.measure.sweep import sweep

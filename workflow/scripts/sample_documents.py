@@ -4,7 +4,6 @@ from pathlib import Path
 
 from common.adapter import run
 from common.settings import machine_of, wheels_among
-
 from selfrepair.files.storage import write_table
 from selfrepair.text.corpus import sample_documents
 

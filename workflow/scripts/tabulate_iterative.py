@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import polars as pl
+
 from common.adapter import run
 from common.settings import title_of
-
 from selfrepair.files.shards import read_shards
 from selfrepair.files.storage import read_json, write_table
 from selfrepair.tables.iterative import refeeding_table, self_repression_table
@@ -15,7 +15,11 @@ def main(snakemake):
     settings, output = snakemake.params.settings, snakemake.output
     index = Path(snakemake.input.index)
     record, shards = read_json(index), read_shards(index)
-    options = {"model": title_of(snakemake), "seed": settings["seed"], "resamples": settings["statistics.resamples"]}
+    options = {
+        "model": title_of(snakemake),
+        "seed": settings["seed"],
+        "resamples": settings["statistics.resamples"],
+    }
 
     def part(prefix):
         return [

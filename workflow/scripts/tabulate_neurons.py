@@ -4,7 +4,6 @@ from pathlib import Path
 
 from common.adapter import run
 from common.settings import title_of
-
 from selfrepair.files.shards import read_shards
 from selfrepair.files.storage import read_json, write_table
 from selfrepair.tables.neurons import neuron_tables

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import polars as pl
+
 from common.adapter import run
 from common.settings import title_of
-
 from selfrepair.files.shards import read_sweep
 from selfrepair.files.storage import read_json, write_table
 from selfrepair.tables.tokens import scale_table, token_table
@@ -16,7 +16,11 @@ def main(snakemake):
     index = Path(snakemake.input.index)
     arrays, chosen = read_sweep(index), read_json(index)["heads"]
     heads, last = ([tuple(h) for h in chosen[k]] for k in ("heads", "last_layer_heads"))
-    options = {"model": title_of(snakemake), "seed": settings["seed"], "resamples": settings["statistics.resamples"]}
+    options = {
+        "model": title_of(snakemake),
+        "seed": settings["seed"],
+        "resamples": settings["statistics.resamples"],
+    }
     split = [name.split(".") for name in arrays]
     effects = {name: arrays[f"tokens.{name}"] for part, name in split if part == "tokens"}
     direct_effect = arrays["last.direct_effect"]

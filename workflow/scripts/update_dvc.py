@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from ruamel.yaml import YAML
+
 from common.rule_code import code_of
 
 ROOT = Path(__file__).parents[2]

@@ -31,13 +31,13 @@ class Machine:
 
 def machine_of(snakemake: Any) -> Machine:
     """What the config says of the machine that this job runs on."""
-    config, memory = snakemake.config, snakemake.config["sweep"]
+    config, memory = snakemake.config, snakemake.config["memory"]
     model = config["models"].get(snakemake.wildcards.get("model"), {})
     return Machine(
         config["device"],
         Path(config["cache"]),
-        memory["batch"],
-        memory["chunk"],
+        memory["prompts_at_once"],
+        memory["rows_at_once"],
         model.get("shape", {}),
     )
 

@@ -72,7 +72,7 @@ def _config_file(name: str, revision: str | None) -> Path:
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """What one model of a study needs; flop in operations, bytes in bytes, hours on `device`."""
+    """What one model of a study needs; flop in operations, bytes in bytes, hours on `plan.hardware`."""
 
     title: str
     shape: Shape
@@ -104,7 +104,7 @@ def plan_model(key: str, config: Mapping[str, Any]) -> ModelPlan | None:
     # Clean passes of the sample, of each sweep, and of its donors; E11b runs one layer per head.
     passes = (tokens + 2 * ablated) * shape.flop_of_pass()
     refed = 2.0 * shape.layers * shape.heads * shape.layer_parameters
-    looked_at = config["experiments"]["heads"] * shape.flop_of_head(shape.layers // 2)
+    looked_at = config["experiments"]["heads_per_model"] * shape.flop_of_head(shape.layers // 2)
     experiments = positions * (
         config["experiments"]["iterative_prompts"] * refed
         + config["experiments"]["prompts"] * 3 * looked_at
@@ -140,9 +140,11 @@ def device_kind(config: Mapping[str, Any]) -> str:
 def device_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
     """The most that a sweep holds on the device that the model is on."""
     dtype, positions = config["dtype"], config["text"]["tokens_per_prompt"] - 1
-    rows = config["sweep"]["chunk"] or max(1, CHUNK_TOKENS[device_kind(config)] // positions)
+    rows = config["memory"]["rows_at_once"] or max(
+        1, CHUNK_TOKENS[device_kind(config)] // positions
+    )
     return shape.weight_bytes(dtype, device_kind(config)) + shape.working_bytes(
-        dtype, positions=positions, prompts=config["sweep"]["batch"], rows=rows
+        dtype, positions=positions, prompts=config["memory"]["prompts_at_once"], rows=rows
     )
 
 
@@ -171,7 +173,7 @@ def stored_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
 def plan_table(config: Mapping[str, Any]) -> str:
     """The plan of a study, a line per model; a model whose shape is not known here says so."""
     plan = config.get("plan", {})
-    where = plan.get("device", "this device")
+    where = plan.get("hardware", "this machine")
     rows = [COLUMNS]
     total = 0.0
     for key, model in config["models"].items():

@@ -265,12 +265,12 @@ def load_data_set(name: str, source: Source) -> Any:
     """The split that a source names, out of the cache of `datasets`, fetched if it is not there.
 
     Raises:
-        InputError: no such data set, subset, split or commit; a gated one that the user has no access
+        InputError: no such data set, subset, split or revision; a gated one that the user has no access
             to; one neither in the cache nor reachable.
     """
     from datasets import load_dataset_builder
 
-    dataset, subset, commit = source["dataset"], source.get("subset"), source.get("commit")
+    dataset, subset, commit = source["dataset"], source.get("subset"), source.get("revision")
     try:
         builder = load_dataset_builder(dataset, subset, revision=commit)
         builder.download_and_prepare()
@@ -282,7 +282,7 @@ def load_data_set(name: str, source: Source) -> Any:
     # Without access, `datasets` gives the commit that was prepared last, whatever was asked for.
     if commit and builder.hash != commit:
         raise InputError(
-            f"text.sources.{name}.commit: the cache gives {builder.hash} of {dataset!r} instead of "
+            f"text.sources.{name}.revision: the cache gives {builder.hash} of {dataset!r} instead of "
             f"{commit}; fetch it again with access to the hub (`make fetch CONFIG=...`)"
         )
     return data
