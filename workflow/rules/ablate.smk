@@ -33,14 +33,10 @@ for ablation in ABLATIONS:
             "../scripts/ablate.py"
 
 
-def shards_of_sweep(wildcards):
-    return shard_paths(f"{RESULTS}/{wildcards.model}/sweeps", wildcards.ablation)
-
-
 rule gather_sweep:
     input:
         shards=shards_of_sweep,
-        beside=lambda wildcards: found_beside(sidecars(shards_of_sweep(wildcards))),
+        beside=sidecars_of_sweep,
         code=code_of("gather"),
     output:
         f"{RESULTS}/{{model}}/sweeps/{{ablation}}.json",

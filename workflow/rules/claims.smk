@@ -23,17 +23,6 @@ rule summarise:
         "../scripts/summarise.py"
 
 
-def figures_by_title():
-    """The paths of each model's figures without their endings, as seen from the page of claims, which
-    lies in results/<study>/: by the model's title and the figure's key."""
-    return {
-        config["models"][model].get("title", model): {
-            figure.key: f"../../{figure_stem(figure, model)}" for figure in FIGURES
-        }
-        for model in MODELS
-    }
-
-
 rule judge_claims:
     input:
         depth=expand(table("depth"), model=MODELS),

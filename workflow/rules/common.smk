@@ -65,6 +65,17 @@ def figure_stem(figure, model):
     return f"{folder}/{figure.key}-{figure.name}"
 
 
+def figures_by_title():
+    """The paths of each model's figures without their endings, as seen from the page of claims, which
+    lies in results/<study>/: by the model's title and the figure's key."""
+    return {
+        config["models"][model].get("title", model): {
+            figure.key: f"../../{figure_stem(figure, model)}" for figure in FIGURES
+        }
+        for model in MODELS
+    }
+
+
 def shard_files(folder):
     """Named outputs of one shard: its tensors and the sidecar that vouches for them."""
     stem = f"{RESULTS}/{{model}}/{folder}/shard-{{shard}}of{{shards}}"
@@ -82,3 +93,11 @@ def shard_paths(folder, measurement):
         f"{folder}/{measurement}/shard-{shard}of{count}.safetensors"
         for shard in range(count)
     ]
+
+
+def shards_of_sweep(wildcards):
+    return shard_paths(f"{RESULTS}/{wildcards.model}/sweeps", wildcards.ablation)
+
+
+def shards_of_experiment(wildcards):
+    return shard_paths(f"{RESULTS}/{wildcards.model}/experiments", wildcards.experiment)

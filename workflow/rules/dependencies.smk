@@ -80,6 +80,14 @@ def sidecars(paths):
     return [str(sidecar(Path(path))) for path in paths]
 
 
+def sidecars_of_sweep(wildcards):
+    return found_beside(sidecars(shards_of_sweep(wildcards)))
+
+
+def sidecars_of_experiment(wildcards):
+    return found_beside(sidecars(shards_of_experiment(wildcards)))
+
+
 def shards_behind(folder, *measurements):
     """The shards that the indices of these measurements list, and their sidecars."""
 

@@ -103,14 +103,10 @@ rule measure_iterative:
         "../scripts/measure_iterative.py"
 
 
-def shards_of_experiment(wildcards):
-    return shard_paths(f"{RESULTS}/{wildcards.model}/experiments", wildcards.experiment)
-
-
 use rule gather_sweep as gather_experiment with:
     input:
         shards=shards_of_experiment,
-        beside=lambda wildcards: found_beside(sidecars(shards_of_experiment(wildcards))),
+        beside=sidecars_of_experiment,
         code=code_of("gather"),
     output:
         f"{RESULTS}/{{model}}/experiments/{{experiment}}.json",

@@ -1,4 +1,5 @@
 # Figures, drawn from tables alone: a rule each, for every model or for all of them together.
+import ast
 
 
 def models_of_figure(figure):
@@ -33,6 +34,12 @@ def figure_tables(figure):
     return {name: [table(name)] for name in figure.tables}
 
 
+def about_figure(figure):
+    """What a figure shows, for Snakemake's report: the docstring of its module."""
+    path = Path("workflow/selfrepair/figures", f"{figure.module}.py")
+    return ast.get_docstring(ast.parse(Path(workflow.basedir, path).read_text()))
+
+
 for figure in FIGURES:
 
     rule:
@@ -56,5 +63,6 @@ for figure in FIGURES:
         params:
             module=figure.module,
             tables=list(figure.tables),
+            about=about_figure(figure),
         script:
             "../scripts/draw.py"

@@ -74,10 +74,10 @@ MODEL_RESOURCES = {
 }
 
 
-def precision_report(wildcards):
+def precision_report():
     """Where it is measured what the study's number format costs; nothing to measure in float32."""
     exact = config["dtype"] in ("float32", "float64") and not config["tf32"]
-    return [] if exact else [f"{RESULTS}/{wildcards.model}/precision.json"]
+    return [] if exact else rules.measure_precision.output
 
 
 def clean_run():
@@ -86,7 +86,7 @@ def clean_run():
         "prompts": rules.cut_prompts.output[0],
         "clean": rules.clean_pass.output.tensors,
         "beside": found_beside([rules.clean_pass.output.provenance]),
-        "precision": precision_report,
+        "precision": precision_report(),
     }
 
 

@@ -13,7 +13,7 @@ for model in MODELS:
             f"clean@{model}"
         input:
             expand(rules.clean_pass.output, model=model),
-            precision_report(Wildcards(fromdict={"model": model})),
+            expand(precision_report(), model=model),
 
     rule:
         name:
