@@ -27,13 +27,15 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import selfrepair
-from selfrepair.files.storage import environment, write_json, write_text
-from selfrepair.files.wheels import model_location
+from selfrepair.files.provenance import environment
+from selfrepair.files.storage import write_json, write_text
+from selfrepair.files.wheels import wheels_of
 from selfrepair.measure.selection import top_of_every_head
 from selfrepair.model.loading import Decoder
 from selfrepair.model.packed import PackedLinear
 from selfrepair.model.sizes import CHUNK_TOKENS, Shape, shape_from
-from selfrepair.study.config import read_study, wheels_of
+from selfrepair.model.weights import model_location
+from selfrepair.study.config import read_study
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results/benchmark"
@@ -68,7 +70,7 @@ def default_study() -> tuple[dict, dict]:
     """The default study's config, and its wheels."""
     folder = ROOT / "config"
     config = read_study(folder / "config.yaml", schema=folder / "schema.yaml")
-    return config, wheels_of(config)
+    return config, wheels_of(config["wheels"])
 
 
 def smollm2() -> tuple[str, Decoder]:

@@ -23,7 +23,9 @@ from safetensors.torch import load_file
 from checkouts import ROOT, new_checkout
 from hub_server import GRANTED, Hub, Repository, serve
 from selfrepair import load_model, sweep
-from selfrepair.text import corpus
+from selfrepair.text.documents import sample_documents
+from selfrepair.text.prompts import read_prompts
+from selfrepair.text.windows import cut_prompts
 from tiny_models import random_words, save_tiny_model
 
 NEW, OLD = "a" * 40, "b" * 40
@@ -49,7 +51,7 @@ PRELUDE = """
 import json, os, sys
 from pathlib import Path
 from selfrepair import InputError, load_model
-from selfrepair.text.corpus import load_data_set
+from selfrepair.text.sources import load_data_set
 
 answers = {}
 def told(call):
@@ -363,13 +365,13 @@ def test_a_study_of_hub_names_equals_that_of_local_directories(
     source = config["text"]["sources"]["pile"] | {"dataset": str(material / "words")}
     sources = {"pile": source | {"split": "train", "column": "text", "weight": 1}}
     sizes = {"prompts": 4, "tokens_per_prompt": 16, "seed": 0}
-    documents = corpus.sample_documents(sources, **sizes, wheels={}, cache=material)
+    documents = sample_documents(sources, **sizes, wheels={}, cache=material)
     assert documents.equals(pl.read_parquet(results / "documents.parquet"))
     model = load_model(material / "new", device="cpu")
     assert model.commit is None
-    prompts = corpus.cut_prompts(documents, model.tokenizer, sources, **sizes)
+    prompts = cut_prompts(documents, model.tokenizer, sources, **sizes)
     assert prompts.equals(pl.read_parquet(results / "m/prompts.parquet"))
-    tokens, donors = corpus.read_prompts(results / "m/prompts.parquet")
+    tokens, donors = read_prompts(results / "m/prompts.parquet")
     swept = sweep(model, tokens, donors=tokens[donors], ablation="resample")
     measured = load_file(shard)["self_repair"]
     assert measured.shape == (4, 15, 3, 3)

@@ -15,7 +15,7 @@ import torch
 import selfrepair
 from selfrepair.claims.judge import CLAIMS
 from selfrepair.files.shards import read_sweep
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 
 FIGURES = ["E1-self-repair-by-depth", "E5-norm-share-by-depth", "E12-breakdown-across-models"]
 MODEL_FIGURES = [

@@ -8,10 +8,11 @@ from common.provenance import provenance_of
 from common.rule_model import load_rule_model
 from common.settings import machine_of
 from selfrepair.ablations import ABLATIONS, DONORS, MEANS
-from selfrepair.files.storage import Stopwatch, read_tensors, rounded, write_tensors
+from selfrepair.files.provenance import Stopwatch
+from selfrepair.files.storage import read_tensors, rounded, write_tensors
 from selfrepair.measure.selection import top_of_every_head
 from selfrepair.measure.sweep import sweep
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 
 
 def main(snakemake):

@@ -7,15 +7,11 @@ from common.progress import progress_bar
 from common.provenance import provenance_of
 from common.rule_model import load_rule_model
 from common.settings import machine_of
-from selfrepair.files.storage import (
-    Stopwatch,
-    read_json,
-    read_tensors,
-    write_tensors,
-)
+from selfrepair.files.provenance import Stopwatch
+from selfrepair.files.storage import read_json, read_tensors, write_tensors
 from selfrepair.measure.chosen_heads import chosen_arrays
 from selfrepair.measure.sweep import sweep_each
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 
 
 def main(snakemake):

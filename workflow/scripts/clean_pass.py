@@ -6,9 +6,10 @@ from common.adapter import run
 from common.provenance import provenance_of
 from common.rule_model import load_rule_model
 from common.settings import machine_of
-from selfrepair.files.storage import Stopwatch, write_tensors
+from selfrepair.files.provenance import Stopwatch
+from selfrepair.files.storage import write_tensors
 from selfrepair.model.direct_effect import clean_pass
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 
 
 def main(snakemake):

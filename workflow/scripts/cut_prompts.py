@@ -5,10 +5,10 @@ from pathlib import Path
 import polars as pl
 
 from common.adapter import run
-from common.settings import location_of_model
+from common.model_location import location_of_model
 from selfrepair.files.storage import write_table
 from selfrepair.model.tokenizer import load_tokenizer
-from selfrepair.text.corpus import cut_prompts
+from selfrepair.text.windows import cut_prompts
 
 
 def main(snakemake):

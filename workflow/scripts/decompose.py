@@ -4,14 +4,9 @@ from pathlib import Path
 
 from common.adapter import run
 from common.settings import title_of
+from selfrepair.files.provenance import environment
 from selfrepair.files.shards import SweptLayers, worst_errors
-from selfrepair.files.storage import (
-    environment,
-    file_sha256,
-    read_json,
-    write_json,
-    write_table,
-)
+from selfrepair.files.storage import file_sha256, read_json, write_json, write_table
 from selfrepair.tables.heads import head_tables
 
 

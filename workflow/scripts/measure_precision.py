@@ -5,10 +5,11 @@ from pathlib import Path
 
 from common.adapter import run
 from common.rule_model import load_rule_model
-from selfrepair.files.storage import Stopwatch, environment, write_json
+from selfrepair.files.provenance import Stopwatch, environment
+from selfrepair.files.storage import write_json
 from selfrepair.measure.precision import PROMPTS, differences, probed_heads
 from selfrepair.measure.sweep import sweep
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 
 
 def main(snakemake):

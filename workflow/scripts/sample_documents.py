@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from common.adapter import run
-from common.settings import machine_of, wheels_among
+from common.settings import below, machine_of
 from selfrepair.files.storage import write_table
-from selfrepair.text.corpus import sample_documents
+from selfrepair.files.wheels import wheels_of
+from selfrepair.text.documents import sample_documents
 
 
 def main(snakemake):
@@ -15,7 +16,7 @@ def main(snakemake):
         prompts=settings["text.prompts"],
         tokens_per_prompt=settings["text.tokens_per_prompt"],
         seed=settings["seed"],
-        wheels=wheels_among(settings),
+        wheels=wheels_of(below(settings, "wheels")),
         cache=machine_of(snakemake).cache,
     )
     write_table(Path(snakemake.output[0]), documents)

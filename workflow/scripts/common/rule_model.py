@@ -5,7 +5,8 @@ from typing import Any
 import torch
 import transformers
 
-from common.settings import location_of_model, machine_of
+from common.model_location import location_of_model
+from common.settings import machine_of
 from selfrepair.model.loading import Decoder, load_model
 from selfrepair.model.memory import shape_of_decoder
 from selfrepair.model.sizes import check_shape

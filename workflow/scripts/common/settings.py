@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfrepair.files.wheels import Wheel, model_location
-
 
 @dataclass(frozen=True)
 class Machine:
@@ -47,20 +45,7 @@ def title_of(snakemake: Any) -> str:
     return snakemake.params.settings["models.{model}.title"] or snakemake.wildcards.model
 
 
-def wheels_among(settings: Mapping[str, Any]) -> dict[str, Wheel]:
-    """The wheels whose versions and hashes are among the settings, by name."""
-    return {
-        key.removeprefix("wheels."): Wheel(name=key.removeprefix("wheels."), **entry)
-        for key, entry in settings.items()
-        if key.startswith("wheels.")
-    }
-
-
-def location_of_model(snakemake: Any) -> tuple[str | Path, str | None]:
-    """Where the model of this job is loaded from (a directory, GGUF file or hub name), and its revision."""
-    settings = snakemake.params.settings
-    keys = ("name", "revision", "wheel", "member")
-    model = {key: settings[f"models.{{model}}.{key}"] for key in keys}
-    stated = {key: value for key, value in model.items() if value is not None}
-    cache = machine_of(snakemake).cache
-    return model_location(stated, wheels_among(settings), cache), model["revision"]
+def below(settings: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """The settings of one section by the rest of their key: of "wheels", those of "wheels.<name>" by name."""
+    start = f"{section}."
+    return {key.removeprefix(start): settings[key] for key in settings if key.startswith(start)}

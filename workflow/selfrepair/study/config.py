@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files.wheels import Wheel
 from .materials import FILE, Materials, read_materials, used_wheels, with_materials
 from .schema import Schema, check, check_names, fill_defaults, read_schema, read_yaml
 
@@ -56,11 +55,6 @@ def complete_config(config: Any, schema: Schema, *, materials: Materials) -> Con
     if complete["tf32"] and complete["dtype"] != "float32":
         raise InputError(f"tf32: true needs dtype float32, not {complete['dtype']}; leave it out")
     return complete
-
-
-def wheels_of(config: Mapping[str, Any]) -> dict[str, Wheel]:
-    """The wheels of a completed config, by name."""
-    return {name: Wheel(name=name, **entry) for name, entry in config["wheels"].items()}
 
 
 def n_shards(config: Mapping[str, Any], measurement: str) -> int:
