@@ -11,9 +11,8 @@ from pathlib import Path
 # Gigabytes may come: the hub's own bars show how far they are, but only on a terminal.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
 
-import adapter  # noqa: F401  (quiets the libraries)
-from on_study import run
-
+import common.adapter  # noqa: F401  (quiets the libraries)
+from common.study_command import run
 from selfrepair.errors import InputError
 from selfrepair.files.hub import is_local, locate_model
 from selfrepair.files.wheels import fetch_wheel, wheels_of

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from adapter import run
-from rule_model import load_rule_model
-from rule_run import progress_bar, provenance_of
-
+from common.adapter import run
+from common.progress import progress_bar
+from common.provenance import provenance_of
+from common.rule_model import load_rule_model
+from common.settings import machine_of
 from selfrepair.files.provenance import Stopwatch
 from selfrepair.files.storage import read_tensors, write_tensors
 from selfrepair.measure.feed_back import feed_back
@@ -16,27 +17,29 @@ from selfrepair.vocabulary import second_half
 
 
 def main(snakemake):
-    watch, sizes, params = Stopwatch(), snakemake.config["memory"], snakemake.params
-    rows = list(params.prompts)
+    watch, machine = Stopwatch(), machine_of(snakemake)
+    settings, rows = snakemake.params.settings, list(snakemake.params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
     clean, _ = read_tensors(Path(snakemake.input.clean), ["direct_effect"])
-    effects = clean["direct_effect"][: params.total]
+    effects = clean["direct_effect"][: settings["experiments.iterative_prompts"]]
     n_layers, n_heads = effects.shape[2:]
     top = top_of_every_head(effects)
     heads = [(layer, head) for layer in second_half(n_layers) for head in range(n_heads)]
     selected = draw_tokens(
-        top[:, :, list(second_half(n_layers))].flatten(2), params.tokens, seed=params.seed
+        top[:, :, list(second_half(n_layers))].flatten(2),
+        settings["experiments.tokens_per_head"],
+        seed=settings["seed"],
     )
     model = load_rule_model(snakemake)
-    options = {"batch": sizes["prompts_at_once"], "chunk": sizes["rows_at_once"]}
+    options = {"batch": machine.prompts_at_once, "chunk": machine.rows_at_once}
     with progress_bar(snakemake, "iterative inference") as bar:
         fed = feed_back(
             model,
             tokens[rows],
             heads=heads,
             selected=selected[rows],
-            scalings=params.scalings,
-            seed=params.seed,
+            scalings=settings["experiments.scalings"],
+            seed=settings["seed"],
             first_prompt=rows[0],
             progress=lambda share: bar.update(50 * share),
             **options,
@@ -56,7 +59,7 @@ def main(snakemake):
         watch,
         rows,
         heads=heads,
-        scalings=list(params.scalings),
+        scalings=list(settings["experiments.scalings"]),
         conservation_error=max(fed.conservation_error, refed.conservation_error),
     )
     arrays = {f"feed_back.{name}": values for name, values in fed.arrays().items()}
