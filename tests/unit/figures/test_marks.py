@@ -58,8 +58,8 @@ def test_a_rule_is_drawn_once_whatever_the_rows() -> None:
 def test_a_line_through_zero_ends_at_the_axes(
     slope: float, positive: bool, ends: list[tuple[float, float]]
 ) -> None:
-    rows = line_through_zero(slope, X, Y, positive=positive).to_dict()["data"]["values"]
-    assert [(row["x"], row["y"]) for row in rows] == ends
+    (line,) = layers_of(line_through_zero(slope, X, Y, positive=positive).to_dict())
+    assert [(row["x"], row["y"]) for row in line["rows"]] == ends
 
 
 def test_points_beyond_an_axis_are_triangles_that_point_outwards() -> None:
