@@ -14,7 +14,6 @@ from selfrepair.figures.marks import (
     MOST_POINTS,
     cloud,
     cloud_rows,
-    data_of,
     facets,
     layer_colour,
     line_through_zero,
@@ -40,7 +39,7 @@ def crowded(count: int, *panels: str) -> pl.DataFrame:
 
 
 def test_a_rule_is_drawn_once_whatever_the_rows() -> None:
-    chart = alt.layer(rule(y=0.5), points(crowded(9, "a")), data=data_of(crowded(9, "a")))
+    chart = alt.layer(rule(y=0.5), points(crowded(9, "a")), data=crowded(9, "a"))
     (line,) = (part for part in layers_of(chart.to_dict()) if part["mark"]["type"] == "rule")
     assert line["rows"] == [{"y": 0.5}]
 
@@ -119,7 +118,7 @@ def test_a_density_loses_no_point() -> None:
             got[column, row] = cell["count"]
         # A point on the very edge of a cell may round into its neighbour.
         assert np.abs(got - want).sum() <= 4
-    spec = alt.layer(*cloud(table, X, Y, "panel"), data=data_of(table)).to_dict()
+    spec = alt.layer(*cloud(table, X, Y, "panel"), data=table).to_dict()
     assert len(drawn(spec, "rect", "y_start")) == len(drawn(spec, "point", "y")) == 1
 
 

@@ -1,7 +1,7 @@
 """Marks that several figures draw, their colours, and how panels stand side by side.
 
 A mark has no data of its own unless it says so: it takes the rows of the chart that it is layered in,
-`alt.layer(..., data=data_of(rows))`, which `facets` then splits into panels.
+`alt.layer(..., data=rows)`, which `facets` then splits into panels.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ DASHED, DOTTED = [5, 3], [2, 3]
 LINES = alt.Header(labelExpr=r"split(datum.label, '\n')")
 
 
-def data_of(rows: pl.DataFrame) -> alt.InlineData:
-    """Inline values, because altair counts the rows of a data frame and refuses more than 5,000."""
-    return alt.InlineData(values=rows.to_dicts())
+def data_of(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows
 
 
 def crowd(rows: pl.DataFrame, *panel: str) -> int:
@@ -51,7 +50,7 @@ def facets(
 
     size: width and height of a panel in pixels.
     """
-    panel = alt.LayerChart(layer=list(layers), data=data_of(rows))
+    panel = alt.LayerChart(layer=list(layers), data=rows)
     field = alt.Facet(f"{column}:N", title=None, sort=list(headings), header=LINES)
     columns = 2 if len(headings) in (2, 4) else min(len(headings), 3)
     grid = panel.properties(width=size[0], height=size[1]).facet(field, columns=columns, spacing=24)
