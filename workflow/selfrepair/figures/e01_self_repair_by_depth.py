@@ -8,7 +8,7 @@ import altair as alt
 import polars as pl
 
 from . import words
-from .axes import Span, axis_limits, placed
+from .axes import DEPTH, Span, axis_limits, placed
 from .marks import model_colour, points, rule
 from .rows import head_rows, layer_means, models_of
 
@@ -34,7 +34,7 @@ def draw(heads: pl.DataFrame) -> alt.LayerChart:
         *words.interval_tip("self_repair", "Self-repair"),
         words.logits_tip("direct_effect"),
     ]
-    place: dict[str, Any] = {"x": x.x(), "y": y.y(), "color": model_colour(models_of(rows))}
+    place: dict[str, Any] = {"x": DEPTH.x(), "y": y.y(), "color": model_colour(models_of(rows))}
     dots = points(rows).encode(**place, tooltip=tooltip)
     lines = alt.Chart(means).mark_line(strokeWidth=2.5).encode(**place)
     chart = alt.LayerChart(layer=[rule(y=0.0), dots, lines], data=rows)
