@@ -131,7 +131,7 @@ def test_the_caption_counts_the_heads_left_out_of_the_sums() -> None:
     assert 0 < negative < 12
     text = caption(table)
     for words in (
-        f"{negative} of 12 on all tokens and 0 of 12 on top tokens",
+        f"0 of 12 on top tokens and {negative} of 12 on all tokens",
         "61,700 tokens",
         "30 %",
     ):

@@ -25,9 +25,6 @@ def draw(heads: pl.DataFrame) -> alt.LayerChart:
     means = layer_means(rows, "self_repair", "model", "depth")
     limits = axis_limits(rows["self_repair"], include=[0.0, *means["self_repair"]])
     y = Span("self_repair", "Self-repair (logits)", limits)
-    x = Span(
-        "depth", "Relative depth (layer / last layer)", (-0.03, 1.03), options={"tickCount": 6}
-    )
     rows = placed(rows, y=y)
     tooltip = [
         *words.HEAD_TIP,

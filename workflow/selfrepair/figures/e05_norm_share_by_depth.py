@@ -119,8 +119,9 @@ def layer_shares(rows: pl.DataFrame) -> pl.DataFrame:
 
 def caption(heads: pl.DataFrame) -> str:
     rows, _ = _rows(heads)
+    parts = {name: rows.filter(selection=name) for name in PANELS if name in rows["selection"]}
     samples, left_out = [], []
-    for (name,), part in rows.group_by("selection", maintain_order=True):
+    for name, part in parts.items():
         negative = part.filter(pl.col("direct_effect") <= 0).height
         samples.append(f"on {name} tokens, {words.sample(part)}")
         left_out.append(f"{negative:,} of {part.height:,} on {name} tokens")
