@@ -44,15 +44,17 @@ def facets(
     *,
     size: tuple[int, int],
     column: str = "panel",
+    columns: int | None = None,
 ) -> alt.FacetChart:
     """The layers in a panel for each of the headings (values of `column`), in order, on the same axes.
 
-    size: width and height of a panel in pixels. A line break in a heading starts a new line.
+    size: width and height of a panel in pixels. columns: panels side by side, by default 3, or 2 of 2
+    or 4. A line break in a heading starts a new line.
     """
     panel = alt.LayerChart(layer=list(layers), data=data_of(rows))
     header = alt.Header(labelExpr=r"split(datum.label, '\n')")
     field = alt.Facet(f"{column}:N", title=None, sort=list(headings), header=header)
-    columns = 2 if len(headings) in (2, 4) else min(len(headings), 3)
+    columns = columns or (2 if len(headings) in (2, 4) else min(len(headings), 3))
     grid = panel.properties(width=size[0], height=size[1]).facet(field, columns=columns, spacing=24)
     return grid.resolve_axis(x="independent")
 
@@ -90,13 +92,24 @@ def whiskers(span: Span, **style: Any) -> alt.Chart:
     return known.mark_rule(**look).encode(y=span.y(low), y2=f"{high}:Q")
 
 
+def crowded(rows: pl.DataFrame, *panel: str) -> bool:
+    """Has a panel too many points to draw them one by one?"""
+    return crowd(rows, *panel) > MOST_POINTS
+
+
+def density_note(rows: pl.DataFrame, *panel: str) -> list[str]:
+    """The line of a subtitle that says that points are drawn as a density, if they are."""
+    words = f"More than {MOST_POINTS:,} points in a panel: drawn as a density"
+    return [words] * crowded(rows, *panel)
+
+
 def cloud_rows(rows: pl.DataFrame, x: Span, y: Span, *panel: str) -> pl.DataFrame:
     """The rows of `axes.placed`, or where a panel has too many, their counts in cells.
 
     A cell has `count` and its sides `x_start`, `x_stop`, `y_start`, `y_stop`; what lies beyond the
     axes stays a row of its own.
     """
-    if crowd(rows, *panel) <= MOST_POINTS:
+    if not crowded(rows, *panel):
         return rows
     sides: dict[str, pl.Expr] = {}
     for name, span in (("x", x), ("y", y)):

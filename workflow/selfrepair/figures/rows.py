@@ -37,7 +37,9 @@ def table_rows(
     """
     only = only or {}
     check_columns(figure, table, name, [*columns, *only])
-    rows = table.filter(pl.col(column).is_in(values) for column, values in only.items())
+    rows = table
+    for column, values in only.items():
+        rows = rows.filter(pl.col(column).is_in(values))
     kept = rows.filter(pl.col(column).cast(pl.Float64).is_finite() for column in finite)
     if kept.is_empty():
         which = [f"{column} {'/'.join(values)}" for column, values in only.items()]

@@ -30,8 +30,8 @@ def titled(chart: Any, title: str, *lines: str) -> Any:
 
 
 def notes(points: pl.DataFrame, *, missing: int, cut: int = 0, things: str = "points") -> list[str]:
-    """What is beyond the axes (of `axes.placed`), cut or missing: a line each, none if nothing is."""
-    beyond = n_beyond(points)
+    """What is beyond the axes (if `axes.placed`), cut or missing: a line each, none if nothing is."""
+    beyond = n_beyond(points) if "edge" in points.columns else 0
     counted = {
         f"Beyond the axes, triangles at the edge: {beyond:,} of {points.height:,} {things}": beyond,
         f"Interval bars cut at the axis: {cut:,}": cut,
