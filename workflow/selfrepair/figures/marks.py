@@ -52,7 +52,8 @@ def facets(
     or 4. A line break in a heading starts a new line.
     """
     panel = alt.LayerChart(layer=list(layers), data=data_of(rows))
-    header = alt.Header(labelExpr=r"split(datum.label, '\n')")
+    weight = "normal" if any("\n" in heading for heading in headings) else "bold"
+    header = alt.Header(labelExpr=r"split(datum.label, '\n')", labelFontWeight=weight)
     field = alt.Facet(f"{column}:N", title=None, sort=list(headings), header=header)
     columns = columns or (2 if len(headings) in (2, 4) else min(len(headings), 3))
     grid = panel.properties(width=size[0], height=size[1]).facet(field, columns=columns, spacing=24)
@@ -201,3 +202,13 @@ def signed_colour(column: str, title: str | list[str], values: pl.Series) -> tup
     )
     colour = alt.Color(f"{column}:Q", title=title, scale=scale, legend=alt.Legend(tickCount=5))
     return colour, int((values.abs() > reach).sum())
+
+
+def colour_notes(values: pl.Series, beyond: int) -> list[str]:
+    """What `signed_colour` cannot show of these values, a line of a subtitle each."""
+    unknown = values.null_count()
+    counted = {
+        f"Beyond the colours' scale, in its last colour: {beyond:,} points": beyond,
+        f"Points without a value for their colour: {unknown:,}": unknown,
+    }
+    return [line for line, count in counted.items() if count]
