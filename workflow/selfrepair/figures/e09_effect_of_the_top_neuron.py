@@ -17,6 +17,7 @@ from .marks import (
     cloud_rows,
     colour_notes,
     crowded,
+    data_of,
     density_note,
     facets,
     line_through_zero,
@@ -117,17 +118,14 @@ def _rows(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> tuple[pl.DataFr
 def _region_names(x: Span, y: Span) -> alt.Chart:
     """The name of each region in a corner of it."""
     low, high = x.limits
-    corners = {
-        "erasure reversed": (low, high, "left", "top"),
-        "erases less": (low, 0, "left", "top"),
-        "erases more": (0, low, "right", "bottom"),
-        "adds more or less": (high, low, "right", "bottom"),
-    }
-    names = [
-        dict(zip(("words", "x", "y", "align", "baseline"), (name, *at)))
-        for name, at in corners.items()
+    corners = [
+        ("erasure reversed", low, high, "left", "top"),
+        ("erases less", low, 0.0, "left", "top"),
+        ("erases more", 0.0, low, "right", "bottom"),
+        ("adds more or less", high, low, "right", "bottom"),
     ]
-    text = alt.Chart(alt.InlineData(values=names)).mark_text(
+    names = pl.DataFrame(corners, schema=["words", "x", "y", "align", "baseline"], orient="row")
+    text = alt.Chart(data_of(names)).mark_text(
         align=alt.expr("datum.align"), baseline=alt.expr("datum.baseline"), color=GREY
     )
     return text.encode(x=x.x("x"), y=y.y("y"), text="words:N")

@@ -115,7 +115,9 @@ def _heads_panel(rows: pl.DataFrame, x: Span, y: Span) -> alt.LayerChart:
         line_through_zero(1, x, y),
     ]
     panel = alt.layer(*layers, data=data_of(drawn))
-    return panel.properties(width=HEIGHT, height=HEIGHT, title="Heads of the next layer")
+    return panel.properties(
+        width=HEIGHT, height=HEIGHT, title=words.heading("Heads of the next layer")
+    )
 
 
 def _pairs_panel(pairs: pl.DataFrame, pooled: dict[str, Any]) -> alt.LayerChart:
@@ -140,4 +142,4 @@ def _pairs_panel(pairs: pl.DataFrame, pooled: dict[str, Any]) -> alt.LayerChart:
         layers.append(rule(y=pooled["value"], color="black", strokeDash=DOTTED))
     panel = alt.layer(*layers, data=data_of(pairs))
     title = "Correlation per pair of layers; dotted: all"
-    return panel.properties(width=300, height=HEIGHT, title=title)
+    return panel.properties(width=300, height=HEIGHT, title=words.heading(title))

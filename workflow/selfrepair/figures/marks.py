@@ -6,14 +6,14 @@ A mark has no data of its own unless it says so: it takes the rows of the chart 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 import polars as pl
 
 from ..vocabulary import bounded
-from .axes import EDGES, WITHIN, Span, axis_limits
+from .axes import ABOVE, BELOW, EDGES, LEFT, RIGHT, WITHIN, Span, axis_limits
 from .theme import BLUE, COLOURS, GREY, ORANGE
 from .words import count_tip
 
@@ -22,6 +22,8 @@ MOST_BARS = 400
 # More points than this in a panel are drawn as a density, in so many cells across and up.
 MOST_POINTS, CELLS = 3000, 48
 DASHED, DOTTED = [5, 3], [2, 3]
+# A line break in a heading starts a new line.
+LINES = alt.Header(labelExpr=r"split(datum.label, '\n')")
 
 
 def data_of(rows: pl.DataFrame) -> alt.InlineData:
@@ -49,11 +51,12 @@ def facets(
     """The layers in a panel for each of the headings (values of `column`), in order, on the same axes.
 
     size: width and height of a panel in pixels. columns: panels side by side, by default 3, or 2 of 2
-    or 4. A line break in a heading starts a new line.
+    or 4.
     """
     panel = alt.LayerChart(layer=list(layers), data=data_of(rows))
+    # Bold names; plain where lines of numbers follow.
     weight = "normal" if any("\n" in heading for heading in headings) else "bold"
-    header = alt.Header(labelExpr=r"split(datum.label, '\n')", labelFontWeight=weight)
+    header = alt.Header(labelExpr=LINES.labelExpr, labelFontWeight=weight)
     field = alt.Facet(f"{column}:N", title=None, sort=list(headings), header=header)
     columns = columns or (2 if len(headings) in (2, 4) else min(len(headings), 3))
     grid = panel.properties(width=size[0], height=size[1]).facet(field, columns=columns, spacing=24)
@@ -63,22 +66,22 @@ def facets(
 # Points
 
 
-def points(rows: pl.DataFrame, *panel: str) -> alt.Chart:
+def points(rows: pl.DataFrame, *panel: str, shapes: Mapping[str, str] = EDGES) -> alt.Chart:
     """The rows of `axes.placed` as filled points, the smaller and fainter the fuller the panel.
 
-    Triangles, for values beyond the axes, stand out.
+    Triangles, for values beyond the axes, stand out. shapes: of each value of `edge`.
     """
     number = crowd(rows, *panel)
     size = 34 if number <= 150 else 22 if number <= 800 else 14
     opacity = 0.75 if number <= 150 else 0.6 if number <= 800 else 0.35
-    beyond = alt.FieldOneOfPredicate(field="edge", oneOf=[e for e in EDGES if e != WITHIN])
-    shapes = alt.Scale(domain=list(EDGES), range=list(EDGES.values()))
+    beyond = alt.FieldOneOfPredicate(field="edge", oneOf=[ABOVE, BELOW, LEFT, RIGHT])
+    scale = alt.Scale(domain=list(shapes), range=list(shapes.values()))
     # Opacity of the fill, not of the mark: a PDF makes a group of its own for each of the latter.
     return (
         alt.Chart()
         .mark_point(filled=True, opacity=1)
         .encode(
-            shape=alt.Shape("edge:N", scale=shapes, legend=None),
+            shape=alt.Shape("edge:N", scale=scale, legend=None),
             size=alt.when(beyond).then(alt.value(2 * size)).otherwise(alt.value(size)),
             fillOpacity=alt.when(beyond).then(alt.value(1)).otherwise(alt.value(opacity)),
         )

@@ -37,9 +37,9 @@ def table_rows(
     """
     only = only or {}
     check_columns(figure, table, name, [*columns, *only])
-    rows = table
-    for column, values in only.items():
-        rows = rows.filter(pl.col(column).is_in(values))
+    rows = table.filter(
+        pl.lit(True), *(pl.col(column).is_in(values) for column, values in only.items())
+    )
     kept = rows.filter(pl.col(column).cast(pl.Float64).is_finite() for column in finite)
     if kept.is_empty():
         which = [f"{column} {'/'.join(values)}" for column, values in only.items()]
@@ -146,6 +146,23 @@ def layer_means(rows: pl.DataFrame, column: str, *keys: str) -> pl.DataFrame:
     names = [*keys, "layer"]
     means = rows.group_by(names, maintain_order=True).agg(pl.col(column).mean())
     return means.sort("layer", maintain_order=True)
+
+
+def stacked(rows: pl.DataFrame, columns: Sequence[str], *keys: str) -> pl.DataFrame:
+    """A row per column of each row: `quantity`, the column's name, and `value` with its interval."""
+    names = bounded("value")
+    parts = [
+        rows.select(
+            *keys,
+            pl.lit(column).alias("quantity"),
+            **{
+                new: pl.col(old).cast(pl.Float64)
+                for new, old in zip(names, bounded(column), strict=True)
+            },
+        )
+        for column in columns
+    ]
+    return pl.concat(parts)
 
 
 def with_panels(
