@@ -116,7 +116,9 @@ def _share_facets(shares: pl.DataFrame, columns: int) -> alt.FacetChart:
     base = alt.Chart().encode(y=alt.Y("region:N", title=None, sort=list(TOKEN_REGIONS[::-1])))
     layers = [
         base.mark_bar(height=10).encode(x=x.x(), color=_colour()),
-        base.mark_rule().encode(x=x.x("low"), x2="high:Q"),
+        base.transform_filter("isValid(datum.low) && isValid(datum.high)")
+        .mark_rule()
+        .encode(x=x.x("low"), x2="high:Q"),
         base.mark_point(color="black", size=40).encode(x=x.x("all")),
         base.mark_text(align="right", dy=-7, fontSize=11, lineBreak="\n").encode(
             x=alt.value(WIDTH), text="words:N"

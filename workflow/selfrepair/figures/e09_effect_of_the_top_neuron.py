@@ -46,7 +46,7 @@ def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
     rows = placed(rows, x=x, y=y)
     drawn = cloud_rows(rows, x, y, "panel")
     many = crowded(rows, "panel")
-    coloured = (drawn.filter(count=None) if many else drawn)["mlp_direct_effect"]
+    coloured = (drawn.filter(pl.col("count").is_null()) if many else drawn)["mlp_direct_effect"]
     colour_title = ["MLP's direct effect,", "clean (logits)"]
     colour, beyond = signed_colour("mlp_direct_effect", colour_title, coloured)
     tooltip = [
@@ -126,6 +126,9 @@ def _region_names(x: Span, y: Span) -> alt.Chart:
     ]
     names = pl.DataFrame(corners, schema=["words", "x", "y", "align", "baseline"], orient="row")
     text = alt.Chart(data_of(names)).mark_text(
-        align=alt.expr("datum.align"), baseline=alt.expr("datum.baseline"), color=GREY
+        align=alt.expr("datum.align"),
+        baseline=alt.expr("datum.baseline"),
+        dx=alt.expr("datum.align == 'left' ? 4 : -4"),
+        color=GREY,
     )
     return text.encode(x=x.x("x"), y=y.y("y"), text="words:N")

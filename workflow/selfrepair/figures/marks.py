@@ -143,10 +143,10 @@ def cloud(
     )
     cells = alt.Chart().mark_rect(strokeWidth=0).transform_filter("isValid(datum.count)")
     sides = {"x": x.x("x_start"), "x2": "x_stop:Q", "y": y.y("y_start"), "y2": "y_stop:Q"}
-    return [
-        cells.encode(**sides, fill=fill, tooltip=count_tip("count", things)),
-        dots.transform_filter("!isValid(datum.count)"),
-    ]
+    density = cells.encode(**sides, fill=fill, tooltip=count_tip("count", things))
+    # No dots where there are none: their colours would have a legend without a mark.
+    beyond = [dots.transform_filter("!isValid(datum.count)")]
+    return [density, *(beyond if rows["count"].has_nulls() else [])]
 
 
 # Lines and bands, with data of their own
