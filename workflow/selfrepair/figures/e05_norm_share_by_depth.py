@@ -83,9 +83,11 @@ def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:
     legend = alt.Legend(symbolType="stroke", symbolSize=300, symbolStrokeWidth=2)
     scale = alt.Scale(domain=list(LINES), range=list(LINES.values()))
     dash = alt.StrokeDash("line:N", title="Line, per layer", scale=scale, legend=legend)
-    curves = alt.Chart().mark_line(strokeWidth=2.2).encode(**place, strokeDash=dash)
+    curves = (
+        alt.Chart().mark_line(strokeWidth=2.2, strokeJoin="round").encode(**place, strokeDash=dash)
+    )
     return [
-        rule(y=0),
+        rule(y=0.0),
         rule(y=PAPER_SHARE, color="black", strokeDash=DOTTED),
         dots.encode(**place, tooltip=tooltip).transform_filter("!isValid(datum.line)"),
         curves.transform_filter("isValid(datum.line)"),
