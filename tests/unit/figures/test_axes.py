@@ -56,7 +56,9 @@ def test_a_long_interval_does_not_stretch_the_axis_of_ordinary_values() -> None:
 
 
 def test_an_axis_is_clamped_so_that_values_beyond_stand_at_its_edge() -> None:
-    channel = Span("share", "Share (%)", (-1.0, 1.0), percent=True, options={"tickCount": 8}).y("low")
+    channel = Span("share", "Share (%)", (-1.0, 1.0), percent=True, options={"tickCount": 8}).y(
+        "low"
+    )
     spec = channel.to_dict()
     assert spec["scale"] == {"domain": [-1.0, 1.0], "nice": False, "zero": False, "clamp": True}
     assert spec["axis"] == {"format": ".0%", "tickCount": 8}

@@ -42,7 +42,7 @@ def draw(tokens: pl.DataFrame, summaries: pl.DataFrame) -> alt.VConcatChart:
         words.name_tip("region", "Region"),
     ]
     layers = [
-        rule(y=0),
+        rule(y=0.0),
         *cloud(drawn, x, y, "panel", color=_colour(), tooltip=tooltip),
         *(line_through_zero(slope, x, y, positive=True) for slope in SLOPES),
     ]

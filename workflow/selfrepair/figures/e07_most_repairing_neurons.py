@@ -34,7 +34,7 @@ def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart:
     ticks = {"values": sorted({1, *range(step, last + 1, step)}), "format": "d", "grid": False}
     title = "Rank of the neuron, most repairing first"
     x = Span("rank", title, (0.5, last + 0.5), options=ticks).x()
-    highest = max(rows["share"].max(), rows["high"].max() or 0)  # type: ignore[type-var]
+    highest = max([*rows["share"], *rows["high"].drop_nulls()])
     limits = (0.0, min(1.02, 1.06 * highest or 1.0))
     y = Span("share", "Share of instances (%)", limits, percent=True)
     levels = rows["level"].unique(maintain_order=True).to_list()

@@ -49,7 +49,7 @@ def draw(neuron_curve: pl.DataFrame) -> alt.FacetChart:
         filled=True, size=42, opacity=1, stroke=GREY, strokeWidth=0.6
     )
     layers = [
-        line_through_zero(1, x, y, positive=True, color=GREY, strokeDash=DOTTED),
+        line_through_zero(1.0, x, y, positive=True, color=GREY, strokeDash=DOTTED),
         rule(x=FIRST_NEURONS, color="black", strokeDash=DASHED),
         curve.mark_line(color=GREY, strokeWidth=1.2),
         groups.encode(color=colour, tooltip=tooltip),

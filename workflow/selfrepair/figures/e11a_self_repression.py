@@ -51,7 +51,7 @@ def draw(self_repression: pl.DataFrame) -> alt.FacetChart:
     line = alt.Chart().mark_line(strokeWidth=2.2)
     layers = [
         layer_bands(n_layers, first=first),
-        rule(y=1),
+        rule(y=1.0),
         *[whiskers(y).encode(x=x.x(), color=colour)] * bars,
         points(rows, "panel").encode(x=x.x(), y=y.y(), color=colour, tooltip=tooltip),
         line.encode(x=x.x("layer"), y=y.y("mean_slope"), color=colour),

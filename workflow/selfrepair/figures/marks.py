@@ -55,7 +55,7 @@ def facets(
     """
     panel = alt.LayerChart(layer=list(layers), data=data_of(rows))
     # Bold names; plain where lines of numbers follow.
-    weight = "normal" if any("\n" in heading for heading in headings) else "bold"
+    weight: Any = "normal" if any("\n" in heading for heading in headings) else "bold"
     header = alt.Header(labelExpr=LINES.labelExpr, labelFontWeight=weight)
     field = alt.Facet(f"{column}:N", title=None, sort=list(headings), header=header)
     columns = columns or (2 if len(headings) in (2, 4) else min(len(headings), 3))
