@@ -9,7 +9,7 @@ import polars as pl
 
 from . import words
 from .axes import Span, axis_limits, placed
-from .marks import data_of, model_colour, points, rule
+from .marks import model_colour, points, rule
 from .rows import head_rows, layer_means, models_of
 
 
@@ -36,8 +36,8 @@ def draw(heads: pl.DataFrame) -> alt.LayerChart:
     ]
     place: dict[str, Any] = {"x": x.x(), "y": y.y(), "color": model_colour(models_of(rows))}
     dots = points(rows).encode(**place, tooltip=tooltip)
-    lines = alt.Chart(data_of(means)).mark_line(strokeWidth=2.5).encode(**place)
-    chart = alt.LayerChart(layer=[rule(y=0.0), dots, lines], data=data_of(rows))
+    lines = alt.Chart(means).mark_line(strokeWidth=2.5).encode(**place)
+    chart = alt.LayerChart(layer=[rule(y=0.0), dots, lines], data=rows)
     return words.titled(
         chart.properties(width=620, height=360),
         "Self-repair by depth",

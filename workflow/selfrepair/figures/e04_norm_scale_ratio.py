@@ -10,7 +10,7 @@ import polars as pl
 from ..ablations import ABLATIONS
 from . import words
 from .axes import Limits, Span, axis_limits
-from .marks import DASHED, data_of, rule
+from .marks import DASHED, rule
 from .panels import heads_and_tokens
 from .rows import estimate, heads_of, models_of, summary_rows, table_rows
 from .theme import BLUE, SILVER
@@ -33,7 +33,7 @@ def draw(scale_ratios: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
     pooled = shares.filter(pl.col("layer").is_null())
     over_all = [f"{name} {words.estimated(estimate(pooled, group=name))}" for name in _names(rows)]
     return words.titled(
-        alt.layer(*_layers(bars, limits, width), data=data_of(bars))
+        alt.layer(*_layers(bars, limits, width), data=bars)
         .properties(width=width, height=96)
         .facet(
             row=alt.Row("row:N", title=None, sort=[_title(name) for name in _names(rows)]),

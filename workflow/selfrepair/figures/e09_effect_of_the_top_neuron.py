@@ -17,7 +17,6 @@ from .marks import (
     cloud_rows,
     colour_notes,
     crowded,
-    data_of,
     density_note,
     facets,
     line_through_zero,
@@ -127,7 +126,7 @@ def _region_names(x: Span, y: Span) -> alt.Chart:
     )
     names = pl.DataFrame(corners, schema=["x", "y", "align", "baseline"], orient="row")
     names = names.with_columns(words=pl.Series(NEURON_REGIONS))
-    text = alt.Chart(data_of(names)).mark_text(
+    text = alt.Chart(names).mark_text(
         align=alt.expr("datum.align"),
         baseline=alt.expr("datum.baseline"),
         dx=alt.expr("datum.align == 'left' ? 4 : -4"),

@@ -43,7 +43,7 @@ def draw(neuron_counts: pl.DataFrame) -> alt.FacetChart:
         words.tip("share", "Share", ".1%"),
     ]
     corners = [{"rank": 1, "share": 1}, {"rank": TOP, "share": 1}, {"rank": TOP, "share": 0}]
-    same = alt.Chart(alt.InlineData(values=corners)).mark_line(
+    same = alt.Chart(pl.DataFrame(corners)).mark_line(
         color=GREY, strokeDash=DOTTED, strokeWidth=1.2
     )
     neurons = alt.Chart().mark_line(

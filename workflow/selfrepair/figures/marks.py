@@ -1,7 +1,7 @@
 """Marks that several figures draw, their colours, and how panels stand side by side.
 
 A mark has no data of its own unless it says so: it takes the rows of the chart that it is layered in,
-`alt.layer(..., data=data_of(rows))`, which `facets` then splits into panels.
+`alt.layer(..., data=rows)`, which `facets` then splits into panels.
 """
 
 from __future__ import annotations
@@ -26,11 +26,6 @@ DASHED, DOTTED = [5, 3], [2, 3]
 LINES = alt.Header(labelExpr=r"split(datum.label, '\n')")
 
 
-def data_of(rows: pl.DataFrame) -> alt.InlineData:
-    """Inline values, because altair counts the rows of a data frame and refuses more than 5,000."""
-    return alt.InlineData(values=rows.to_dicts())
-
-
 def crowd(rows: pl.DataFrame, *panel: str) -> int:
     """The number of rows in the fullest panel; `panel` are the columns that tell panels apart."""
     return int(rows.group_by(panel).len()["len"].max()) if panel else rows.height  # type: ignore[arg-type]
@@ -53,7 +48,7 @@ def facets(
     size: width and height of a panel in pixels. columns: panels side by side, by default 3, or 2 of 2
     or 4.
     """
-    panel = alt.LayerChart(layer=list(layers), data=data_of(rows))
+    panel = alt.LayerChart(layer=list(layers), data=rows)
     # Bold names; plain where lines of numbers follow.
     weight: Any = "normal" if any("\n" in heading for heading in headings) else "bold"
     header = alt.Header(labelExpr=LINES.labelExpr, labelFontWeight=weight)
