@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from figure_specs import drawn, layers_of
+from selfrepair.figures import marks
 from selfrepair.figures.axes import Span, placed
 from selfrepair.figures.marks import (
     CELLS,
@@ -137,3 +138,20 @@ def test_a_signed_colour_is_symmetrical_and_counts_what_it_cannot_show() -> None
     assert (low, middle) == (-high, 0)
     assert high < 20
     assert beyond == 1
+
+
+def test_a_crowd_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = pl.DataFrame({"panel": ["a"] * 5 + ["b"] * 2})
+    assert not marks.crowded(rows)
+    assert marks.density_note(rows) == []
+    monkeypatch.setattr(marks, "MOST_POINTS", 5)
+    assert marks.crowded(rows)
+    assert not marks.crowded(rows, "panel")
+    assert marks.density_note(rows) == ["More than 5 points in a panel: drawn as a density"]
+
+
+def test_what_colours_cannot_show_is_counted() -> None:
+    assert marks.colour_notes(pl.Series([0.1, 0.2]), 0) == []
+    first, second = marks.colour_notes(pl.Series([0.1, None]), 3)
+    assert first.endswith("last colour: 3 points")
+    assert second.endswith("colour: 1")
