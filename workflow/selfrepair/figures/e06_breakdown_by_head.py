@@ -10,7 +10,7 @@ import polars as pl
 from ..vocabulary import TERMS
 from . import words
 from .axes import Span, interval_limits, layer_axis, n_cut, placed, side_by_side
-from .marks import LINES, MOST_BARS, data_of, layer_bands, points, rule, whiskers
+from .marks import LINES, MOST_BARS, layer_bands, points, rule, whiskers
 from .rows import count_of, head_rows, layer_means, stacked
 from .theme import BLACK, BLUE, GREEN, GREY, ORANGE, PINK
 
@@ -82,13 +82,13 @@ def _facet(rows: pl.DataFrame, y: Span, *, n_layers: int, bars: bool, last: bool
     )
     layers = [
         layer_bands(n_layers),
-        rule(y=0),
+        rule(y=0.0),
         *[whiskers(y).encode(**place)] * bars,
         points(rows, "panel").encode(**place, y=y.y(), tooltip=tooltip),
         mean.encode(x=x.x("layer"), y=y.y("mean(value)")),
         label.encode(x=x.x(), y=y.y(), text="name:N").transform_filter("isValid(datum.name)"),
     ]
-    chart = alt.LayerChart(layer=layers, data=data_of(rows)).properties(width=WIDTH, height=HEIGHT)
+    chart = alt.LayerChart(layer=layers, data=rows).properties(width=WIDTH, height=HEIGHT)
     return chart.facet(row=alt.Row("panel:N", title=None, sort=shown, header=LINES), spacing=8)
 
 
