@@ -127,12 +127,17 @@ def _parameters(
 
 
 def _of_each_model(keys: Collection[str], models: Collection[str]) -> set[str]:
-    """Keys of models as templates; DVC takes the dot in a model's name for a level: then all models."""
-    templates = {key for key in keys if key.split(".")[0] != "models"}
-    for key in set(keys) - templates:
-        if key == "models" or any("." in model for model in models):
-            return {*templates, "models.${key}" if len(models) == 1 else "models"}
-        templates.add(".".join(["models", "${key}", *key.split(".")[2:]]))
+    """Keys of models as templates; DVC takes a dot in a model's name for a level: then all models."""
+    dotted = any("." in model for model in models)
+    templates = set()
+    for key in keys:
+        top, *rest = key.split(".")
+        if top != "models":
+            templates.add(key)
+        elif dotted:
+            templates.add("models")
+        else:
+            templates.add(".".join(["models", "${key}", *rest[1:]]))
     if "models.${key}" in templates:
         templates = {key for key in templates if not key.startswith("models.${key}.")}
     return templates
