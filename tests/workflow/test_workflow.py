@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import selfrepair
-from selfrepair.claims.judge import CLAIMS
+from selfrepair.claims.claims import CLAIMS
 from selfrepair.files.shards import read_sweep
 from selfrepair.text.prompts import read_prompts
 

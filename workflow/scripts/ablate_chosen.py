@@ -9,7 +9,7 @@ from common.rule_model import load_rule_model
 from common.settings import machine_of
 from selfrepair.files.provenance import Stopwatch
 from selfrepair.files.storage import read_json, read_tensors, write_tensors
-from selfrepair.measure.chosen_heads import chosen_arrays
+from selfrepair.measure.chosen_heads import chosen_arrays, heads_by_ablation
 from selfrepair.measure.sweep import sweep_each
 from selfrepair.text.prompts import read_prompts
 
@@ -26,7 +26,7 @@ def main(snakemake):
         results = sweep_each(
             model,
             tokens[rows],
-            {"resample": heads + last, "mean": last, "zero": last},
+            heads_by_ablation(heads, last),
             donors=tokens[donors[rows]],
             mean_z=clean["mean_z"],
             batch=machine.prompts_at_once,

@@ -4,12 +4,8 @@ from pathlib import Path
 
 from common.adapter import run
 from selfrepair.files.storage import read_tensors, write_json
-from selfrepair.measure.selection import (
-    check_heads,
-    choose_heads,
-    second_half,
-    watched_layers,
-)
+from selfrepair.measure.selection import check_heads, choose_heads, watched_layers
+from selfrepair.vocabulary import second_half
 
 
 def main(snakemake):

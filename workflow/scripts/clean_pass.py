@@ -8,7 +8,7 @@ from common.rule_model import load_rule_model
 from common.settings import machine_of
 from selfrepair.files.provenance import Stopwatch
 from selfrepair.files.storage import write_tensors
-from selfrepair.model.direct_effect import clean_pass
+from selfrepair.measure.clean_pass import clean_pass
 from selfrepair.text.prompts import read_prompts
 
 

@@ -7,13 +7,9 @@ import polars as pl
 from common.adapter import run
 from common.settings import machine_of
 from selfrepair.files.storage import write_json, write_table
-from selfrepair.published.tables import (
-    agreement_metrics,
-    compare,
-    fetch_table,
-    read_table,
-    table_file,
-)
+from selfrepair.published.compare import agreement_metrics, compare
+from selfrepair.published.fetch import fetch_table, table_file
+from selfrepair.published.unpickle import read_table
 
 
 def main(snakemake):

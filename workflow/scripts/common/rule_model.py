@@ -7,7 +7,8 @@ import transformers
 
 from common.model_location import location_of_model
 from common.settings import machine_of
-from selfrepair.model.loading import Decoder, load_model
+from selfrepair.model.decoder import Decoder
+from selfrepair.model.loading import load_model
 from selfrepair.model.memory import shape_of_decoder
 from selfrepair.model.sizes import check_shape
 
