@@ -14,6 +14,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ..vocabulary import bounded
 
@@ -81,7 +82,7 @@ def axis_limits(
     return float(low - margin), float(high + margin)
 
 
-def _numbers(*values: pl.Series) -> np.ndarray[Any, Any]:
+def _numbers(*values: pl.Series) -> NDArray[np.float64]:
     numbers = np.concatenate([value.cast(pl.Float64).drop_nulls().to_numpy() for value in values])
     return numbers[np.isfinite(numbers)]
 

@@ -37,7 +37,7 @@ def draw(heads: pl.DataFrame) -> alt.LayerChart:
     place: dict[str, Any] = {"x": x.x(), "y": y.y(), "color": model_colour(models_of(rows))}
     dots = points(rows).encode(**place, tooltip=tooltip)
     lines = alt.Chart(data_of(means)).mark_line(strokeWidth=2.5).encode(**place)
-    chart = alt.LayerChart(layer=[rule(y=0), dots, lines], data=data_of(rows))
+    chart = alt.LayerChart(layer=[rule(y=0.0), dots, lines], data=data_of(rows))
     return words.titled(
         chart.properties(width=620, height=360),
         "Self-repair by depth",

@@ -42,8 +42,8 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
     ]
     bars = _bars(rows)
     layers = [
-        rule(y=0),
-        line_through_zero(-1, x, y),
+        rule(y=0.0),
+        line_through_zero(-1.0, x, y),
         *[whiskers(y).encode(x=x.x(), color=colour)] * bars,
         points(rows, "panel").encode(x=x.x(), y=y.y(), color=colour, tooltip=tooltip),
     ]

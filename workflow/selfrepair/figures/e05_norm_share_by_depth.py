@@ -83,9 +83,11 @@ def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:
     legend = alt.Legend(symbolType="stroke", symbolSize=300, symbolStrokeWidth=2)
     scale = alt.Scale(domain=list(LINES), range=list(LINES.values()))
     dash = alt.StrokeDash("line:N", title="Line, per layer", scale=scale, legend=legend)
-    curves = alt.Chart().mark_line(strokeWidth=2.2).encode(**place, strokeDash=dash)
+    curves = (
+        alt.Chart().mark_line(strokeWidth=2.2, strokeJoin="round").encode(**place, strokeDash=dash)
+    )
     return [
-        rule(y=0),
+        rule(y=0.0),
         rule(y=PAPER_SHARE, color="black", strokeDash=DOTTED),
         dots.encode(**place, tooltip=tooltip).transform_filter("!isValid(datum.line)"),
         curves.transform_filter("isValid(datum.line)"),
@@ -123,24 +125,24 @@ def layer_shares(rows: pl.DataFrame) -> pl.DataFrame:
 
 def caption(heads: pl.DataFrame) -> str:
     rows, _ = _rows(heads)
-    parts = [rows.filter(selection=name) for name in (TOP, ALL)]
-    left_out = [
-        f"{part.filter(pl.col('direct_effect') <= 0).height:,} of {part.height:,}" for part in parts
+    parts = {
+        name: rows.filter(panel=title) for name, title in PANELS.items() if title in rows["panel"]
+    }
+    left_out = {
+        name: part.filter(pl.col("direct_effect") <= 0).height for name, part in parts.items()
+    }
+    samples = [f"on {name} tokens, {words.sample(part)}" for name, part in parts.items()]
+    leaving = [
+        f"{left_out[name]:,} of {part.height:,} on {name} tokens" for name, part in parts.items()
     ]
-    where = f"Each head's top tokens ({words.LARGEST}), {words.sample(parts[0])}"
-    leaving = f"{left_out[0]} heads"
-    if parts[1].height:
-        where = (
-            where.replace("Each", "Left: each") + f"; right: all tokens, {words.sample(parts[1])}"
-        )
-        leaving += f" left, {left_out[1]} right"
     return (
         "Removing a head's output also changes the final norm's scale, which restores part of its"
         f" direct effect; shown is that part as a share, for {words.listed(models_of(rows))} under"
-        f" resample ablation. {where}. Solid lines divide sums over a layer's heads with"
-        f" positive direct effect (leaving out {leaving}; crosses if within the axis), because a"
-        " single head's ratio, a point, explodes where its direct effect is near zero; dashed lines"
-        " are the paper's mean of per-token shares clipped to 0..1. The dotted rule is the"
+        f" resample ablation, {words.listed(samples)}; top tokens of a head are {words.LARGEST}. Solid"
+        " lines divide sums over a layer's heads with positive direct effect (of the heads,"
+        f" {words.listed(leaving)} are left out; crosses if within the axis), because a single"
+        " head's ratio, a point, explodes where its direct effect is near zero; dashed lines are"
+        " the paper's mean of per-token shares clipped to 0..1. The dotted rule is the"
         f" {100 * PAPER_SHARE:g} % that the paper reports, and triangles are heads beyond the axis."
     )
 

@@ -82,7 +82,7 @@ def _facet(rows: pl.DataFrame, y: Span, *, n_layers: int, bars: bool, last: bool
     )
     layers = [
         layer_bands(n_layers),
-        rule(y=0),
+        rule(y=0.0),
         *[whiskers(y).encode(**place)] * bars,
         points(rows, "panel").encode(**place, y=y.y(), tooltip=tooltip),
         mean.encode(x=x.x("layer"), y=y.y("mean(value)")),

@@ -63,7 +63,7 @@ def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:
     beyond = points(rows).mark_point(filled=True, opacity=1, stroke="white", strokeWidth=1)
     return [
         bars.transform_filter(f"datum.part != '{TOTAL}'"),
-        rule(y=0),
+        rule(y=0.0),
         whiskers(y, color="black", strokeOpacity=1, strokeWidth=1.2).encode(**place),
         total.transform_filter(f"datum.part == '{TOTAL}' && datum.edge == '{WITHIN}'"),
         beyond.encode(**look).transform_filter(f"datum.edge != '{WITHIN}'"),

@@ -112,8 +112,8 @@ def _panel(
         *words.interval_tip("measured", "Measured", unit="share" if x.percent else "logits"),
     ]
     layers = [
-        rule(y=0),
-        line_through_zero(1, x, y),
+        rule(y=0.0),
+        line_through_zero(1.0, x, y),
         *[whiskers(y, strokeWidth=0.8).encode(x=x.x(), color=colour)] * bars,
         points(rows).encode(x=x.x(), y=y.y(), color=colour, tooltip=tooltip),
     ]
