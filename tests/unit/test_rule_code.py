@@ -34,6 +34,7 @@ def library(tmp_path: Path):
     def traced(text: str, *modules: str) -> set[str]:
         (tmp_path / "workflow/scripts/rule.py").write_text(text)
         code_of.cache_clear()
+        imported_files.cache_clear()
         code = code_of("rule", tmp_path, modules)
         assert code == sorted(code)
         return {path.removeprefix("workflow/") for path in code} - {"scripts/rule.py"}

@@ -45,6 +45,7 @@ def code_of(script: str, root: Path, modules: tuple[str, ...] = ()) -> list[str]
     return [str(path) for path in sorted(found)]
 
 
+@cache
 def imported_files(path: Path, root: Path, *, dynamic: bool = False) -> list[Path]:
     """The files of ours that one file imports; dynamic: imports by a name made up at run time, the
     file of which the caller knows, are fine (raises as `code_of`)."""
