@@ -11,10 +11,14 @@ if (
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/data.smk"
-include: "workflow/rules/ablation.smk"
+include: "workflow/rules/messages.smk"
+include: "workflow/rules/dependencies.smk"
+include: "workflow/rules/model_jobs.smk"
+include: "workflow/rules/documents.smk"
+include: "workflow/rules/clean.smk"
+include: "workflow/rules/ablate.smk"
 include: "workflow/rules/experiments.smk"
-include: "workflow/rules/decomposition.smk"
+include: "workflow/rules/tables.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/phases.smk"
@@ -23,10 +27,5 @@ include: "workflow/rules/phases.smk"
 rule all:
     default_target: True
     input:
-        rules.summarise.output,
-        rules.claims.output,
-        study_figures(),
-
-
-onsuccess:
-    tell_findings()
+        rules.claims.input,
+        all_figures(),

@@ -9,8 +9,6 @@ matrices at the size of a chunk, packed or not, with all threads on one product 
 measured before and after the sweep.
 """
 
-import ctypes
-import gc
 import math
 import os
 import sys
@@ -27,13 +25,16 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import selfrepair
-from selfrepair.files.storage import environment, write_json, write_text
-from selfrepair.files.wheels import model_location
+from selfrepair.files.provenance import environment
+from selfrepair.files.storage import write_json, write_text
+from selfrepair.files.wheels import wheels_of
 from selfrepair.measure.selection import top_of_every_head
-from selfrepair.model.loading import Decoder
+from selfrepair.model.decoder import Decoder
+from selfrepair.model.memory import release_memory
 from selfrepair.model.packed import PackedLinear
 from selfrepair.model.sizes import CHUNK_TOKENS, Shape, shape_from
-from selfrepair.study.config import read_study, wheels_of
+from selfrepair.model.weights import model_location
+from selfrepair.study.config import read_study
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results/benchmark"
@@ -68,7 +69,7 @@ def default_study() -> tuple[dict, dict]:
     """The default study's config, and its wheels."""
     folder = ROOT / "config"
     config = read_study(folder / "config.yaml", schema=folder / "schema.yaml")
-    return config, wheels_of(config)
+    return config, wheels_of(config["wheels"])
 
 
 def smollm2() -> tuple[str, Decoder]:
@@ -138,8 +139,7 @@ def each_its_own(product: Callable[[], Tensor], threads: int) -> float:
 
 def cost(work: Callable[[], object]) -> tuple[float, float]:
     """Seconds of a call, and the largest resident memory of this process in it, in MB."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what earlier work freed but kept
+    release_memory()  # what earlier work freed but kept
     Path("/proc/self/clear_refs").write_text("5")  # Linux: start counting anew
     taken = seconds(work)
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -82,7 +82,7 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> dict:
         },
         "ablations": {"resample": {"prompts": 6}, "zero": {"prompts": 4}},
         "sweep": {"prompts_per_shard": 4},
-        "experiments": {"prompts_per_shard": 6, "heads": 2, "mlps": [1, -1]},
+        "experiments": {"prompts_per_shard": 6, "heads_per_model": 2, "mlps": [1, -1]},
         "statistics": {"resamples": 1000},
         "published": {
             "location": str(released),

@@ -16,7 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 import selfrepair
 import tiny_models
 from selfrepair import InputError, SweepResult
-from selfrepair.model.loading import Decoder
+from selfrepair.model.decoder import Decoder
 from selfrepair.testing.reference import sweep_reference
 from tiny_models import CONFIGS, FLOAT64, SUPPORTED
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfrepair.measure.iterative import SUMS, feed_back, refeed
+from selfrepair.measure.feed_back import feed_back
 from selfrepair.measure.neurons import neuron_repair, seen_by
-from selfrepair.measure.selection import KINDS, top_mask
+from selfrepair.measure.refeed import SUMS, refeed
+from selfrepair.measure.selection import top_mask
+from selfrepair.vocabulary import FED_BACK
 from tiny_models import FLOAT64, SUPPORTED, random_tokens
 
 PROMPTS, LENGTH = 4, 18
@@ -163,7 +165,7 @@ def test_feeding_back_is_that_of_the_hooked_model(tiny: Any, name: str, dtype: s
 
             cache = hooked.run((f"blocks.{layer}.hook_in", add))
             new = hooked.head_effect(cache, layer, head, prompt, position)
-            measured = found.new_direct_effect[row, KINDS.index("own"), place]
+            measured = found.new_direct_effect[row, FED_BACK.index("own"), place]
             assert float(measured) == pytest.approx(float(new), abs=bound)
 
 
@@ -227,5 +229,5 @@ def test_a_shard_without_selected_tokens_is_empty_and_not_refused(tiny: Any) -> 
     assert len(empty.head) == 0
     assert int(empty.effect_counts.sum()) == 0
     fed = feed_back(model, TOKENS, heads=[(1, 0)], selected=none)
-    assert fed.new_direct_effect.shape == (0, len(KINDS), 3)
+    assert fed.new_direct_effect.shape == (0, len(FED_BACK), 3)
     assert fed.conservation_error > 0

@@ -23,7 +23,9 @@ from safetensors.torch import load_file
 from checkouts import ROOT, new_checkout
 from hub_server import GRANTED, Hub, Repository, serve
 from selfrepair import load_model, sweep
-from selfrepair.text import corpus
+from selfrepair.text.documents import sample_documents
+from selfrepair.text.prompts import read_prompts
+from selfrepair.text.windows import cut_prompts
 from tiny_models import random_words, save_tiny_model
 
 NEW, OLD = "a" * 40, "b" * 40
@@ -49,7 +51,7 @@ PRELUDE = """
 import json, os, sys
 from pathlib import Path
 from selfrepair import InputError, load_model
-from selfrepair.corpus import load_data_set
+from selfrepair.text.sources import load_data_set
 
 answers = {}
 def told(call):
@@ -264,13 +266,13 @@ answers["commit"] = model("org/tiny", revision={OLD!r})
 answers["tag"] = model("org/tiny", revision="step1000")
 answers["pickled"] = model("org/pickled")
 answers["local"] = model({str(material / "new")!r}), model({str(material / "old")!r})
-answers["texts"] = texts("org/words"), texts("org/words", commit={WORDS!r})
+answers["texts"] = texts("org/words"), texts("org/words", revision={WORDS!r})
 answers["absent"] = told(lambda: load_model("org/weightless"))
 answers["revision"] = told(lambda: load_model("org/tiny", revision="step2000"))
 answers["not a name"] = told(lambda: load_model("a/b/c"))
 answers["no data"] = told(lambda: texts("org/gated"))
 answers["subset"] = told(lambda: texts("org/words", subset="bodies", split="test"))
-answers["data commit"] = told(lambda: texts("org/words", commit={NEW!r}))
+answers["data commit"] = told(lambda: texts("org/words", revision={NEW!r}))
 weights = Path(os.environ["HF_HOME"], "hub/models--org--pickled/snapshots", {NEW!r}, "pytorch_model.bin")
 kept = weights.rename(weights.with_name("kept"))
 answers["no weights"] = told(lambda: load_model("org/pickled"))
@@ -291,7 +293,7 @@ kept.rename(weights)
         "no weights": ["model org/pickled", "not all of it", "make fetch"],
         "no data": ["text.sources.pile.dataset: 'org/gated'", "HF_HUB_OFFLINE", "make fetch"],
         "subset": ["text.sources.pile.dataset: 'org/words'", "bodies"],
-        "data commit": ["text.sources.pile.commit", NEW, WORDS, "make fetch"],
+        "data commit": ["text.sources.pile.revision", NEW, WORDS, "make fetch"],
     }.items():
         assert "\n" not in answers[key]
         assert [part for part in parts if part not in answers[key]] == []
@@ -306,7 +308,7 @@ answers["model"] = told(lambda: load_model("org/nothing"))
 answers["revision"] = told(lambda: load_model("org/tiny", revision="step2000"))
 answers["weightless"] = told(lambda: load_model("org/weightless"))
 answers["data"] = told(lambda: texts("org/nothing"))
-answers["data commit"] = told(lambda: texts("org/words", commit={NEW!r}))
+answers["data commit"] = told(lambda: texts("org/words", revision={NEW!r}))
 for token in ("none", "hf_other", {GRANTED!r}):
     if token != "none":
         os.environ["HF_TOKEN"] = token
@@ -327,7 +329,7 @@ answers = {{" ".join(k) if isinstance(k, tuple) else k: v for k, v in answers.it
         "revision": ["model org/tiny", "no revision 'step2000'", "`revision`"],
         "weightless": ["model org/weightless", "no weights", "*.safetensors"],
         "data": ["text.sources.pile.dataset: 'org/nothing'", "no data set", "`dataset`"],
-        "data commit": ["text.sources.pile.dataset: 'org/words'", "no such commit", "`commit`"],
+        "data commit": ["text.sources.pile.dataset: 'org/words'", "no such commit", "`revision`"],
         "gated none": ["model org/gated", f"{bare.hub.endpoint}/org/gated,", *gated],
         "gated hf_other": ["model org/gated", *gated],
         "gated data none": ["'org/gated'", f"{bare.hub.endpoint}/datasets/org/gated,", *gated],
@@ -363,13 +365,13 @@ def test_a_study_of_hub_names_equals_that_of_local_directories(
     source = config["text"]["sources"]["pile"] | {"dataset": str(material / "words")}
     sources = {"pile": source | {"split": "train", "column": "text", "weight": 1}}
     sizes = {"prompts": 4, "tokens_per_prompt": 16, "seed": 0}
-    documents = corpus.sample_documents(sources, **sizes, wheels={}, cache=material)
+    documents = sample_documents(sources, **sizes, wheels={}, cache=material)
     assert documents.equals(pl.read_parquet(results / "documents.parquet"))
     model = load_model(material / "new", device="cpu")
     assert model.commit is None
-    prompts = corpus.cut_prompts(documents, model.tokenizer, sources, **sizes)
+    prompts = cut_prompts(documents, model.tokenizer, sources, **sizes)
     assert prompts.equals(pl.read_parquet(results / "m/prompts.parquet"))
-    tokens, donors = corpus.read_prompts(results / "m/prompts.parquet")
+    tokens, donors = read_prompts(results / "m/prompts.parquet")
     swept = sweep(model, tokens, donors=tokens[donors], ablation="resample")
     measured = load_file(shard)["self_repair"]
     assert measured.shape == (4, 15, 3, 3)

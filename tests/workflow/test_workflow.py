@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import selfrepair
-from selfrepair.claims.judge import CLAIMS
+from selfrepair.claims.claims import CLAIMS
 from selfrepair.files.shards import read_sweep
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 
 FIGURES = ["E1-self-repair-by-depth", "E5-norm-share-by-depth", "E12-breakdown-across-models"]
 MODEL_FIGURES = [
@@ -90,11 +90,12 @@ def test_results_are_those_of_the_library(finished):
 
 def test_results_do_not_depend_on_shards_batches_or_chunks(finished, copy_of_finished):
     """Other shards (one for two, two for one), batches and chunks: the same tables up to rounding."""
-    sizes = {"prompts_per_shard": 6, "batch": 2, "chunk": 5}
+    sizes = {"prompts_at_once": 2, "rows_at_once": 5}
     experiments = copy_of_finished.config["experiments"] | {"prompts_per_shard": 4}
     tables = ("tokens", "neuron_ranks", "top_neurons", "self_repression", "refeeding", "heads")
     targets = [f"results/tiny/gpt2/{name}.parquet" for name in tables]
-    done = copy_of_finished.snakemake(*targets, sweep=sizes, experiments=experiments)
+    sweep = {"prompts_per_shard": 6}
+    done = copy_of_finished.snakemake(*targets, sweep=sweep, memory=sizes, experiments=experiments)
     assert done.returncode == 0, done.stderr
     for target in targets:
         before, after = (pl.read_parquet(c.folder / target) for c in (finished, copy_of_finished))
@@ -162,7 +163,7 @@ def test_a_cheaper_number_format_is_compared_with_float32(copy_of_finished):
 
 
 def test_a_dry_run_shows_what_the_study_costs(finished):
-    done = finished.snakemake("-n", plan={"device": "a test", "tflops": 0.5})
+    done = finished.snakemake("-n", plan={"hardware": "a test", "tflops": 0.5})
     table = done.stderr[done.stderr.index("Plan of study tiny") :].splitlines()
     assert "0.5 TFLOP/s of a test" in table[0]
     assert table[2].split()[:2] == ["Tiny", "GPT-2"]

@@ -1,14 +1,36 @@
-# Each claim of the paper beside what was measured, and the numbers that the authors released.
+# What the study found, each claim of the paper beside it, and the numbers that the authors released.
 
 
-rule claims:
+rule summarise:
     input:
-        depth=expand(f"{RESULTS}/{{model}}/depth.parquet", model=MODELS),
-        summaries=expand(
-            f"{RESULTS}/{{model}}/{{part}}_summaries.parquet",
-            model=MODELS,
-            part=SUMMARIES,
+        depth=expand(table("depth"), model=MODELS),
+        provenance=expand(f"{RESULTS}/{{model}}/heads.json", model=MODELS),
+        code=code_of("summarise"),
+    output:
+        metrics=f"{RESULTS}/headline.json",
+        findings=report(
+            f"{RESULTS}/findings.md",
+            category="Findings",
+            caption="../report/findings.rst",
         ),
+    log:
+        f"{LOGS}/summarise.log",
+    localrule: True
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    script:
+        "../scripts/summarise.py"
+
+
+rule judge_claims:
+    input:
+        depth=expand(table("depth"), model=MODELS),
+        summaries=[
+            path
+            for experiment in EXPERIMENTS.values()
+            for path in expand(table(experiment.summaries), model=MODELS)
+        ],
         code=code_of("judge_claims"),
     output:
         table=f"{RESULTS}/claims.parquet",
@@ -20,41 +42,40 @@ rule claims:
             caption="../report/claims.rst",
         ),
     log:
-        f"{LOGS}/claims.log",
+        f"{LOGS}/judge_claims.log",
+    localrule: True
     conda:
         "../envs/selfrepair.yaml"
     threads: 1
     params:
-        # Seen from the page, which lies in results/<study>/.
-        figures={
-            config["models"][model].get("title", model): {
-                key: f"../../{figure_stem(key, model)}" for key in FIGURE_TABLES
-            }
-            for model in MODELS
-        },
+        figures=figures_by_title(),
+        settings=settings("study"),
     script:
         "../scripts/judge_claims.py"
 
 
 rule compare_published:
     input:
-        heads=rules.decompose.output.heads,
+        heads=table("heads"),
         code=code_of("compare_published"),
     output:
-        table=f"{RESULTS}/{{model}}/published.parquet",
-        agreement=f"{RESULTS}/{{model}}/published_agreement.parquet",
+        table=table("published"),
+        agreement=table("published_agreement"),
         metrics=f"{RESULTS}/{{model}}/published.json",
     log:
         f"{LOGS}/{{model}}/compare_published.log",
     wildcard_constraints:
-        model="|".join(map(re.escape, PUBLISHED)) or "(?!)",
+        model="|".join(map(re.escape, RELEASED)) or "(?!)",
+    localrule: True
     conda:
         "../envs/selfrepair.yaml"
     threads: 1
     params:
-        location=config.get("published", {}).get("location"),
-        released=lambda wildcards: PUBLISHED[wildcards.model],
-        seed=config["seed"],
-        resamples=config["statistics"]["resamples"],
+        settings=settings(
+            "published.location",
+            "published.tables.{model}",
+            "seed",
+            "statistics.resamples",
+        ),
     script:
         "../scripts/compare_published.py"

@@ -1,58 +1,68 @@
-# Figures, drawn from tables only: one rule for those of all models, one for those of each model.
+# Figures, drawn from tables alone: a rule each, for every model or for all of them together.
+import ast
 
 
-def study_figures():
+def models_of_figure(figure):
+    """The models that a figure is drawn of."""
+    return RELEASED if figure == catalogue.PUBLISHED else MODELS
+
+
+def all_figures():
     """Every figure of the study, in every format."""
     stems = {
-        figure_stem(key, model)
-        for key in FIGURE_TABLES
-        for model in (PUBLISHED if key == "published" else MODELS)
+        figure_stem(figure, model)
+        for figure in FIGURES
+        for model in models_of_figure(figure)
     }
     return [f"{stem}.{ending}" for stem in sorted(stems) for ending in FORMATS]
 
 
-def figure_files(key):
+def figure_files(figure):
     """Named outputs of one figure; the SVG goes into Snakemake's report."""
-    stem = figure_stem(key, "{model}")
+    stem = figure_stem(figure, "{model}")
     files = {ending: f"{stem}.{ending}" for ending in FORMATS}
     files["svg"] = report(
-        files["svg"], category="Figures", caption=f"../report/{key}.rst"
+        files["svg"], category="Figures", caption="../report/figure.rst"
     )
     return files
 
 
-def figure_tables(key):
-    """The tables that a figure is drawn from; of all models for a figure of the study."""
-    paths = {
-        table: f"{RESULTS}/{{model}}/{table}.parquet" for table in FIGURE_TABLES[key]
-    }
-    if key in STUDY_FIGURES:
-        return {table: expand(path, model=MODELS) for table, path in paths.items()}
-    return {table: [path] for table, path in paths.items()}
+def figure_tables(figure):
+    """The tables that a figure is drawn from, by name; of all models for a figure of the study."""
+    if figure.scope == "study":
+        return {name: expand(table(name), model=MODELS) for name in figure.tables}
+    return {name: [table(name)] for name in figure.tables}
 
 
-for key in FIGURE_TABLES:
+def about_figure(figure):
+    """What a figure shows, for Snakemake's report: the docstring of its module."""
+    path = Path("workflow/selfrepair/figures", f"{figure.module}.py")
+    return ast.get_docstring(ast.parse(Path(workflow.basedir, path).read_text()))
+
+
+for figure in FIGURES:
 
     rule:
         name:
-            f"draw_{key}"
+            f"draw_{figure.key}"
         input:
-            **figure_tables(key),
-            code=code_of("draw"),
+            **figure_tables(figure),
+            code=code_of("draw", f"selfrepair.figures.{figure.module}"),
         output:
-            **figure_files(key),
+            **figure_files(figure),
         log:
             (
-                f"{LOGS}/draw_{key}.log"
-                if key in STUDY_FIGURES
-                else f"{LOGS}/{{model}}/draw_{key}.log"
+                f"{LOGS}/draw_{figure.key}.log"
+                if figure.scope == "study"
+                else f"{LOGS}/{{model}}/draw_{figure.key}.log"
             ),
         localrule: True
         conda:
             "../envs/selfrepair.yaml"
         threads: 1
         params:
-            figure=key,
-            tables=list(FIGURE_TABLES[key]),
+            module=figure.module,
+            tables=list(figure.tables),
+            about=about_figure(figure),
         script:
             "../scripts/draw.py"

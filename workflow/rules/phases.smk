@@ -1,4 +1,10 @@
-# A target for each phase of each model, such as `snakemake ablate@smollm2`; dvc.yaml has a stage each.
+# A target for each phase, such as `snakemake ablate@smollm2`; dvc.yaml has a stage each.
+
+
+rule documents:
+    input:
+        rules.sample_documents.output,
+
 
 for model in MODELS:
 
@@ -6,23 +12,39 @@ for model in MODELS:
         name:
             f"clean@{model}"
         input:
-            f"{RESULTS}/{model}/clean.safetensors",
+            expand(rules.clean_pass.output, model=model),
+            expand(precision_report(), model=model),
 
     rule:
         name:
             f"ablate@{model}"
         input:
-            expand(f"{RESULTS}/{model}/sweeps/{{kind}}.json", kind=ABLATIONS),
+            expand(rules.gather_sweep.output, model=model, ablation=ABLATIONS),
 
     rule:
         name:
             f"experiments@{model}"
         input:
-            expand(f"{RESULTS}/{model}/experiments/{{name}}.json", name=EXPERIMENTS),
+            expand(rules.gather_experiment.output, model=model, experiment=EXPERIMENTS),
 
     rule:
         name:
             f"tables@{model}"
         input:
-            f"{RESULTS}/{model}/heads.parquet",
-            expand(f"{RESULTS}/{model}/{{part}}_summaries.parquet", part=SUMMARIES),
+            expand(rules.decompose.output, model=model),
+            expand(
+                table("{name}"),
+                model=model,
+                name=[name for e in EXPERIMENTS.values() for name in e.tables],
+            ),
+
+
+rule claims:
+    input:
+        rules.summarise.output,
+        rules.judge_claims.output,
+        [
+            path
+            for model in RELEASED
+            for path in expand(rules.compare_published.output, model=model)
+        ],

@@ -2,54 +2,55 @@
 
 from pathlib import Path
 
-from adapter import run
-from rule_model import load_rule_model
-from rule_run import progress_bar, provenance_of
-
-from selfrepair.files.storage import (
-    Stopwatch,
-    read_tensors,
-    rounded,
-    write_tensors,
-)
+from common.adapter import run
+from common.progress import progress_bar
+from common.provenance import provenance_of
+from common.rule_model import load_rule_model
+from common.settings import machine_of
+from selfrepair.ablations import ABLATIONS, DONORS, MEANS
+from selfrepair.files.provenance import Stopwatch
+from selfrepair.files.storage import read_tensors, rounded, write_tensors
 from selfrepair.measure.selection import top_of_every_head
 from selfrepair.measure.sweep import sweep
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 
 
 def main(snakemake):
-    watch, sizes = Stopwatch(), snakemake.config["sweep"]
-    ablation, rows = snakemake.params.ablation, list(snakemake.params.prompts)
+    watch, machine = Stopwatch(), machine_of(snakemake)
+    settings, rows = snakemake.params.settings, list(snakemake.params.prompts)
+    ablation = ABLATIONS[snakemake.params.ablation]
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
-    wanted = {"mean_z": ablation == "mean", "direct_effect": snakemake.params.tokens == "top"}
+    top_alone = settings["sweep.tokens"] == "top"
+    wanted = {"mean_z": MEANS in ablation.needs, "direct_effect": top_alone}
     clean, _ = read_tensors(Path(snakemake.input.clean), [k for k, use in wanted.items() if use])
     selected = None
-    if "direct_effect" in clean:
-        selected = top_of_every_head(clean["direct_effect"][: snakemake.params.total])[rows]
+    if top_alone:
+        total = settings[f"ablations.{ablation.name}.prompts"]
+        selected = top_of_every_head(clean["direct_effect"][:total])[rows]
     model = load_rule_model(snakemake)
-    with progress_bar(snakemake, ablation) as bar:
+    with progress_bar(snakemake, ablation.name) as bar:
         result = sweep(
             model,
             tokens[rows],
-            donors=tokens[donors[rows]] if ablation == "resample" else None,
-            ablation=ablation,
+            donors=tokens[donors[rows]] if DONORS in ablation.needs else None,
+            ablation=ablation.name,
             mean_z=clean.get("mean_z"),
             selected=selected,
-            batch=sizes["batch"],
-            chunk=sizes["chunk"],
+            batch=machine.prompts_at_once,
+            chunk=machine.rows_at_once,
             progress=lambda share: bar.update(100 * share),
         )
     # Direct effects stay exact: they decide the top tokens.
     exact = ["direct_effect", "scale"]
-    arrays, rounding = rounded(result.arrays(), snakemake.params.store, keep=exact)
+    arrays, rounding = rounded(result.arrays(), settings["sweep.store"], keep=exact)
     scale_rounding = rounding.pop("ablated_scale", 0.0)
     provenance = provenance_of(
         snakemake,
         model,
         watch,
         rows,
-        ablation=ablation,
-        tokens=snakemake.params.tokens,
+        ablation=ablation.name,
+        tokens=settings["sweep.tokens"],
         conservation_error=result.conservation_error,
         decomposition_error=result.decomposition_error,
         rounding_error=max(rounding.values(), default=0.0),

@@ -2,23 +2,20 @@
 
 from pathlib import Path
 
-from adapter import run
-from rule_model import load_rule_model
-from rule_run import progress_bar, provenance_of
-
-from selfrepair.files.storage import (
-    Stopwatch,
-    read_json,
-    read_tensors,
-    write_tensors,
-)
-from selfrepair.measure.chosen_heads import chosen_arrays
+from common.adapter import run
+from common.progress import progress_bar
+from common.provenance import provenance_of
+from common.rule_model import load_rule_model
+from common.settings import machine_of
+from selfrepair.files.provenance import Stopwatch
+from selfrepair.files.storage import read_json, read_tensors, write_tensors
+from selfrepair.measure.chosen_heads import chosen_arrays, heads_by_ablation
 from selfrepair.measure.sweep import sweep_each
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 
 
 def main(snakemake):
-    watch, sizes = Stopwatch(), snakemake.config["sweep"]
+    watch, machine = Stopwatch(), machine_of(snakemake)
     rows = list(snakemake.params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
     clean, _ = read_tensors(Path(snakemake.input.clean), ["mean_z"])
@@ -29,11 +26,11 @@ def main(snakemake):
         results = sweep_each(
             model,
             tokens[rows],
-            {"resample": heads + last, "mean": last, "zero": last},
+            heads_by_ablation(heads, last),
             donors=tokens[donors[rows]],
             mean_z=clean["mean_z"],
-            batch=sizes["batch"],
-            chunk=sizes["chunk"],
+            batch=machine.prompts_at_once,
+            chunk=machine.rows_at_once,
             progress=lambda share: bar.update(100 * share),
         )
     errors = ("conservation_error", "decomposition_error")

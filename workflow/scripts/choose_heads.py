@@ -2,32 +2,28 @@
 
 from pathlib import Path
 
-from adapter import run
-
+from common.adapter import run
 from selfrepair.files.storage import read_tensors, write_json
-from selfrepair.measure.selection import (
-    check_heads,
-    choose_heads,
-    second_half,
-    watched_layers,
-)
+from selfrepair.measure.selection import check_heads, choose_heads, watched_layers
+from selfrepair.vocabulary import second_half
 
 
 def main(snakemake):
-    params = snakemake.params
+    settings = snakemake.params.settings
+    named, wanted = settings["models.{model}.chosen_heads"], settings["experiments.heads_per_model"]
     tensors, provenance = read_tensors(Path(snakemake.input.clean))
     effects = tensors["direct_effect"]
     n_layers, n_heads = effects.shape[2:]
-    mlps, last = watched_layers(params.mlps, provenance["parallel_layers"])
-    if params.named:
+    mlps, last = watched_layers(settings["experiments.mlps"], provenance["parallel_layers"])
+    if named:
         heads = check_heads(
-            params.named, n_layers, n_heads, name=f"models.{snakemake.wildcards.model}.heads"
+            named, n_layers, n_heads, name=f"models.{snakemake.wildcards.model}.chosen_heads"
         )
     else:
         first = second_half(n_layers)[0]
-        heads = choose_heads(effects, params.wanted, first_layer=first, last_layer=last)
+        heads = choose_heads(effects, wanted, first_layer=first, last_layer=last)
     end = n_layers - 1
-    last_layer = choose_heads(effects, params.wanted, first_layer=end, last_layer=end)
+    last_layer = choose_heads(effects, wanted, first_layer=end, last_layer=end)
     chosen = {"heads": heads, "last_layer_heads": last_layer, "mlps": sorted(set(mlps))}
     write_json(Path(snakemake.output[0]), chosen)
 

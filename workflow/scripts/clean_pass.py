@@ -2,20 +2,21 @@
 
 from pathlib import Path
 
-from adapter import run
-from rule_model import load_rule_model
-from rule_run import provenance_of
-
-from selfrepair.files.storage import Stopwatch, write_tensors
-from selfrepair.model.direct_effect import clean_pass
-from selfrepair.text.corpus import read_prompts
+from common.adapter import run
+from common.provenance import provenance_of
+from common.rule_model import load_rule_model
+from common.settings import machine_of
+from selfrepair.files.provenance import Stopwatch
+from selfrepair.files.storage import write_tensors
+from selfrepair.measure.clean_pass import clean_pass
+from selfrepair.text.prompts import read_prompts
 
 
 def main(snakemake):
     watch = Stopwatch()
     tokens, _ = read_prompts(Path(snakemake.input.prompts))
     model = load_rule_model(snakemake)
-    clean = clean_pass(model, tokens, batch=snakemake.config["sweep"]["batch"])
+    clean = clean_pass(model, tokens, batch=machine_of(snakemake).prompts_at_once)
     provenance = provenance_of(
         snakemake,
         model,

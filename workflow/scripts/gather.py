@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from adapter import run
-
+from common.adapter import run
 from selfrepair.files.shards import gather
 from selfrepair.files.storage import write_json
 

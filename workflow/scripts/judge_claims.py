@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import polars as pl
-from adapter import run
 
+from common.adapter import run
 from selfrepair.claims.judge import judge, metrics
 from selfrepair.claims.page import markdown, page
 from selfrepair.files.storage import write_json, write_table, write_text
@@ -16,7 +16,7 @@ def main(snakemake):
         for paths in (snakemake.input.depth, snakemake.input.summaries)
     ]
     claims = judge(*tables)
-    options = {"study": snakemake.config["study"], "paths": snakemake.params.figures}
+    options = {"study": snakemake.params.settings["study"], "paths": snakemake.params.figures}
     output = {name: Path(path) for name, path in snakemake.output.items()}
     write_table(output["table"], claims)
     write_json(output["metrics"], metrics(claims))

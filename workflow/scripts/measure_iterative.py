@@ -2,38 +2,44 @@
 
 from pathlib import Path
 
-from adapter import run
-from rule_model import load_rule_model
-from rule_run import progress_bar, provenance_of
-
-from selfrepair.files.storage import Stopwatch, read_tensors, write_tensors
-from selfrepair.measure.iterative import feed_back, refeed
-from selfrepair.measure.selection import second_half, some_of, top_of_every_head
-from selfrepair.text.corpus import read_prompts
+from common.adapter import run
+from common.progress import progress_bar
+from common.provenance import provenance_of
+from common.rule_model import load_rule_model
+from common.settings import machine_of
+from selfrepair.files.provenance import Stopwatch
+from selfrepair.files.storage import read_tensors, write_tensors
+from selfrepair.measure.feed_back import feed_back
+from selfrepair.measure.refeed import refeed
+from selfrepair.measure.selection import draw_tokens, top_of_every_head
+from selfrepair.text.prompts import read_prompts
+from selfrepair.vocabulary import second_half
 
 
 def main(snakemake):
-    watch, sizes, params = Stopwatch(), snakemake.config["sweep"], snakemake.params
-    rows = list(params.prompts)
+    watch, machine = Stopwatch(), machine_of(snakemake)
+    settings, rows = snakemake.params.settings, list(snakemake.params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
     clean, _ = read_tensors(Path(snakemake.input.clean), ["direct_effect"])
-    effects = clean["direct_effect"][: params.total]
+    effects = clean["direct_effect"][: settings["experiments.iterative_prompts"]]
     n_layers, n_heads = effects.shape[2:]
     top = top_of_every_head(effects)
     heads = [(layer, head) for layer in second_half(n_layers) for head in range(n_heads)]
-    selected = some_of(
-        top[:, :, list(second_half(n_layers))].flatten(2), params.tokens, seed=params.seed
+    selected = draw_tokens(
+        top[:, :, list(second_half(n_layers))].flatten(2),
+        settings["experiments.tokens_per_head"],
+        seed=settings["seed"],
     )
     model = load_rule_model(snakemake)
-    options = {"batch": sizes["batch"], "chunk": sizes["chunk"]}
+    options = {"batch": machine.prompts_at_once, "chunk": machine.rows_at_once}
     with progress_bar(snakemake, "iterative inference") as bar:
         fed = feed_back(
             model,
             tokens[rows],
             heads=heads,
             selected=selected[rows],
-            scalings=params.scalings,
-            seed=params.seed,
+            scalings=settings["experiments.scalings"],
+            seed=settings["seed"],
             first_prompt=rows[0],
             progress=lambda share: bar.update(50 * share),
             **options,
@@ -53,7 +59,7 @@ def main(snakemake):
         watch,
         rows,
         heads=heads,
-        scalings=list(params.scalings),
+        scalings=list(settings["experiments.scalings"]),
         conservation_error=max(fed.conservation_error, refed.conservation_error),
     )
     arrays = {f"feed_back.{name}": values for name, values in fed.arrays().items()}

@@ -3,29 +3,28 @@
 from pathlib import Path
 
 import torch
-from adapter import run
-from rule_model import load_rule_model
-from rule_run import progress_bar, provenance_of
 
-from selfrepair.files.storage import (
-    Stopwatch,
-    read_json,
-    read_tensors,
-    write_tensors,
-)
+from common.adapter import run
+from common.progress import progress_bar
+from common.provenance import provenance_of
+from common.rule_model import load_rule_model
+from common.settings import machine_of
+from selfrepair.files.provenance import Stopwatch
+from selfrepair.files.storage import read_json, read_tensors, write_tensors
 from selfrepair.measure.neurons import neuron_repair
 from selfrepair.measure.selection import top_mask
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 
 
 def main(snakemake):
-    watch, sizes = Stopwatch(), snakemake.config["sweep"]
+    watch, machine = Stopwatch(), machine_of(snakemake)
     rows = list(snakemake.params.prompts)
     tokens, donors = read_prompts(Path(snakemake.input.prompts))
     clean, _ = read_tensors(Path(snakemake.input.clean), ["direct_effect"])
     chosen = read_json(Path(snakemake.input.heads))
     heads = [tuple(head) for head in chosen["heads"]]
-    effects = clean["direct_effect"][: snakemake.params.total]
+    total = snakemake.params.settings["experiments.prompts"]
+    effects = clean["direct_effect"][:total]
     selected = top_mask(torch.stack([effects[..., at, head] for at, head in heads], -1))
     model = load_rule_model(snakemake)
     with progress_bar(snakemake, "neurons") as bar:
@@ -36,8 +35,8 @@ def main(snakemake):
             heads=heads,
             selected=selected[rows],
             mlps=chosen["mlps"],
-            batch=sizes["batch"],
-            chunk=sizes["chunk"],
+            batch=machine.prompts_at_once,
+            chunk=machine.rows_at_once,
             progress=lambda share: bar.update(100 * share),
         )
     result.prompt += rows[0]

@@ -3,13 +3,13 @@
 import gc
 from pathlib import Path
 
-from adapter import run
-from rule_model import load_rule_model
-
-from selfrepair.files.storage import Stopwatch, environment, write_json
+from common.adapter import run
+from common.rule_model import load_rule_model
+from selfrepair.files.provenance import Stopwatch, environment
+from selfrepair.files.storage import write_json
 from selfrepair.measure.precision import PROMPTS, differences, probed_heads
 from selfrepair.measure.sweep import sweep
-from selfrepair.text.corpus import read_prompts
+from selfrepair.text.prompts import read_prompts
 
 
 def main(snakemake):
@@ -27,8 +27,8 @@ def main(snakemake):
     gc.collect()  # the two models need not fit beside each other
     _, reference = measured(dtype="float32", tf32=False)
     found = {
-        "dtype": snakemake.params.dtype,
-        "tf32": snakemake.params.tf32,
+        "dtype": snakemake.params.settings["dtype"],
+        "tf32": snakemake.params.settings["tf32"],
         "prompts": PROMPTS,
         "heads": heads,
         "differences_from_float32": differences(own, reference, heads),

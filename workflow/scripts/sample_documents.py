@@ -2,22 +2,22 @@
 
 from pathlib import Path
 
-from adapter import run
-
+from common.adapter import run
+from common.settings import below, machine_of
 from selfrepair.files.storage import write_table
-from selfrepair.study.config import wheels_of
-from selfrepair.text.corpus import sample_documents
+from selfrepair.files.wheels import wheels_of
+from selfrepair.text.documents import sample_documents
 
 
 def main(snakemake):
-    text = snakemake.params.text
+    settings = snakemake.params.settings
     documents = sample_documents(
-        text["sources"],
-        prompts=text["prompts"],
-        tokens_per_prompt=text["tokens_per_prompt"],
-        seed=snakemake.params.seed,
-        wheels=wheels_of(snakemake.config),
-        cache=Path(snakemake.config["cache"]),
+        settings["text.sources"],
+        prompts=settings["text.prompts"],
+        tokens_per_prompt=settings["text.tokens_per_prompt"],
+        seed=settings["seed"],
+        wheels=wheels_of(below(settings, "wheels")),
+        cache=machine_of(snakemake).cache,
     )
     write_table(Path(snakemake.output[0]), documents)
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import polars as pl
-from adapter import run
 
+from common.adapter import run
 from selfrepair.files.shards import worst_errors
 from selfrepair.files.storage import read_json, write_json, write_text
-from selfrepair.tables.heads import findings, headline
+from selfrepair.tables.findings import findings, headline
 
 
 def main(snakemake):

@@ -3,17 +3,23 @@
 from pathlib import Path
 
 import polars as pl
-from adapter import run
 
+from common.adapter import run
+from common.settings import title_of
 from selfrepair.files.shards import read_shards
 from selfrepair.files.storage import read_json, write_table
 from selfrepair.tables.iterative import refeeding_table, self_repression_table
 
 
 def main(snakemake):
-    params, output, index = snakemake.params, snakemake.output, Path(snakemake.input.index)
+    settings, output = snakemake.params.settings, snakemake.output
+    index = Path(snakemake.input.index)
     record, shards = read_json(index), read_shards(index)
-    options = {"model": params.title, "seed": params.seed, "resamples": params.resamples}
+    options = {
+        "model": title_of(snakemake),
+        "seed": settings["seed"],
+        "resamples": settings["statistics.resamples"],
+    }
 
     def part(prefix):
         return [
@@ -31,7 +37,7 @@ def main(snakemake):
     refeeding, correlations = refeeding_table(part("refeed."), **options)
     write_table(Path(output.self_repression), repression)
     write_table(Path(output.refeeding), refeeding)
-    write_table(Path(output.summaries), pl.concat([slopes, correlations]))
+    write_table(Path(output.iterative_summaries), pl.concat([slopes, correlations]))
 
 
 run(snakemake, main)

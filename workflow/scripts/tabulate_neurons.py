@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from adapter import run
-
+from common.adapter import run
+from common.settings import title_of
 from selfrepair.files.shards import read_shards
 from selfrepair.files.storage import read_json, write_table
 from selfrepair.tables.neurons import neuron_tables
 
 
 def main(snakemake):
-    params, index = snakemake.params, Path(snakemake.input.index)
+    settings, index = snakemake.params.settings, Path(snakemake.input.index)
     record = read_json(index)
     tables = neuron_tables(
         read_shards(index),
@@ -18,12 +18,16 @@ def main(snakemake):
         record["heads"]["mlps"],
         n_neurons=record["n_neurons"],
         n_prompts=record["prompts"],
-        model=params.title,
-        seed=params.seed,
-        resamples=params.resamples,
+        model=title_of(snakemake),
+        seed=settings["seed"],
+        resamples=settings["statistics.resamples"],
     )
-    for name in ("ranks", "curve", "top_neurons", "counts", "summaries"):
-        write_table(Path(snakemake.output[name]), getattr(tables, name))
+    output = snakemake.output
+    write_table(Path(output.neuron_ranks), tables.ranks)
+    write_table(Path(output.neuron_curve), tables.curve)
+    write_table(Path(output.top_neurons), tables.top_neurons)
+    write_table(Path(output.neuron_counts), tables.counts)
+    write_table(Path(output.neuron_summaries), tables.summaries)
 
 
 run(snakemake, main)

@@ -3,18 +3,24 @@
 from pathlib import Path
 
 import polars as pl
-from adapter import run
 
+from common.adapter import run
+from common.settings import title_of
 from selfrepair.files.shards import read_sweep
 from selfrepair.files.storage import read_json, write_table
 from selfrepair.tables.tokens import scale_table, token_table
 
 
 def main(snakemake):
-    params, output, index = snakemake.params, snakemake.output, Path(snakemake.input.index)
+    settings, output = snakemake.params.settings, snakemake.output
+    index = Path(snakemake.input.index)
     arrays, chosen = read_sweep(index), read_json(index)["heads"]
     heads, last = ([tuple(h) for h in chosen[k]] for k in ("heads", "last_layer_heads"))
-    options = {"model": params.title, "seed": params.seed, "resamples": params.resamples}
+    options = {
+        "model": title_of(snakemake),
+        "seed": settings["seed"],
+        "resamples": settings["statistics.resamples"],
+    }
     split = [name.split(".") for name in arrays]
     effects = {name: arrays[f"tokens.{name}"] for part, name in split if part == "tokens"}
     direct_effect = arrays["last.direct_effect"]
@@ -27,7 +33,7 @@ def main(snakemake):
     scales, above = scale_table(ratios, direct_effect, last, **options)
     write_table(Path(output.tokens), tokens)
     write_table(Path(output.scale_ratios), scales)
-    write_table(Path(output.summaries), pl.concat([shares, above]))
+    write_table(Path(output.token_summaries), pl.concat([shares, above]))
 
 
 run(snakemake, main)

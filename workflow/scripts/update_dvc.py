@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from ruamel.yaml import YAML
-from rule_code import code_of
+
+from common.rule_code import code_of
 
 ROOT = Path(__file__).parents[2]
 # What every stage depends on, and per stage the files of its rules and their scripts.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import ExactnessError, InputError
-    from .measure.sweep import SweepResult, sweep
-    from .model.direct_effect import clean_pass
+    from .measure.clean_pass import clean_pass
+    from .measure.sweep import sweep
+    from .measure.sweep_result import SweepResult
     from .model.loading import load_model
 
 __version__ = "0.1.0"
@@ -19,8 +20,8 @@ __all__ = ["ExactnessError", "InputError", "SweepResult", "clean_pass", "load_mo
 _HOME = {
     "load_model": "model.loading",
     "sweep": "measure.sweep",
-    "SweepResult": "measure.sweep",
-    "clean_pass": "model.direct_effect",
+    "SweepResult": "measure.sweep_result",
+    "clean_pass": "measure.clean_pass",
     "InputError": "errors",
     "ExactnessError": "errors",
 }

@@ -1,4 +1,4 @@
-"""The ablations: what each puts in place of a head's output z (method section 2).
+"""The ablations: what each puts in place of a head's output z (docs/method.md section 2).
 
 To add one, add an `Ablation` to ABLATIONS; the sweep, the config, the rules, the figures and the slow
 reference take it from there. No torch: a replacement only indexes and combines what it is given.

@@ -13,7 +13,7 @@ SELECTIONS = (TOP, ALL)
 # Top tokens: the share of all positions with the largest clean direct effect of the head.
 TOP_SHARE = 0.02
 
-# What a sweep measures of each head and token, in logits; method sections 1 to 3.
+# What a sweep measures of each head and token, in logits; docs/method.md sections 1 to 3.
 EFFECTS = (
     "direct_effect",
     "ablated_direct_effect",

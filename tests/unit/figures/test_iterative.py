@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from selfrepair.figures.gallery import FIGURES
 from test_figures import drawn, layers_of, subtitle
 from test_token_figures import change_first, summary
 
 from selfrepair.errors import InputError
 from selfrepair.figures import iterative as iterative_figures
 from selfrepair.figures import plotting
-from selfrepair.figures.gallery import FIGURES
 
 COUNTS = {"n_tokens": 40, "n_prompts": 7}
 

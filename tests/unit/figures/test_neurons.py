@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from selfrepair.figures.gallery import FIGURES
 from test_figures import drawn, layers_of, subtitle
 from test_token_figures import change_first, summary, words
 
 from selfrepair.errors import InputError
 from selfrepair.figures import neurons as neuron_figures
 from selfrepair.figures import plotting
-from selfrepair.figures.gallery import FIGURES
 
 HEADS = ((2, 1), (3, 0))
 THRESHOLDS = (0.5, 0.1, 0.05, 0.025, 0.01)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from selfrepair.figures.gallery import FIGURES
 from test_figures import drawn, layers_of, subtitle
 
 from selfrepair.errors import InputError
 from selfrepair.figures import plotting
 from selfrepair.figures import tokens as token_figures
-from selfrepair.figures.gallery import FIGURES
 
 HEADS = ((2, 1), (3, 0), (3, 2))
 REGIONS = ("breakage", "under-repair", "repair", "over-correction")

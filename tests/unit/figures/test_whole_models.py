@@ -18,11 +18,11 @@ import altair as alt
 import numpy as np
 import polars as pl
 import pytest
+from selfrepair.figures.gallery import FIGURES
 
 from selfrepair.errors import InputError
 from selfrepair.figures import plotting
 from selfrepair.figures import whole_models as figures
-from selfrepair.figures.gallery import FIGURES
 
 EFFECTS = ("direct_effect", "ablated_direct_effect", "from_heads", "from_mlps", "from_norm")
 PARTS = ("self_repair", "from_heads", "from_mlps", "from_norm")

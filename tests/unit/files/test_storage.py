@@ -1,17 +1,15 @@
 """Files are whole or absent, and refused when their content is not what was written."""
 
-import json
-
 import pytest
 import torch
 
 from selfrepair.errors import InputError
-from selfrepair.files.shards import gather, read_sweep
 from selfrepair.files.storage import (
     atomic,
     read_tensors,
     rounded,
     sidecar,
+    write_bytes,
     write_json,
     write_tensors,
 )
@@ -30,6 +28,20 @@ def test_an_error_leaves_nothing_behind_and_the_old_file_alone(tmp_path):
         write_half()
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
     assert path.read_text() == "old"
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "deep" / "file.bin"
+    for content in (b"first", b"\x00\xff", b""):
+        write_bytes(path, content)
+        assert path.read_bytes() == content
+    assert [p.name for p in path.parent.iterdir()] == ["file.bin"]
+
+
+def test_json_holds_no_nan(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tensors_come_back_with_their_provenance(tmp_path):
@@ -69,54 +81,6 @@ def test_missing_or_broken_sidecar_is_refused(tmp_path):
     sidecar(path).unlink()
     with pytest.raises(InputError, match=r"x\.json: cannot be read"):
         read_tensors(path)
-
-
-def shard(folder, number, first, last, value, **more):
-    path = folder / "resample" / f"shard-{number}of2.safetensors"
-    provenance = {
-        "study": "s", "model": "m", "ablation": "resample", "dtype": "float32",
-        "prompts": [first, last], "conservation_error": value, "decomposition_error": 2 * value,
-        "wall_seconds": 1.5, **more,
-    }  # fmt: skip
-    write_tensors(path, {"self_repair": torch.full((last - first, 2), value)}, provenance)
-    return path
-
-
-def test_a_gathered_sweep_joins_its_shards_in_order(tmp_path):
-    paths = [shard(tmp_path, 0, 0, 3, 0.25), shard(tmp_path, 1, 3, 5, 0.5)]
-    index = tmp_path / "resample.json"
-    write_json(index, gather(paths, relative_to=tmp_path))
-    content = json.loads(index.read_text())
-    assert content["prompts"] == 5
-    assert content["conservation_error"] == 0.5
-    assert content["decomposition_error"] == 1.0
-    assert content["wall_seconds"] == 3.0
-    joined = read_sweep(index)["self_repair"]
-    assert torch.equal(joined[:, 0], torch.tensor([0.25] * 3 + [0.5] * 2))
-
-
-def test_gather_refuses_shards_that_do_not_follow_each_other(tmp_path):
-    paths = [shard(tmp_path, 0, 0, 3, 0.25), shard(tmp_path, 1, 4, 5, 0.5)]
-    with pytest.raises(InputError, match="starts at prompt 4 where 3 was due"):
-        gather(paths, relative_to=tmp_path)
-
-
-def test_gather_refuses_shards_of_two_commits_of_a_model(tmp_path):
-    paths = [
-        shard(tmp_path, 0, 0, 3, 0.25, model_commit="a"),
-        shard(tmp_path, 1, 3, 5, 0.5, model_commit="b"),
-    ]
-    with pytest.raises(InputError, match="its model_commit is b, that of the first shard a"):
-        gather(paths, relative_to=tmp_path)
-
-
-def test_a_replaced_shard_is_refused_even_if_it_vouches_for_itself(tmp_path):
-    paths = [shard(tmp_path, 0, 0, 3, 0.25), shard(tmp_path, 1, 3, 5, 0.5)]
-    index = tmp_path / "resample.json"
-    write_json(index, gather(paths, relative_to=tmp_path))
-    shard(tmp_path, 1, 3, 5, 0.75)
-    with pytest.raises(InputError, match=r"is not the shard that resample\.json lists"):
-        read_sweep(index)
 
 
 def test_rounding_is_bounded_told_and_leaves_out_what_must_stay_exact():

@@ -7,12 +7,12 @@ from selfrepair.errors import InputError
 from selfrepair.measure.selection import (
     check_heads,
     choose_heads,
+    draw_tokens,
     layer_indices,
-    second_half,
-    some_of,
     top_mask,
     watched_layers,
 )
+from selfrepair.vocabulary import second_half
 
 
 def test_top_mask_marks_the_largest_two_percent_of_each_head():
@@ -43,12 +43,12 @@ def test_the_second_half_of_an_odd_number_of_layers_has_the_middle_one():
 
 def test_some_tokens_are_the_same_for_any_shard_and_no_others_than_asked():
     mask = top_mask(torch.randn(20, 50, 3, generator=torch.Generator().manual_seed(0)))
-    some = some_of(mask, 5, seed=1)
+    some = draw_tokens(mask, 5, seed=1)
     assert some.flatten(0, 1).sum(0).tolist() == [5, 5, 5]
     assert not (some & ~mask).any()
-    assert torch.equal(some, some_of(mask, 5, seed=1))
-    assert not torch.equal(some, some_of(mask, 5, seed=2))
-    assert torch.equal(some_of(mask, 999, seed=1), mask)
+    assert torch.equal(some, draw_tokens(mask, 5, seed=1))
+    assert not torch.equal(some, draw_tokens(mask, 5, seed=2))
+    assert torch.equal(draw_tokens(mask, 999, seed=1), mask)
 
 
 @pytest.mark.parametrize(

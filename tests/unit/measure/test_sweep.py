@@ -10,8 +10,8 @@ import torch
 import selfrepair
 import tiny_models
 from selfrepair import ExactnessError, InputError, SweepResult, clean_pass
-from selfrepair.model.direct_effect import clean_batch
-from selfrepair.model.loading import ERROR_BOUNDS, Decoder
+from selfrepair.measure.batches import clean_batch
+from selfrepair.model.decoder import ERROR_BOUNDS, Decoder
 from selfrepair.model.packed import PackedLinear
 from selfrepair.model.replay import Replay, Replayed
 
@@ -83,7 +83,7 @@ def test_last_parallel_layer_repairs_by_the_norm_alone(ablation: str, tiny: Tiny
     assert not result.from_heads[..., -1, :].any()
     assert bool(result.from_mlps[..., -2, :].any())
     assert bool(result.from_heads[..., -2, :].any())
-    clean = clean_batch(model, Replay(model), TOKENS)
+    clean = clean_batch(Replay(model), TOKENS)
     logit = (clean.logit - clean.targets.offsets)[..., None]
     ratio = result.scale[..., None] / result.ablated_scale[..., -1, :]
     lost = (result.ablated_direct_effect - result.direct_effect)[..., -1, :]
@@ -232,23 +232,23 @@ def test_a_mistake_in_one_thread_ends_the_sweep(
     assert torch.get_num_threads() == 3
 
 
-def test_a_twin_shares_every_weight_and_no_module(tiny: Tiny) -> None:
+def test_a_copy_for_another_thread_shares_every_weight_and_no_module(tiny: Tiny) -> None:
     for name in tiny_models.SUPPORTED:
         model = tiny(name)
-        twin = model.twin()
-        for own, other in zip(model.network.modules(), twin.network.modules(), strict=True):
+        copy = model.for_another_thread()
+        for own, other in zip(model.network.modules(), copy.network.modules(), strict=True):
             assert own is not other
         weights, shared = (
             {name: value.data_ptr() for name, value in each.network.state_dict().items()}
-            for each in (model, twin)
+            for each in (model, copy)
         )
         assert weights == shared
-        for own, other in zip(model.layers, twin.layers, strict=True):
+        for own, other in zip(model.layers, copy.layers, strict=True):
             assert own.w_o is other.w_o
-            assert other.block in set(twin.network.modules())
+            assert other.block in set(copy.network.modules())
             assert own.neurons is not None
             assert own.neurons.w_out is other.neurons.w_out
-        for own, other in zip(packed_in(model), packed_in(twin), strict=True):
+        for own, other in zip(packed_in(model), packed_in(copy), strict=True):
             assert own._packed is other._packed
             assert own.weight is other.weight
 
@@ -276,7 +276,7 @@ def test_chosen_tokens_are_measured_as_in_a_whole_sweep(
 ) -> None:
     model = tiny(name, dtype)
     selected = some_tokens(model, share)
-    monkeypatch.setattr("selfrepair.replay.LENGTH_STEP", 4)
+    monkeypatch.setattr("selfrepair.model.replay.LENGTH_STEP", 4)
     every = selfrepair.sweep(model, TOKENS, donors=DONORS).arrays()
     run = count_tokens(monkeypatch)
     some = selfrepair.sweep(model, TOKENS, donors=DONORS, selected=selected, batch=3, chunk=4)
@@ -347,7 +347,7 @@ def test_only_chosen_heads_are_measured(ablation: str, tiny: Tiny) -> None:
 def test_a_head_that_does_not_exist_is_refused(head: tuple[int, int], tiny: Tiny) -> None:
     with pytest.raises(InputError) as caught:
         selfrepair.sweep(tiny("gpt2"), TOKENS, ablation="zero", heads=[(0, 0), head])
-    assert str(caught.value).startswith(f"heads: {head} is not one of 3 layers x 3 heads")
+    assert str(caught.value).startswith(f"heads: {[*head]} is not one of 3 layers x 3 heads")
 
 
 # --- results -----------------------------------------------------------------------------------

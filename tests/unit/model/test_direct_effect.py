@@ -7,16 +7,15 @@ import torch
 
 import tiny_models
 from selfrepair import ExactnessError, InputError, clean_pass
+from selfrepair.measure.batches import check_tokens, clean_batch
 from selfrepair.measure.selection import top_tokens
+from selfrepair.model.decoder import ERROR_BOUNDS, Decoder
 from selfrepair.model.direct_effect import (
     bias_direct_effect,
     check_error,
-    check_tokens,
-    clean_batch,
     head_direct_effects,
     targets,
 )
-from selfrepair.model.loading import ERROR_BOUNDS, Decoder
 from selfrepair.model.replay import Replay
 
 Tiny = Callable[..., Decoder]
@@ -30,7 +29,7 @@ RMS_NORM = ("llama", "qwen2", "qwen3")
 
 def parts_total(model: Decoder) -> tuple[torch.Tensor, torch.Tensor]:
     """Every direct effect and b, summed here anew; and the centred logits they should add up to."""
-    clean = clean_batch(model, Replay(model), TOKENS)
+    clean = clean_batch(Replay(model), TOKENS)
     u, scale, seen = clean.targets.directions, clean.scale, clean.recording
     total = (seen.residual[0] * u).sum(-1) / scale + clean.targets.offsets
     for layer in range(model.n_layers):
@@ -66,7 +65,7 @@ def test_every_component_is_needed(left_out: str, tiny: Tiny) -> None:
     """The law fails by far without any one component, so that it can tell a mistake."""
     model = tiny("gpt2", "float64")
     total, logit = parts_total(model)
-    clean = clean_batch(model, Replay(model), TOKENS)
+    clean = clean_batch(Replay(model), TOKENS)
     u, scale = clean.targets.directions, clean.scale
     part = model.layers[1]
     missing = {

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 import tiny_models
 from selfrepair import InputError, load_model
 from selfrepair.model import replay
-from selfrepair.model.loading import DTYPES, Decoder, FinalNorm
+from selfrepair.model.decoder import DTYPES, Decoder, FinalNorm
 from selfrepair.model.packed import (
     PackedLinear,
     PackedMLP,

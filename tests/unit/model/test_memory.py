@@ -18,11 +18,13 @@ import torch
 import selfrepair
 import tiny_models
 from selfrepair import InputError
-from selfrepair.measure.iterative import feed_back, refeed
+from selfrepair.measure.feed_back import feed_back
 from selfrepair.measure.neurons import neuron_repair
+from selfrepair.measure.refeed import refeed
 from selfrepair.model import memory
-from selfrepair.model.loading import Decoder, TransformerBridge
+from selfrepair.model.decoder import Decoder
 from selfrepair.model.memory import attempt, fit, shape_of_decoder
+from selfrepair.model.parts import TransformerBridge
 from selfrepair.model.replay import Recording, Replay, Replayed
 from selfrepair.model.sizes import Shape, shape_from
 from selfrepair.testing.meta_device import (

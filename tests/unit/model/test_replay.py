@@ -9,8 +9,8 @@ from torch import nn
 import selfrepair
 import tiny_models
 from selfrepair import clean_pass
+from selfrepair.model.decoder import Decoder
 from selfrepair.model.direct_effect import targets
-from selfrepair.model.loading import Decoder
 from selfrepair.model.replay import Recording, Replay, dot
 
 Tiny = Callable[..., Decoder]
@@ -197,15 +197,15 @@ def test_a_failed_recording_leaves_no_trace(tiny: Tiny) -> None:
 def test_a_replaced_forward_is_put_back(tiny: Tiny) -> None:
     """Other tools replace a module's forward too; a replay must give it back."""
     model = tiny("gpt2", "float64")
-    stub = model.layers[1].stub
-    expected, own = replay_changed(model, 1, change=0.5), stub.forward
+    replaced = model.layers[1].override_at
+    expected, own = replay_changed(model, 1, change=0.5), replaced.forward
     mine = lambda *args, **kwargs: own(*args, **kwargs)  # noqa: E731
-    stub.forward = mine
+    replaced.forward = mine
     try:
         assert torch.equal(replay_changed(model, 1, change=0.5), expected)
-        assert vars(stub)["forward"] is mine
+        assert vars(replaced)["forward"] is mine
     finally:
-        del stub.forward
+        del replaced.forward
     assert traces(model) == []
 
 

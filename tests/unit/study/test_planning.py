@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import selfrepair
 import tiny_models
 from selfrepair import InputError
-from selfrepair.model.loading import Decoder
+from selfrepair.model.decoder import Decoder
 from selfrepair.model.memory import shape_of_decoder
 from selfrepair.model.replay import Replay
 from selfrepair.model.sizes import Shape, check_shape, shape_from

@@ -1,4 +1,4 @@
-"""Neuron tables against plain loops over made-up instances; medians from bins; overlap of sets."""
+"""Neuron tables against plain loops over made-up instances; overlap of sets."""
 
 import itertools
 
@@ -8,19 +8,9 @@ import pytest
 import torch
 
 from selfrepair.errors import InputError
-from selfrepair.measure.neuron_bins import (
-    BINS,
-    EDGES,
-    GROUPS,
-    group_ends,
-    medians,
-)
-from selfrepair.tables.neurons import (
-    NEURON_REGIONS,
-    THRESHOLDS,
-    neuron_regions,
-    neuron_tables,
-)
+from selfrepair.measure.neuron_bins import BINS, EDGES, group_ends
+from selfrepair.tables.neurons import THRESHOLDS, neuron_regions, neuron_tables
+from selfrepair.vocabulary import NEURON_REGIONS
 
 NEURONS, KEPT, PROMPTS = 40, 20, 6
 HEADS, MLPS = [(2, 0), (3, 1)], [3]
@@ -199,31 +189,6 @@ def test_no_instances_are_refused(parts):
         )
 
 
-@pytest.mark.parametrize("n_neurons", [1, 40, 128, 1536, 11008])
-def test_rank_groups_cover_all_neurons_evenly(n_neurons):
-    ends = group_ends(n_neurons).numpy()
-    assert len(ends) == min(n_neurons, GROUPS)
-    assert ends[-1] == n_neurons
-    sizes = np.diff([0, *ends])
-    assert sizes.min() >= 1
-    assert sizes.max() - sizes.min() <= 1
-
-
-@pytest.mark.parametrize("centre", [-3.0, -1e-3, 0.0, 2e-5, 0.2])
-def test_medians_from_bins_are_near_the_exact_ones(centre):
-    draw = torch.Generator().manual_seed(0)
-    values = centre + (0.1 * abs(centre) + 1e-6) * torch.randn(501, generator=draw).double()
-    counts = torch.bincount(torch.bucketize(values, EDGES), minlength=BINS)
-    exact = float(values.median())
-    assert float(medians(counts)) == pytest.approx(exact, rel=0.0171, abs=2e-6)
-
-
-def test_medians_without_counts_are_missing_and_far_values_stay_at_the_edge():
-    assert torch.isnan(medians(torch.zeros(BINS, dtype=torch.int64)))
-    far = torch.bincount(torch.bucketize(torch.tensor([1e6]).double(), EDGES), minlength=BINS)
-    assert float(medians(far)) == pytest.approx(30.0)
-
-
 def test_an_mlp_that_cannot_see_a_head_says_nothing_about_it(parts, tables):
     """Its changes are zero: no share of them, and no part in the mean over heads."""
     blind = []
@@ -244,3 +209,26 @@ def test_an_mlp_that_cannot_see_a_head_says_nothing_about_it(parts, tables):
         assert rows.filter(pl.col("layer").is_null())["value"].item() == pytest.approx(
             rows.filter(layer=2)["value"].item()
         )
+
+
+def test_a_head_without_a_value_in_a_resample_leaves_the_others_theirs(parts, tables):
+    """Head [3, 1] keeps the instances of one prompt, which most resamples of few prompts miss."""
+    few = []
+    for arrays, _ in parts:
+        lost = (arrays["head"] == 1) & (arrays["prompt"] != 0)
+        few.append({name: v[~lost] if len(v) > 2 else v for name, v in arrays.items()})
+    sizes = {"n_neurons": NEURONS, "n_prompts": PROMPTS, "seed": 0, "resamples": 1000}
+    found = neuron_tables(few, HEADS, MLPS, model="m", **sizes).summaries
+    overlap = found.filter(quantity="overlap")
+    # One prompt has no pair of prompts, so the mean is that of the other head alone.
+    assert overlap.filter(layer=3)["value"].is_nan().all()
+    columns = ("value", "low", "high")
+    over_heads = overlap.filter(pl.col("layer").is_null()).select(columns)
+    assert over_heads.equals(overlap.filter(layer=2).select(columns))
+    # A resample's mean lies between the values of the heads that it draws.
+    share = found.filter(quantity="anti_erasure_share")
+    both = share.filter(pl.col("layer").is_not_null())
+    over_heads = share.filter(pl.col("layer").is_null())
+    assert both["low"].min() <= over_heads["low"].item()
+    assert over_heads["high"].item() <= both["high"].max()
+    assert over_heads["value"].item() == pytest.approx(both["value"].mean())

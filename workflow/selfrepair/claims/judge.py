@@ -1,245 +1,34 @@
-"""Each claim of the paper beside what was measured, and a verdict by one rule for every model.
-
-"Paper" is Rushing & Nanda, "Explorations of Self-Repair in Language Models" (ICML 2024). A rule is the
-range of values in which the claim holds. Supported: the whole 95 % interval lies in it; not supported:
-none of it does; undecided: it crosses a limit, or nothing was measured.
-"""
+"""Each claim of the paper beside what was measured of each model, and the verdict. No torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
+from ..ablations import RESAMPLE
 from ..errors import InputError
-from ..tables.heads import LAST_BUT_ONE, SECOND_HALF
+from ..formats import with_interval
+from ..vocabulary import TOP, bounded
+from .claims import CLAIMS, Claim, Depth, Summary
 
-SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
-
-
-@dataclass(frozen=True)
-class Depth:
-    """A column of the table by depth: resample ablation, top tokens, mean over a group's heads."""
-
-    column: str
-    group: str = SECOND_HALF
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A row of the summaries of an experiment, over all heads that it looked at."""
-
-    experiment: str
-    quantity: str
-    group: str | None = None  # None: of the last MLP that was measured
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What the paper says and where, what is measured for it, and the range in which it holds.
-
-    above, below: limits of that range (None: open). unit: "logits", "share" or "ratio". clipped: what
-    the paper reports instead, a mean of per-token shares of the direct effect clipped to 0..1.
-    why: where the limits come from.
-    """
-
-    id: str
-    claim: str
-    source: str
-    measured: str
-    unit: str
-    value: Depth | Summary
-    figure: str
-    why: str
-    above: float | None = None
-    below: float | None = None
-    clipped: Depth | None = None
-
-    def rule(self) -> str:
-        """The rule in words."""
-        low, high = (_limit(limit, self.unit) for limit in (self.above, self.below))
-        if self.above is not None and self.below is not None:
-            where = f"between {low} and {high}"
-        else:
-            where = f"above {low}" if self.above is not None else f"below {high}"
-        return f"{where} ({self.why})"
-
-    def verdict(self, low: float, high: float) -> str:
-        """Of a 95 % interval; NaN, nothing measured, is undecided."""
-        above = -math.inf if self.above is None else self.above
-        below = math.inf if self.below is None else self.below
-        if math.isnan(low) or math.isnan(high):
-            return UNDECIDED
-        if above < low and high < below:
-            return SUPPORTED
-        return NOT_SUPPORTED if high <= above or low >= below else UNDECIDED
-
-
-CLAIMS = (
-    Claim(
-        id="later_layers_repair",
-        claim="Later layers repair: heads in later layers of every model are made up for",
-        source="abstract, Figure 1",
-        measured="self-repair, mean over the heads of the second half",
-        unit="logits",
-        value=Depth("self_repair"),
-        figure="E1",
-        above=0.0,
-        why="no repair is 0",
-    ),
-    Claim(
-        id="repair_is_imperfect",
-        claim="Repair is imperfect: the head's effect is not fully restored",
-        source="abstract",
-        measured="restored share of the removed effect, second half",
-        unit="share",
-        value=Depth("restored_share"),
-        figure="E2",
-        below=1.0,
-        why="full repair is 100 %",
-        clipped=Depth("self_repair_share_clipped"),
-    ),
-    Claim(
-        id="repair_is_noisy",
-        claim="Repair is noisy: it varies much from token to token",
-        source="abstract",
-        measured="standard deviation of a head's self-repair over its top tokens, as a multiple of "
-        "its mean, second half",
-        unit="ratio",
-        value=Depth("self_repair_noise"),
-        figure="E3",
-        above=0.5,
-        why="half of the mean",
-    ),
-    Claim(
-        id="repair_overcorrects",
-        claim="Sometimes it over-corrects: the logit rises beyond its clean value",
-        source="abstract",
-        measured="share of top tokens whose logit rises, second half",
-        unit="share",
-        value=Depth("over_corrected_share"),
-        figure="E3",
-        above=0.01,
-        why="more than one token in a hundred",
-    ),
-    Claim(
-        id="norm_restores_second_half",
-        claim="The final norm restores on the order of 30 % of the direct effect",
-        source="abstract; on top tokens, by depth",
-        measured="part from the norm's scale as a share of the direct effect, second half",
-        unit="share",
-        value=Depth("from_norm_share"),
-        figure="E5",
-        above=0.15,
-        below=0.6,
-        why="within a factor of two of 30 %",
-        clipped=Depth("from_norm_share_clipped"),
-    ),
-    Claim(
-        id="norm_restores_last_but_one",
-        claim="So it does in the last layer but one",
-        source="abstract; on top tokens, by depth",
-        measured="the same share in the last layer but one",
-        unit="share",
-        value=Depth("from_norm_share", LAST_BUT_ONE),
-        figure="E5",
-        above=0.15,
-        below=0.6,
-        why="within a factor of two of 30 %",
-        clipped=Depth("from_norm_share_clipped", LAST_BUT_ONE),
-    ),
-    Claim(
-        id="few_neurons_repair",
-        claim="Few neurons carry the MLP's part",
-        source="abstract: sparse sets of neurons",
-        measured="share of the positive changes of the last MLP's neurons that comes from the top "
-        "1 % of them on each token, chosen heads",
-        unit="share",
-        value=Summary("E8", "top_percent_share"),
-        figure="E8",
-        above=0.5,
-        why="most of it",
-    ),
-    Claim(
-        id="neurons_are_anti_erasure",
-        claim="They are mostly anti-erasure neurons",
-        source="abstract",
-        measured="share of instances whose most repairing neuron lowers the logit before and does "
-        "so less after ablation, chosen heads",
-        unit="share",
-        value=Summary("E9", "anti_erasure_share"),
-        figure="E9",
-        above=0.5,
-        why="most of them",
-    ),
-    Claim(
-        id="neurons_differ",
-        claim="They differ between prompts",
-        source="the part on sparse neurons",
-        measured="share of the ten most repairing neurons that two instances of different prompts "
-        "have in common, chosen heads",
-        unit="share",
-        value=Summary("E10", "overlap"),
-        figure="E10",
-        below=0.5,
-        why="fewer than half in common",
-    ),
-    Claim(
-        id="heads_repress_themselves",
-        claim="Heads repress themselves: they write less of what is already there",
-        source="discussion, iterative inference",
-        measured="share of heads of the second half whose direct effect falls when their own output "
-        "is added to their input",
-        unit="share",
-        value=Summary("E11", "repressing_share", "own x1"),
-        figure="E11a",
-        above=0.5,
-        why="most heads",
-    ),
-    Claim(
-        id="own_output_represses_most",
-        claim="and not just because something was added",
-        source="discussion, iterative inference",
-        measured="slope of new on old direct effect with the own output added, less that with a "
-        "random direction of equal norm, mean over these heads",
-        unit="ratio",
-        value=Summary("E11", "slope_difference", "own - random x1"),
-        figure="E11a",
-        below=0.0,
-        why="no difference is 0",
-    ),
-    Claim(
-        id="refeeding_is_like_ablation",
-        claim="Ablating a head and re-feeding the earlier residual stream change later heads alike",
-        source="discussion, iterative inference",
-        measured="correlation of the two changes over the ablated heads' top tokens and the heads of "
-        "the next layer",
-        unit="ratio",
-        value=Summary("E11", "change_correlation", "top"),
-        figure="E11b",
-        above=0.5,
-        why="a strong correlation",
-    ),
+VALUE = ("value", "low", "high")
+SIZES = ("n_prompts", "n_tokens")
+SCHEMA: dict[str, Any] = (
+    dict.fromkeys(("model", "id", "claim", "source", "measured", "unit"), pl.String)
+    | dict.fromkeys((*VALUE, *bounded("clipped")), pl.Float64)
+    | dict.fromkeys(SIZES, pl.Int64)
+    | dict.fromkeys(("counted", "verdict", "rule", "figure"), pl.String)
 )
-
-SCHEMA: dict[str, Any] = {
-    name: pl.String for name in ("model", "id", "claim", "source", "measured", "unit")
-} | {
-    **{name: pl.Float64 for name in ("value", "low", "high")},
-    **{name: pl.Float64 for name in ("clipped", "clipped_low", "clipped_high")},
-    **{name: pl.Int64 for name in ("n_prompts", "n_tokens")},
-    **{name: pl.String for name in ("counted", "verdict", "rule", "figure")},
-}
 
 
 def judge(depth: pl.DataFrame, summaries: pl.DataFrame) -> pl.DataFrame:
     """One row per claim and model, in the order of CLAIMS.
 
     Args:
-        depth: from `decomposition.head_tables`, all models; summaries: of all experiments.
+        depth: the table by depth (`head_tables`) of all models; summaries: of all experiments.
     Returns:
         columns model, id, claim, source, measured, unit, value, low, high, clipped (the paper's
         definition, null where it has none) with its interval, n_prompts, n_tokens (`counted` says
@@ -250,49 +39,56 @@ def judge(depth: pl.DataFrame, summaries: pl.DataFrame) -> pl.DataFrame:
     models = depth["model"].unique(maintain_order=True).to_list()
     if not models:
         raise InputError("claims: the table by depth has no model; run the sweeps first")
-    rows = []
-    for model in models:
-        tables = depth.filter(model=model), summaries.filter(model=model)
-        for claim in CLAIMS:
-            row = _measured(claim.value, *tables)
-            clipped = _measured(claim.clipped, *tables) if claim.clipped else None
-            rows.append(
-                {name: getattr(claim, name) for name in ("id", "claim", "source", "measured")}
-                | {"model": model, "unit": claim.unit, **row}
-                | {f"clipped{end}": clipped[key] if clipped else None for end, key in _ENDS.items()}
-                | {"verdict": claim.verdict(row["low"], row["high"]), "rule": claim.rule()}
-                | {"figure": claim.figure}
-                | {"counted": "tokens" if isinstance(claim.value, Depth) else "instances"}
-            )
+    rows = [
+        {"model": model, **_row(claim, depth.filter(model=model), summaries.filter(model=model))}
+        for model in models
+        for claim in CLAIMS
+    ]
     return pl.DataFrame(rows, schema=SCHEMA).with_columns(pl.selectors.float().fill_nan(None))
 
 
-_ENDS = {"": "value", "_low": "low", "_high": "high"}
+def _row(claim: Claim, depth: pl.DataFrame, summaries: pl.DataFrame) -> dict[str, Any]:
+    """One claim about one model."""
+    found = _measured(claim.value, depth, summaries)
+    clipped = _measured(claim.clipped, depth, summaries) if claim.clipped else {}
+    return {
+        "id": claim.id,
+        "claim": claim.claim,
+        "source": claim.source,
+        "measured": claim.measured,
+        "unit": claim.unit,
+        **found,
+        **{name: clipped.get(key) for name, key in zip(bounded("clipped"), VALUE, strict=True)},
+        "counted": "tokens" if isinstance(claim.value, Depth) else "instances",
+        "verdict": claim.verdict(found["low"], found["high"]),
+        "rule": claim.rule(),
+        "figure": claim.figure,
+    }
 
 
 def _measured(
     what: Depth | Summary, depth: pl.DataFrame, summaries: pl.DataFrame
 ) -> dict[str, float]:
+    """A value with its interval and what it rests on; NaN and 0 where nothing was measured."""
     if isinstance(what, Depth):
-        rows = depth.filter(ablation="resample", selection="top", depth=what.group)
-        names = {key: f"{what.column}{end}" for end, key in _ENDS.items()}
+        rows = depth.filter(ablation=RESAMPLE.name, selection=TOP, depth=what.group)
+        columns = bounded(what.column)
     else:
         rows = summaries.filter(
             pl.col("layer").is_null(), experiment=what.experiment, quantity=what.quantity
         )
         rows = rows.tail(1) if what.group is None else rows.filter(group=what.group)
-        names = {key: key for key in _ENDS.values()}
+        columns = VALUE
     if rows.is_empty():
-        return dict.fromkeys(names, math.nan) | {"n_prompts": 0, "n_tokens": 0}
+        return dict.fromkeys(VALUE, math.nan) | dict.fromkeys(SIZES, 0)
     row = rows.row(0, named=True)
-    return {key: row[name] for key, name in names.items()} | {
-        key: row[key] for key in ("n_prompts", "n_tokens")
-    }
+    names = zip((*VALUE, *SIZES), (*columns, *SIZES), strict=True)
+    return {key: row[column] for key, column in names}
 
 
 def metrics(claims: pl.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     """The claims as scalars by model and claim, which `dvc metrics show` reads; missing left out."""
-    names = ("value", "low", "high", "verdict", "n_prompts", "n_tokens")
+    names = (*VALUE, "verdict", *SIZES)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for row in claims.iter_rows(named=True):
         values = {name: row[name] for name in names if row[name] is not None}
@@ -301,22 +97,11 @@ def metrics(claims: pl.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def estimate(row: Mapping[str, Any], *, clipped: bool = False) -> str:
-    """A value with its interval, "56 % [52, 60]" or "0.39 [0.36, 0.42] logits"; "not measured"
-    (by the paper's own definition: nothing) without one."""
-    names = [f"clipped{end}" for end in _ENDS] if clipped else list(_ENDS.values())
-    if row[names[0]] is None:
-        return "" if clipped else "not measured"
-    percent = row["unit"] == "share"
-    value, low, high = (
-        f"{100 * row[name]:.0f}" if percent else f"{row[name]:.2f}" for name in names
-    )
-    unit = " logits" if row["unit"] == "logits" else ""
-    return f"{value}{' %' if percent else ''} [{low}, {high}]{unit}"
+    """A row's value with its interval, "56 % [52, 60]", or "not measured".
 
-
-def _limit(value: float | None, unit: str) -> str:
+    clipped: the value by the paper's own definition instead; nothing without one.
+    """
+    value, low, high = (row[name] for name in (bounded("clipped") if clipped else VALUE))
     if value is None:
-        return ""
-    if unit == "share":
-        return f"{100 * value:g} %"
-    return f"{value:g}{' logits' if unit == 'logits' else ''}"
+        return "" if clipped else "not measured"
+    return with_interval(value, low, high, unit=row["unit"])

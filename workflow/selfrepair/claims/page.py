@@ -1,4 +1,4 @@
-"""The claims as one page, in Markdown and in HTML."""
+"""The claims as one page, in Markdown and in HTML. No torch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from typing import Any
 import polars as pl
 from jinja2 import Environment, StrictUndefined
 
-from .judge import (
-    NOT_SUPPORTED,
-    SUPPORTED,
-    UNDECIDED,
-    estimate,
-)
+from .claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED
+from .judge import estimate
 
 # Where the figure of a claim lies, seen from the page: by model and figure.
 FigurePaths = Mapping[str, Mapping[str, str]]
@@ -117,8 +113,8 @@ def _render(
         autoescape=escape, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     models = [
-        (model, [_row(row, paths[model][row["figure"]] + ending) for row in part.to_dicts()])
-        for (model,), part in claims.group_by("model", maintain_order=True)
+        (model, [_row(row, paths[model][row["figure"]] + ending) for row in rows.to_dicts()])
+        for (model,), rows in claims.group_by("model", maintain_order=True)
     ]
     return environment.from_string(template).render(
         title=f"Claims of the paper, measured: study {study}",
@@ -131,14 +127,13 @@ def _render(
 
 
 def _row(row: dict[str, Any], path: str) -> dict[str, Any]:
-    return row | {
-        "path": path,
-        "shown": estimate(row),
-        "shown_clipped": estimate(row, clipped=True),
-    }
+    """A row as the templates read it; path: of its figure."""
+    shown = {"shown": estimate(row), "shown_clipped": estimate(row, clipped=True)}
+    return row | shown | {"path": path}
 
 
 def _tally(rows: list[dict[str, Any]]) -> str:
+    """How many claims got each verdict, in words."""
     counts = {
         verdict: sum(row["verdict"] == verdict for row in rows)
         for verdict in (SUPPORTED, UNDECIDED, NOT_SUPPORTED)
@@ -153,8 +148,8 @@ def _footing(rows: list[dict[str, Any]]) -> str:
         return "Nothing was measured."
     prompts, tokens = (sorted({size[place] for size in sizes}) for place in (0, 1))
     ranges = [
-        f"{part[0]:,}" if part[0] == part[-1] else f"{part[0]:,} to {part[-1]:,}"
-        for part in (prompts, tokens)
+        f"{each[0]:,}" if each[0] == each[-1] else f"{each[0]:,} to {each[-1]:,}"
+        for each in (prompts, tokens)
     ]
     return (
         f"Each value rests on {ranges[0]} prompts and {ranges[1]} tokens (E1 to E5) or instances, a head "

@@ -111,7 +111,7 @@ def dataset_reason(error: Exception, name: str) -> str:
     if "gated" in str(error):
         return f"is {_gated(f'{constants.ENDPOINT}/datasets/{name}')}"
     if "Revision" in str(error):
-        return "has no such commit on the hub; correct `commit` or leave it out"
+        return "has no such commit on the hub; correct `revision` or leave it out"
     return (
         "is no data set on the hub that you may see; correct `dataset`, or, if it is private, set "
         "HF_TOKEN or run `hf auth login`"

@@ -1,4 +1,4 @@
-"""Shards of a measurement: each a checked tensor file, an index that vouches for all of them."""
+"""Shards of a measurement: a tensor file each, and an index with the checksums of all of them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-import torch
-
 from ..errors import InputError
 from .storage import read_json, verify
 
-# What all shards of a measurement have in common.
+# Provenance that must be the same in all shards of a measurement.
 _SHARED = (
     "study",
     "model",
@@ -36,29 +34,42 @@ def gather(shards: Sequence[Path], *, relative_to: Path) -> dict[str, Any]:
     Raises:
         InputError: a shard is damaged, or does not continue the one before it.
     """
-    files, records, prompts, shared = [], [], 0, None
-    seconds = 0.0
+    records: list[dict[str, Any]] = []
     for path in shards:
-        provenance = verify(path)
-        if provenance["prompts"][0] != prompts:
+        records.append(verify(path))
+        _check_continues(path, records)
+    shared = {key: records[0][key] for key in _SHARED if key in records[0]} if records else {}
+    files = [
+        {"path": str(path.relative_to(relative_to)), "sha256": record["sha256"]}
+        for path, record in zip(shards, records, strict=True)
+    ]
+    return {
+        **shared,
+        "files": files,
+        "prompts": records[-1]["prompts"][1] if records else 0,
+        **worst_errors(records),
+        "wall_seconds": sum((record["wall_seconds"] for record in records), 0.0),
+    }
+
+
+def _check_continues(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """InputError unless the last record starts where the one before ends, and is of the same kind.
+
+    path: of the shard that the last record is about, for the message.
+    """
+    first, last = records[0], records[-1]
+    due = records[-2]["prompts"][1] if len(records) > 1 else 0
+    if last["prompts"][0] != due:
+        raise InputError(
+            f"{path}: starts at prompt {last['prompts'][0]} where {due} was due; "
+            "delete it and run again"
+        )
+    for key in _SHARED:
+        if last.get(key) != first.get(key):
             raise InputError(
-                f"{path}: starts at prompt {provenance['prompts'][0]} where {prompts} was due; "
-                "delete it and run again"
+                f"{path}: its {key} is {last.get(key)}, that of the first shard {first.get(key)}; "
+                "delete both and run again"
             )
-        prompts = provenance["prompts"][1]
-        files.append({"path": str(path.relative_to(relative_to)), "sha256": provenance["sha256"]})
-        records.append(provenance)
-        seconds += provenance["wall_seconds"]
-        own = {key: provenance[key] for key in _SHARED if key in provenance}
-        shared = own if shared is None else shared
-        for key in _SHARED:
-            if own.get(key) != shared.get(key):
-                raise InputError(
-                    f"{path}: its {key} is {own.get(key)}, that of the first shard {shared.get(key)}; "
-                    "delete both and run again"
-                )
-    worst = worst_errors(records)
-    return {**(shared or {}), "files": files, "prompts": prompts, **worst, "wall_seconds": seconds}
 
 
 def worst_errors(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
@@ -86,26 +97,31 @@ def shard_files(index: Path) -> list[Path]:
     return paths
 
 
-def read_shards(index: Path) -> list[dict[str, torch.Tensor]]:
-    """The arrays of each shard of a gathered measurement, in order (raises as `shard_files`)."""
+def read_shards(index: Path) -> list[dict[str, Any]]:
+    """The arrays of each shard of a gathered measurement, by name, in order of their prompts (raises as
+    `shard_files`)."""
     from safetensors.torch import load_file
 
     return [load_file(path) for path in shard_files(index)]
 
 
-def read_sweep(index: Path) -> dict[str, torch.Tensor]:
+def read_sweep(index: Path) -> dict[str, Any]:
     """All arrays of a gathered measurement, joined over prompts (raises as `shard_files`)."""
-    parts = read_shards(index)
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    import torch
+
+    shards = read_shards(index)
+    return {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
 
 
-class SweptLayers(Sequence[dict[str, torch.Tensor]]):
-    """A gathered sweep, read one layer at a time: a large sample does not fit into memory at once.
+class SweptLayers(Sequence[dict[str, Any]]):
+    """A gathered sweep, read from its files a layer at a time: all of a large one would not fit into
+    main memory.
 
     Item l holds the arrays of layer l by name, [prompt, position, head].
     """
 
     def __init__(self, index: Path) -> None:
+        """index: the file that `gather` described the sweep in (raises as `shard_files`)."""
         self._files = shard_files(index)
         self._names = [name for name, shape in self._shapes().items() if len(shape) == 4]
 
@@ -119,21 +135,20 @@ class SweptLayers(Sequence[dict[str, torch.Tensor]]):
         return self._shapes()["direct_effect"][2]
 
     @overload
-    def __getitem__(self, layer: int) -> dict[str, torch.Tensor]: ...
+    def __getitem__(self, layer: int) -> dict[str, Any]: ...
     @overload
-    def __getitem__(self, layer: slice) -> Sequence[dict[str, torch.Tensor]]: ...
-    def __getitem__(
-        self, layer: int | slice
-    ) -> dict[str, torch.Tensor] | Sequence[dict[str, torch.Tensor]]:
+    def __getitem__(self, layer: slice) -> Sequence[dict[str, Any]]: ...
+    def __getitem__(self, layer: int | slice) -> dict[str, Any] | Sequence[dict[str, Any]]:
+        import torch
         from safetensors import safe_open
 
         if isinstance(layer, slice):
             return [self[at] for at in range(len(self))[layer]]
         if not 0 <= layer < len(self):
             raise IndexError(layer)
-        parts: dict[str, list[torch.Tensor]] = {name: [] for name in self._names}
+        arrays: dict[str, list[Any]] = {name: [] for name in self._names}
         for path in self._files:
             with safe_open(path, "pt") as tensors:
                 for name in self._names:
-                    parts[name].append(tensors.get_slice(name)[:, :, layer])
-        return {name: torch.cat(values) for name, values in parts.items()}
+                    arrays[name].append(tensors.get_slice(name)[:, :, layer])
+        return {name: torch.cat(values) for name, values in arrays.items()}

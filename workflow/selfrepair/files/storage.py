@@ -1,8 +1,8 @@
-"""Files that are either whole or not there, and that prove what they are.
+"""Writing and reading results: files that are whole or not there, and whose content is checked.
 
-Everything is written to a temporary name in the same folder, flushed and renamed. A tensor file has a
+Everything is written under a temporary name in the same folder, flushed and renamed. A tensor file has a
 sidecar `<name>.json` with its provenance and SHA-256; reading checks it, so that a damaged or
-half-copied file is refused and never used.
+half-copied file is refused and never used. torch is loaded only where tensors are read or written.
 """
 
 from __future__ import annotations
@@ -10,20 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-
-_LIBRARIES = ("torch", "transformers", "transformer-lens", "snakemake", "polars", "altair")
 
 
 @contextmanager
@@ -40,12 +32,18 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Write JSON; ValueError for NaN and infinity, which JSON does not have."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -56,6 +54,7 @@ def write_table(path: Path, table: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
+    """The content of a JSON file; InputError if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -84,25 +83,26 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], provenance: Mapping[st
 def rounded(
     tensors: Mapping[str, Any], dtype: str, *, keep: Collection[str]
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Tensors in a smaller dtype ("float16"), and the largest absolute error of each by name.
+    """Tensors in a smaller dtype, and the largest absolute error of each that was rounded, by name.
 
-    Those named in `keep` stay as they are, and so does one that the dtype cannot hold. "float32"
-    changes nothing: what is measured in float64 stays float64.
+    Args:
+        dtype: "float16", or "float32", which changes nothing (what is in float64 stays so).
+        keep: names of tensors that stay as they are. So does one with a value that the dtype cannot hold.
     """
     import torch
 
     if dtype == "float32":
         return dict(tensors), {}
-    small = getattr(torch, dtype)
-    most = torch.finfo(small).max
-    out, errors = dict(tensors), {}
+    smaller = getattr(torch, dtype)
+    largest = torch.finfo(smaller).max
+    stored, errors = dict(tensors), {}
     for name in set(tensors) - set(keep):
         values = tensors[name]
-        if bool((values.abs() > most).any()):
+        if bool((values.abs() > largest).any()):
             continue
-        out[name] = values.to(small)
-        errors[name] = float((out[name].to(values.dtype) - values).abs().nan_to_num().max())
-    return out, errors
+        stored[name] = values.to(smaller)
+        errors[name] = float((stored[name].to(values.dtype) - values).abs().nan_to_num().max())
+    return stored, errors
 
 
 def verify(path: Path) -> dict[str, Any]:
@@ -136,55 +136,3 @@ def read_tensors(
     with safe_open(path, "pt") as tensors:
         wanted = tensors.keys() if names is None else names
         return {name: tensors.get_tensor(name) for name in wanted}, provenance
-
-
-class Stopwatch:
-    """Wall time in seconds since it was made."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-
-    def seconds(self) -> float:
-        return round(time.monotonic() - self._start, 2)
-
-
-def environment() -> dict[str, Any]:
-    """Versions, commit and hardware that a result was made with; peak_memory_mb is this process's."""
-    import torch
-
-    cuda = torch.cuda.is_available()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {
-        "versions": {"python": platform.python_version(), "selfrepair": version("selfrepair")}
-        | {name: version(name) for name in _LIBRARIES},
-        "commit": _commit(),
-        "device": torch.cuda.get_device_name() if cuda else _processor(),
-        "threads": torch.get_num_threads(),
-        "peak_memory_mb": round(peak / (1024 if sys.platform != "darwin" else 1024**2)),
-    }
-
-
-def _commit() -> str | None:
-    """The checked-out commit, with `+` if the tree has uncommitted changes; None outside git."""
-    try:
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head + ("+" if dirty else "")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"

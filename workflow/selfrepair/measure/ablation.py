@@ -1,7 +1,8 @@
-"""What replaces a head's output z: another prompt's (resample), the sample's mean, or zero.
+"""Ablations at work: the z that replaces a head's, and the prompts in which it does, ready to replay.
 
-Method section 2. A baseline never depends on batches: partners are a derangement of the whole
-sample (`partners`), means are over the whole sample, zero keeps the constant value bias (folded convention).
+What each ablation puts in place of z stands in `selfrepair.ablations`. A baseline never depends on
+batches: resample partners are a derangement of the whole sample (`text.partners`), means are over the
+whole sample (docs/method.md section 2).
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..ablations import ABLATIONS, DONORS, MEANS, Baselines
 from ..errors import InputError
-from ..model.loading import Decoder
+from ..model.decoder import Decoder
 from ..model.replay import Recording, Replay, Replayed
-
-ABLATIONS = ("resample", "mean", "zero")
 
 
 def replacement(
@@ -25,18 +25,24 @@ def replacement(
     layer: int,
     ablation: str,
     *,
+    z: Float[Tensor, "prompt position head d_head"],
     donor_z: Float[Tensor, "prompt position head d_head"] | None,
     mean_z: Float[Tensor, "layer head d_head"] | None,
 ) -> Float[Tensor, "#prompt #position head d_head"]:
-    """The z' that ablation puts in place of a layer's z."""
-    part = decoder.layers[layer]
-    if ablation == "resample":
-        assert donor_z is not None, "resample ablation without donors"
-        return donor_z
-    if ablation == "mean":
-        assert mean_z is not None, "mean ablation without means"
-        return mean_z[layer].to(part.value_bias)[None, None]
-    return part.value_bias[None, None]
+    """The z' that an ablation puts in place of a layer's z; donor_z and mean_z where it needs them."""
+    bias = decoder.layers[layer].value_bias
+    given = Baselines(
+        z=z,
+        value_bias=bias,
+        donor_z=donor_z,
+        mean_z=None if mean_z is None else mean_z[layer].to(bias),
+    )
+    return ABLATIONS[ablation].replacement(given)
+
+
+def any_needs(ablations: Collection[str], what: str) -> bool:
+    """Whether one of these ablations needs DONORS or MEANS."""
+    return any(what in ABLATIONS[name].needs for name in ablations)
 
 
 @dataclass
@@ -87,15 +93,15 @@ def ablated_rows(
 
     They end where delta_z ends: a position never sees later ones.
     """
-    part, length = decoder.layers[layer], delta_z.shape[1]
-    change = torch.bmm(delta_z, part.w_o[head])
+    ablated, length = decoder.layers[layer], delta_z.shape[1]
+    change = torch.bmm(delta_z, ablated.w_o[head])
     return AblatedRows(
         layer=layer,
         change=change,
         residual=recording.residual[layer][prompt, :length],
         attention_out=recording.attention_out[layer][prompt, :length] + change,
         unchanged_out=(
-            recording.residual[layer + 1][prompt, :length] + change if part.parallel else None
+            recording.residual[layer + 1][prompt, :length] + change if ablated.parallel else None
         ),
     )
 
@@ -112,14 +118,14 @@ def check_ablations(
         if name not in ABLATIONS:
             raise InputError(f"ablation: {name!r} is not one of {', '.join(ABLATIONS)}")
     asked = " and ".join(ablations)
-    if (donors is not None) != ("resample" in ablations):
-        need = "needs donors" if "resample" in ablations else "takes no donors"
+    if (donors is not None) != any_needs(ablations, DONORS):
+        need = "takes no donors" if donors is not None else "needs donors"
         raise InputError(f"ablation: {asked} {need}: tokens of the same shape")
     if donors is not None and donors.shape != tokens.shape:
         raise InputError(
             f"donors: shape {list(donors.shape)} differs from tokens {list(tokens.shape)}"
         )
-    if mean_z is not None and "mean" not in ablations:
+    if mean_z is not None and not any_needs(ablations, MEANS):
         raise InputError(f"mean_z: {asked} ablation takes no means")
     shape = (decoder.n_layers, decoder.n_heads, decoder.d_head)
     if mean_z is not None and tuple(mean_z.shape) != shape:

@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .selection import TOKEN_EFFECTS, Head
-from .sweep import SweepResult
+from ..ablations import ABLATIONS, RESAMPLE
+from ..vocabulary import TOKEN_EFFECTS, Head
+from .sweep_result import SweepResult
+
+
+def heads_by_ablation(
+    heads: Sequence[Head], last_layer_heads: Sequence[Head]
+) -> dict[str, list[Head]]:
+    """Which heads each ablation removes: all by resampling (E3), those of the last layer by every
+    ablation (E4)."""
+    last = list(last_layer_heads)
+    return {name: [*heads, *last] if name == RESAMPLE.name else last for name in ABLATIONS}
 
 
 def chosen_arrays(
@@ -24,7 +34,7 @@ def chosen_arrays(
     def columns(values: Tensor, chosen: Sequence[Head]) -> Tensor:
         return torch.stack([values[..., layer, head] for layer, head in chosen], -1)
 
-    resample = results["resample"]
+    resample = results[RESAMPLE.name]
     arrays = {f"tokens.{name}": columns(getattr(resample, name), heads) for name in TOKEN_EFFECTS}
     arrays["last.direct_effect"] = columns(resample.direct_effect, last_layer_heads)
     for ablation, result in results.items():

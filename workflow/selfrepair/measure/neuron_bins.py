@@ -21,7 +21,8 @@ EDGES = _edges()
 
 
 def group_ends(n_neurons: int) -> Int[Tensor, " group"]:
-    """The number of neurons up to the end of each group of ranks: as even as they go, at most GROUPS."""
+    """The number of neurons up to the end of each group of ranks. There are at most GROUPS groups; their
+    sizes differ by one at most."""
     groups = min(GROUPS, n_neurons)
     return torch.arange(1, groups + 1) * n_neurons // groups
 

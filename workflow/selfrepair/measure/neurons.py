@@ -1,4 +1,4 @@
-"""Which neurons of an MLP make up for an ablated head (method section 3; experiments E7 to E10).
+"""Which neurons of an MLP make up for an ablated head (docs/method.md section 3; E7 to E10).
 
 DE(neuron i) = a_i (W_out[i] . u) / S with the post-activation a (gated: gate * up); its self-repair is
 the change of that under ablation, clean S on both sides. An instance is a chosen head on one of its
@@ -7,34 +7,39 @@ top tokens. What is per neuron is reduced here, so that memory does not grow wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..ablations import RESAMPLE
 from ..errors import InputError
-from ..model.direct_effect import (
+from ..model.decoder import Decoder
+from ..model.direct_effect import check_error
+from ..model.replay import Replay, dot
+from ..vocabulary import Head
+from .ablation import ablated_rows, check_ablations
+from .batches import (
     CleanBatch,
-    check_error,
-    check_tokens,
-    recorded_batches,
+    Progress,
+    Recorded,
+    checked_sizes,
+    for_each_batch,
     stored,
     tensors_of,
 )
-from ..model.loading import Decoder
-from ..model.memory import fit
-from ..model.replay import Replay, dot
-from .ablation import ablated_rows, check_ablations
+from .instances import joined_instances
 from .neuron_bins import EDGES, group_ends
-from .selection import Head, check_heads, layer_indices
+from .selection import check_heads, layer_indices
 
+# How many of the most repairing neurons of an instance are kept one by one.
 KEPT = 20
+# The share of neurons whose part of the positive changes is measured.
 TOP_NEURONS = 0.01
 
 
@@ -91,7 +96,7 @@ def neuron_repair(
     mlps: Sequence[int] = (-1,),
     batch: int = 8,
     chunk: int | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> NeuronRepair:
     """Resample-ablate chosen heads on chosen tokens and measure every neuron of some MLPs.
 
@@ -105,27 +110,36 @@ def neuron_repair(
             without neurons (such as a mixture of experts).
         ExactnessError: neurons that do not add up to their MLP's direct effect.
     """
-    check_tokens(model, tokens)
-    check_ablations(["resample"], tokens, donors, None, model)
-    check_tokens(model, donors, name="donors")
+    check_ablations([RESAMPLE.name], tokens, donors, None, model)
     chosen = check_heads(heads, model.n_layers, model.n_heads, name="heads")
     watched = mlp_layers(model, mlps)
-    batch, rows = fit(model, tokens.shape[1] - 1, batch=batch, chunk=chunk)
-    measured = _Measured(model, chosen, watched)
-    replay, watch = Replay(model), partial(_watch, model, watched)
-    for recorded in recorded_batches(
-        model, replay, tokens, donors=donors, batch=batch, watch=watch
-    ):
+    batch, rows = checked_sizes(model, tokens, donors=donors, batch=batch, chunk=chunk)
+    measured, replay = _Measured(model, chosen, watched), Replay(model)
+
+    def measure(recorded: Recorded, _: Progress) -> None:
         # The last pass: the first of a new length only learns the layers' arguments.
         activations = {layer: values[-1] for layer, values in recorded.watched.items()}
-        first, clean = recorded.first, recorded.clean
-        one = _NeuronBatch(model, replay, clean, recorded.donor_z, activations, measured, first)
-        here = selected[first : first + len(clean.scale)]
-        one.run(here, rows)
-        if progress:
-            progress(len(here) / len(tokens))
-        del recorded, clean, one, activations  # before the next batch is recorded
-    return measured.result()
+        neurons = _NeuronBatch(
+            model,
+            replay,
+            recorded.clean,
+            recorded.donor_z,
+            activations,
+            measured,
+            recorded.first,
+        )
+        neurons.run(recorded.of(selected), rows)
+
+    worst = for_each_batch(
+        replay,
+        tokens,
+        measure,
+        donors=donors,
+        batch=batch,
+        watch=partial(_watch, model, watched),
+        progress=progress,
+    )
+    return measured.result(conservation_error=worst)
 
 
 def mlp_layers(model: Decoder, mlps: Sequence[int]) -> list[int]:
@@ -169,11 +183,11 @@ def _watch(
             ) -> None:
                 seen[layer].append((inputs.pop(), out[0] if isinstance(out, tuple) else out))
 
-            part = model.layers[layer]
-            assert part.neurons is not None
+            watched = model.layers[layer]
+            assert watched.neurons is not None
             handles = [
-                part.neurons.projection.register_forward_pre_hook(activation),
-                part.mlp.register_forward_hook(output),
+                watched.neurons.projection.register_forward_pre_hook(activation),
+                watched.mlp.register_forward_hook(output),
             ]
             for handle in handles:
                 stack.callback(handle.remove)
@@ -189,7 +203,6 @@ class _Measured:
     mlps: list[int]
     rows: list[dict[str, Tensor]] = field(default_factory=list)
     pooled: dict[str, Tensor] = field(default_factory=dict)
-    conservation_error: float = 0.0
     neuron_error: float = 0.0
 
     def __post_init__(self) -> None:
@@ -220,17 +233,12 @@ class _Measured:
         assert neurons is not None
         return neurons.w_out.shape[0]
 
-    def result(self) -> NeuronRepair:
+    def result(self, *, conservation_error: float) -> NeuronRepair:
         """Empty if no token was selected, as may happen in a small shard."""
-        if not self.rows:
-            self.rows.append(self._no_rows())
-        joined = {name: torch.cat([row[name] for row in self.rows]) for name in self.rows[0]}
-        order = np.lexsort([joined[name].numpy() for name in ("position", "prompt", "head")])
-        joined = {name: values[torch.from_numpy(order)] for name, values in joined.items()}
         return NeuronRepair(
-            **joined,
+            **joined_instances(self.rows or [self._no_rows()]),
             **self.pooled,
-            conservation_error=self.conservation_error,
+            conservation_error=conservation_error,
             neuron_error=self.neuron_error,
         )
 
@@ -248,12 +256,10 @@ class _NeuronBatch:
     first_prompt: int
 
     def run(self, selected: Bool[Tensor, "prompt position head"], chunk: int) -> None:
-        worst = max(self.measured.conservation_error, self.clean.conservation_error)
-        self.measured.conservation_error = worst
         for index, (layer, head) in enumerate(self.measured.heads):
             prompts = selected[..., index].any(1).nonzero()[:, 0].to(self.model.device)
-            for part in prompts.split(chunk) if len(prompts) else ():
-                self._ablate(index, layer, head, part, selected[part.cpu(), :, index])
+            for some in prompts.split(chunk) if len(prompts) else ():
+                self._ablate(index, layer, head, some, selected[some.cpu(), :, index])
 
     def _ablate(
         self,
@@ -309,12 +315,12 @@ class _NeuronBatch:
         scale: Float[Tensor, " instance"],
     ) -> dict[str, Tensor]:
         """Every quantity of some instances; clean, ablated: (post-activations, MLP output)."""
-        part = self.model.layers[mlp].neurons
-        assert part is not None
-        seen = (u @ part.w_out.T) / scale[:, None]
+        neurons = self.model.layers[mlp].neurons
+        assert neurons is not None
+        seen = (u @ neurons.w_out.T) / scale[:, None]
         effect, after = clean[0] * seen, ablated[0] * seen
         change = (ablated[0] - clean[0]) * seen
-        bias = dot(part.b_out.expand_as(u), u) / scale
+        bias = dot(neurons.b_out.expand_as(u), u) / scale
         whole = [dot(out, u) / scale for _, out in (clean, ablated)]
         sums = torch.stack([effect.sum(1), after.sum(1)]) + bias
         error = float((sums - torch.stack(whole)).abs().max())

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 import torch
 
-from ..model.loading import Decoder
-from .selection import Head
-from .sweep import PER_HEAD, SweepResult
+from ..model.decoder import Decoder
+from ..vocabulary import Head
+from .sweep_result import PER_HEAD, SweepResult
 
 # Enough to see every depth, few enough to take minutes on any model.
 PROMPTS, LAYERS, HEADS = 2, 4, 8

@@ -1,4 +1,4 @@
-"""Which heads and which tokens an experiment looks at (method sections 4 and 5)."""
+"""Which heads and which tokens an experiment looks at (docs/method.md sections 4 and 5)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..errors import InputError
-
-Head = tuple[int, int]
-
-TOP_SHARE = 0.02
-# Which tokens a mean is over: each head's top tokens, or all.
-SELECTIONS = ("top", "all")
-# What is kept of every token of a chosen head (E3), in logits.
-TOKEN_EFFECTS = ("direct_effect", "ablated_direct_effect", "delta_logit", "self_repair")
-# What is added to a layer's input (E11a): the head's own output or one of two controls.
-KINDS = ("own", "random", "other")
+from ..vocabulary import TOP_SHARE, Head, second_half
 
 
 def top_tokens(
@@ -67,7 +58,7 @@ def top_of_every_head(
     return torch.stack([top_mask(effects) for effects in direct_effect.unbind(2)], 2)
 
 
-def some_of(
+def draw_tokens(
     mask: Bool[Tensor, "prompt position head"], count: int, *, seed: int
 ) -> Bool[Tensor, "prompt position head"]:
     """At most `count` of each head's tokens, drawn at random; the same ones for every batch or shard."""
@@ -87,7 +78,7 @@ def choose_heads(
     """The (layer, head) pairs with the largest mean clean direct effect, largest first.
 
     Candidates are the heads from first_layer to last_layer, both included; the mean is over all
-    tokens (method section 5). Fewer candidates than `count` are all chosen.
+    tokens (docs/method.md section 5). Fewer candidates than `count` are all chosen.
     """
     means = direct_effect.double().mean((0, 1))[first_layer : last_layer + 1]
     order = means.flatten().argsort(descending=True, stable=True)[:count]
@@ -112,7 +103,7 @@ def watched_layers(mlps: Sequence[int], parallel: Sequence[bool]) -> tuple[list[
 
     Args:
         mlps: layers, negative ones counted from the end; parallel: per layer of the model, whether
-            its MLP does not see its own attention (method section 2).
+            its MLP does not see its own attention (docs/method.md section 2).
     Raises:
         InputError: no such layer, or an MLP that no head of the second half comes before.
     """
@@ -125,11 +116,6 @@ def watched_layers(mlps: Sequence[int], parallel: Sequence[bool]) -> tuple[list[
             f"{second_half(n_layers)[0]} to {n_layers - 1}); name a later layer"
         )
     return layers, last
-
-
-def second_half(n_layers: int) -> range:
-    """The layers of the second half; of an odd number, the middle one belongs to it."""
-    return range(n_layers // 2, n_layers)
 
 
 def check_heads(

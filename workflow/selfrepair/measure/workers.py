@@ -69,7 +69,7 @@ class Workers:
 def side_by_side(replay: Replay) -> Iterator[Workers]:
     """Workers for the replays of one model, ended with the block."""
     count = torch.get_num_threads() if replay.decoder.device.type == "cpu" else 1
-    replays = [replay, *(replay.twin() for _ in range(count - 1))]
+    replays = [replay, *(replay.for_another_thread() for _ in range(count - 1))]
     # Each thread has a number of threads of its own for what it calls.
     with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as executor:
         yield Workers(replays, executor)

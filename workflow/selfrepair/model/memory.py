@@ -8,35 +8,34 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import psutil
 import torch
 
 from ..errors import InputError
+from .decoder import Decoder
 from .sizes import CHUNK_TOKENS, Shape
 
 Result = TypeVar("Result")
-
-if TYPE_CHECKING:
-    from .loading import Decoder
 
 log = logging.getLogger(__name__)
 
 
 def attempt(work: Callable[[], Result]) -> Result | None:
-    """The result of some work, or None, with everything released, if memory ran out."""
+    """What `work` returns, or None, with everything that it held released, if memory ran out."""
     try:
         return work()
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
-    _release()  # the failed work's tensors, out of reach only now that its traceback is gone
+    release_memory()  # the failed work's tensors, out of reach only now that its traceback is gone
     return None
 
 
-def _release() -> None:
-    """Give back what is free: an allocator that keeps it in pieces has no room for half as much."""
+def release_memory() -> None:
+    """Give free memory back to the system: kept by the allocator in small pieces, it may not hold even
+    half of what failed."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -54,8 +53,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return any(text in str(error) for text in said)
 
 
-class Room:
-    """How much is worked on at once: as planned, halved whenever memory runs out.
+class BatchLimit:
+    """The most that is worked on at once: as planned, and half of it whenever memory runs out.
 
     what: "prompts recorded" or "tokens replayed", for what is said about it.
     """

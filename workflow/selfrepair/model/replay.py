@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .loading import Decoder
+from .decoder import Decoder
 
 # What a layer is called with besides the residual stream.
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -62,7 +62,7 @@ class Replayed:
     mlps: Float[Tensor, "row position"]
 
 
-class _Enough(Exception):
+class _StopForwardError(Exception):
     """Ends a layer's forward pass where the rest of it is not needed."""
 
 
@@ -73,9 +73,9 @@ class Replay:
         self.decoder = decoder
         self._arguments: dict[int, list[Arguments]] = {}
 
-    def twin(self) -> Replay:
-        """A replay for another thread: modules of its own on the same weights and arguments."""
-        other = Replay(self.decoder.twin())
+    def for_another_thread(self) -> Replay:
+        """A replay with modules of its own on the same weights and arguments."""
+        other = Replay(self.decoder.for_another_thread())
         other._arguments = self._arguments
         return other
 
@@ -121,7 +121,7 @@ class Replay:
 
         Args:
             layer, residual, attention_out, unchanged_out: as for `layer_output`.
-            directions: u of each row and position (method section 1).
+            directions: u of each row and position (docs/method.md section 1).
         """
         rows, positions = residual.shape[:2]
         zeros = torch.zeros(
@@ -154,7 +154,7 @@ class Replay:
         """
         if unchanged_out is not None:
             return unchanged_out
-        return self._call(layer, residual, stub=attention_out)
+        return self._call(layer, residual, attention_out=attention_out)
 
     @torch.no_grad()
     def head_outputs(
@@ -168,10 +168,10 @@ class Replay:
 
         def stop(_: nn.Module, args: tuple[Any, ...]) -> None:
             seen.append(args[0])
-            raise _Enough
+            raise _StopForwardError
 
         self.learn_arguments_of(stream.shape[1])
-        with self._hooks([projection.register_forward_pre_hook(stop)]), suppress(_Enough):
+        with self._hooks([projection.register_forward_pre_hook(stop)]), suppress(_StopForwardError):
             self._call(layer, stream)
         return seen[0].reshape(*stream.shape[:2], self.decoder.n_heads, -1)
 
@@ -179,7 +179,9 @@ class Replay:
     def replay_error(self, clean: Recording, layer: int) -> float:
         """Largest change of the layer's output, in its own units, when it is replayed unchanged."""
         try:
-            output = self._call(layer, clean.residual[layer], stub=clean.attention_out[layer])
+            output = self._call(
+                layer, clean.residual[layer], attention_out=clean.attention_out[layer]
+            )
         except (TypeError, ValueError, IndexError, AttributeError):
             return float("inf")  # the attention module returns something else than it seems to
         change = (output - clean.residual[layer + 1]).abs().max()
@@ -191,10 +193,10 @@ class Replay:
         residual, attention_out = clean.residual[layer], clean.attention_out[layer]
         noise = torch.linspace(-1, 1, residual.shape[-1]).to(residual)
         outputs = []
-        for stub in (attention_out, attention_out + residual.abs().mean() * noise):
+        for given in (attention_out, attention_out + residual.abs().mean() * noise):
             seen = Recording()
             with self._hooks(self._recording_hooks(seen, residual.shape[:2])):
-                self._call(layer, residual, stub=stub)
+                self._call(layer, residual, attention_out=given)
             outputs.append(seen.mlp_out[0])
         return not torch.equal(*outputs)
 
@@ -229,21 +231,23 @@ class Replay:
         """Everything up to the final norm; the unembedding is not needed."""
         self.decoder.network.base_model(input_ids=tokens, use_cache=False)
 
-    def _call(self, layer: int, stream: Tensor, *, stub: Tensor | None = None) -> Tensor:
-        """Run one layer on a stream; with a stub, its attention's output is given, not computed."""
+    def _call(self, layer: int, stream: Tensor, *, attention_out: Tensor | None = None) -> Tensor:
+        """Run one layer on a stream; its attention's output is computed unless it is given."""
         args, kwargs = self._arguments[stream.shape[1]][layer]
-        part = self.decoder.layers[layer]
-        if stub is None:
-            return _first(part.block(stream, *args, **kwargs))
-        output = stub if part.stub is part.output_projection else (stub, None)
-        own = part.stub.__dict__.get("forward")
-        part.stub.forward = lambda *_, **__: output
+        called = self.decoder.layers[layer]
+        if attention_out is None:
+            return _first(called.block(stream, *args, **kwargs))
+        overridden = called.override_at
+        at_projection = overridden is called.output_projection
+        output = attention_out if at_projection else (attention_out, None)
+        own = overridden.__dict__.get("forward")
+        overridden.forward = lambda *_, **__: output
         try:
-            return _first(part.block(stream, *args, **kwargs))
+            return _first(called.block(stream, *args, **kwargs))
         finally:
-            del part.stub.forward
+            del overridden.forward
             if own is not None:
-                part.stub.forward = own
+                overridden.forward = own
 
     @staticmethod
     @contextmanager

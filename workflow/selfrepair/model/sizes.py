@@ -1,4 +1,7 @@
-"""The sizes of a decoder, and what time and memory follow from them; no torch, so that it costs nothing."""
+"""The sizes of a decoder, and the time and memory that follow from them.
+
+Imports no torch, so that a plan can be made in an instant.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ class Shape:
 
     @property
     def layer_parameters(self) -> int:
-        """Of the matrices, which all but a thousandth of the parameters and of the work are in."""
+        """Parameters of a layer's matrices. Biases and norms are left out: they are less than 0.1 %."""
         return self.attention_parameters + self.mlp_parameters
 
     @property
@@ -70,7 +73,8 @@ class Shape:
         return 2.0 * (self.layers * self.layer_parameters + self.vocabulary * self.d_model)
 
     def weight_bytes(self, dtype: str, device: str) -> float:
-        """Weights as they are held: on a CPU in float32 the layers' matrices a second time, packed."""
+        """Bytes of the weights in memory. On a CPU in float32 the layers' matrices are held twice: as loaded,
+        and packed for oneDNN."""
         layers = self.layers * self.layer_parameters
         held = self.parameters + (layers if device == "cpu" and dtype == "float32" else 0)
         if self.joint_qkv:
@@ -78,13 +82,14 @@ class Shape:
         return float(BYTES[dtype] * held)
 
     def recording_bytes(self, dtype: str, positions: int) -> float:
-        """What the clean pass of one prompt and of its donor leave behind, and the prompt's results."""
+        """What stays in memory of one prompt: its clean pass, z of its resample partner, and its results."""
         streams = (3 * self.layers + 2) * self.d_model + 2 * self.layers * self.heads * self.d_head
         results = (ARRAYS + 1) * self.layers * self.heads
         return positions * (BYTES[dtype] * streams + 4.0 * results)
 
     def logit_bytes(self, dtype: str, positions: int) -> float:
-        """All logits of one prompt, in the model's dtype and a few times in float32."""
+        """The logits of one prompt over the whole vocabulary: three times in the model's dtype, three times in
+        float32."""
         return positions * self.vocabulary * (3.0 * BYTES[dtype] + 3 * 4)
 
     def replay_bytes(self, dtype: str) -> float:

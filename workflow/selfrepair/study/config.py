@@ -1,58 +1,60 @@
-"""A study's config: checked against its schema, completed with defaults, one line per mistake."""
+"""A study's config: checked against its schema, completed with defaults and materials, sharded."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonschema import Draft202012Validator
-
 from ..errors import InputError
-from ..files.wheels import Wheel
+from .materials import FILE, Materials, read_materials, used_wheels, with_materials
+from .schema import Schema, check, check_names, fill_defaults, read_schema, read_yaml
 
 Config = dict[str, Any]
 
 
-def read_study(path: Path, *, schema: Path) -> Config:
+def read_study(path: Path, *, schema: Path, materials: Path | None = None) -> Config:
     """The config in a file, checked against the schema in another and completed.
+
+    materials: the file of shared texts and wheels, by default materials.yaml beside the schema.
 
     Raises:
         InputError: the file is no YAML, or its content is wrong; in one line.
         OSError: it cannot be read.
     """
-    allowed = yaml.safe_load(schema.read_text(encoding="utf-8"))
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"this is no YAML: {' '.join(str(error).split())}") from error
-    return complete_config(content, allowed)
+    allowed = read_schema(schema)
+    shared = read_materials(materials or schema.with_name(FILE), allowed)
+    return complete_config(read_yaml(path), allowed, materials=shared)
 
 
-def complete_config(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Config:
-    """The config with every default filled in.
+def complete_config(config: Any, schema: Schema, *, materials: Materials) -> Config:
+    """The config with every default, and the texts and wheels that it takes from the materials.
 
+    Completing a completed config changes nothing.
+
+    Args:
+        config: as it was written.
+        schema: as `read_schema` gives it.
+        materials: as `read_materials` gives them.
     Raises:
         InputError: one line that names the first wrong key, its value and what is allowed.
     """
-    errors = sorted(Draft202012Validator(schema).iter_errors(config), key=lambda e: str(e.path))
-    if errors:
-        raise InputError(_explain(errors[0]))
-    complete = copy.deepcopy(dict(config))
-    _fill_defaults(complete, schema, schema)
+    check_names(config)
+    complete = with_materials(config, materials)
+    check(complete, schema)
+    fill_defaults(complete, schema)
+    complete["wheels"] = used_wheels(complete)
     experiments = complete["experiments"]
     if experiments["prompts"] is None:
         experiments["prompts"] = complete["text"]["prompts"]
     if experiments["iterative_prompts"] is None:
         experiments["iterative_prompts"] = experiments["prompts"]
-    _check_references(complete)
+    _check_models(complete)
+    _check_published(complete)
+    _check_sizes(complete)
+    if complete["tf32"] and complete["dtype"] != "float32":
+        raise InputError(f"tf32: true needs dtype float32, not {complete['dtype']}; leave it out")
     return complete
-
-
-def wheels_of(config: Mapping[str, Any]) -> dict[str, Wheel]:
-    return {name: Wheel(name=name, **entry) for name, entry in config["wheels"].items()}
 
 
 def n_shards(config: Mapping[str, Any], measurement: str) -> int:
@@ -77,46 +79,8 @@ def _sizes(config: Mapping[str, Any], measurement: str) -> tuple[int, int]:
     return prompts, experiments["prompts_per_shard"]
 
 
-def _explain(error: Any) -> str:
-    key = ".".join(str(part) for part in error.absolute_path) or "config"
-    if error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
-        unknown = sorted(set(error.instance) - set(known))
-        return f"{key}: unknown key {', '.join(unknown)}; known keys are {', '.join(sorted(known))}"
-    if error.validator == "required":
-        missing = [name for name in error.validator_value if name not in error.instance]
-        return f"{key}: needs the key {', '.join(missing)}"
-    if error.validator == "oneOf":
-        choices = " or ".join("+".join(c["required"]) for c in error.validator_value)
-        return f"{key}: give either {choices}, not both or neither"
-    meaning = error.schema.get("description") if isinstance(error.schema, dict) else None
-    message = error.message.splitlines()[0]
-    return f"{key}: {message}" + (f" ({meaning})" if meaning else "")
-
-
-def _fill_defaults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> None:
-    if "$ref" in schema:
-        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
-    if not isinstance(value, dict):
-        return
-    for key, part in schema.get("properties", {}).items():
-        if "default" in part:
-            value.setdefault(key, copy.deepcopy(part["default"]))
-        if key in value:
-            _fill_defaults(value[key], part, root)
-    rest = schema.get("additionalProperties")
-    if isinstance(rest, dict):
-        for key in set(value) - set(schema.get("properties", {})):
-            _fill_defaults(value[key], rest, root)
-
-
-def _check_references(config: Config) -> None:
-    """What no schema can say: keys that name other keys, and sizes that depend on each other."""
-    users = [("models", config["models"]), ("text.sources", config["text"]["sources"])]
-    for where, entries in users:
-        for name, entry in entries.items():
-            if "wheel" in entry and entry["wheel"] not in config["wheels"]:
-                raise InputError(f"{where}.{name}.wheel: {entry['wheel']!r} is not a key of wheels")
+def _check_models(config: Config) -> None:
+    """Titles that differ, and directories that hold a model: what no schema can say of models."""
     titles = [model.get("title", name) for name, model in config["models"].items()]
     for title in titles:
         if titles.count(title) > 1:
@@ -127,13 +91,19 @@ def _check_references(config: Config) -> None:
             raise InputError(
                 f"models.{name}.name: {where} is no Hugging Face directory (it has no config.json)"
             )
+
+
+def _check_published(config: Config) -> None:
+    """Released tables belong to a model of the study, and to the authors' ablation."""
     for name in config.get("published", {}).get("tables", {}):
         if name not in config["models"]:
             raise InputError(f"published.tables: {name!r} is not a key of models")
         if "resample" not in config["ablations"]:
             raise InputError("published: needs ablations.resample, the authors' ablation")
-    if config["tf32"] and config["dtype"] != "float32":
-        raise InputError(f"tf32: true needs dtype float32, not {config['dtype']}; leave it out")
+
+
+def _check_sizes(config: Config) -> None:
+    """No measurement takes more prompts than there are, or too few for one top token."""
     total, length = config["text"]["prompts"], config["text"]["tokens_per_prompt"]
     sizes = {f"ablations.{name}.prompts": a["prompts"] for name, a in config["ablations"].items()}
     for name in ("prompts", "iterative_prompts"):

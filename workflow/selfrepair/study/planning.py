@@ -1,6 +1,6 @@
 """What a study costs before it runs: arithmetic, memory, jobs and bytes, from the models' shapes alone.
 
-Loads no model and no torch, so that a dry run can show it.
+It loads no model and no torch, so that a dry run can show it.
 """
 
 from __future__ import annotations
@@ -11,30 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files.wheels import converted_folder
-from ..model.sizes import (
-    ARRAYS,
-    CHUNK_TOKENS,
-    Shape,
-    shape_from,
-)
-from .config import n_shards, wheels_of
+from ..files.wheels import wheels_of
+from ..model.sizes import ARRAYS, CHUNK_TOKENS, Shape, shape_from
+from ..model.weights import converted_folder
+from .config import n_shards
 
 GB = 1e9
-# Python, torch, transformers and what they keep.
+# Main memory of a process that has loaded Python, torch and transformers, and nothing else yet.
 PROCESS_BYTES = 1.0e9
-# Of the table of a plan.
+# The table of a plan: a row per model.
 COLUMNS = [
-    "model",
-    "parameters",
-    "tokens",
-    "PFLOP",
-    "hours",
-    "device GB",
-    "job GB",
-    "jobs",
-    "longest job",
-    "stored GB",
+    *("model", "parameters", "tokens", "PFLOP", "hours", "device GB", "job GB", "jobs"),
+    *("longest job", "stored GB"),
 ]
 
 
@@ -47,7 +35,7 @@ def shape_of(model: Mapping[str, Any], config: Mapping[str, Any]) -> Shape | Non
         stated.setdefault("d_head", stated["d_model"] // stated["heads"])
         return Shape(**stated)
     if "wheel" in model:
-        wheel = wheels_of(config)[model["wheel"]]
+        wheel = wheels_of(config["wheels"])[model["wheel"]]
         path = converted_folder(wheel, Path(config["cache"])) / "config.json"
     else:
         path = _config_file(str(model["name"]), model.get("revision"))
@@ -57,6 +45,7 @@ def shape_of(model: Mapping[str, Any], config: Mapping[str, Any]) -> Shape | Non
 
 
 def _config_file(name: str, revision: str | None) -> Path:
+    """The config.json of a directory or, from the hub's cache, of a hub name; it need not exist."""
     local = Path(name).expanduser() / "config.json"
     if local.is_file():
         return local
@@ -72,7 +61,7 @@ def _config_file(name: str, revision: str | None) -> Path:
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """What one model of a study needs; flop in operations, bytes in bytes, hours on `device`."""
+    """What one model of a study needs; flop in operations, bytes in bytes, hours on `plan.hardware`."""
 
     title: str
     shape: Shape
@@ -97,39 +86,53 @@ def plan_model(key: str, config: Mapping[str, Any]) -> ModelPlan | None:
     shape = shape_of(model, config)
     if shape is None:
         return None
-    positions = config["text"]["tokens_per_prompt"] - 1
-    ablated = sum(a["prompts"] for a in config["ablations"].values()) * positions
-    tokens = config["text"]["prompts"] * positions
-    sweep_flop = ablated * shape.flop_of_sweep()
-    # Clean passes of the sample, of each sweep, and of its donors; E11b runs one layer per head.
-    passes = (tokens + 2 * ablated) * shape.flop_of_pass()
-    refed = 2.0 * shape.layers * shape.heads * shape.layer_parameters
-    looked_at = config["experiments"]["heads"] * shape.flop_of_head(shape.layers // 2)
-    experiments = positions * (
-        config["experiments"]["iterative_prompts"] * refed
-        + config["experiments"]["prompts"] * 3 * looked_at
-    )
     rate = config.get("plan", {}).get("tflops")
-    flop = sweep_flop + passes + experiments
-    shard = min(
-        config["sweep"]["prompts_per_shard"],
-        max(a["prompts"] for a in config["ablations"].values()),
-    )
+    sweep_flop = _ablated_tokens(config) * shape.flop_of_sweep()
+    other_flop = _other_flop(shape, config)
+    longest_flop = _longest_shard(config) * _positions(config) * shape.flop_of_sweep()
     return ModelPlan(
         title=model.get("title", key),
         shape=shape,
-        tokens=tokens,
+        tokens=config["text"]["prompts"] * _positions(config),
         sweep_flop=sweep_flop,
-        other_flop=passes + experiments,
+        other_flop=other_flop,
         jobs=sum(n_shards(config, ablation) for ablation in config["ablations"]),
         device_bytes=device_bytes(shape, config),
         host_bytes=host_bytes(shape, config),
         stored_bytes=stored_bytes(shape, config),
-        hours=flop / (rate * 1e12) / 3600 if rate else None,
-        longest_job_minutes=(
-            shard * positions * shape.flop_of_sweep() / (rate * 1e12) / 60 if rate else None
-        ),
+        hours=(sweep_flop + other_flop) / (rate * 1e12) / 3600 if rate else None,
+        longest_job_minutes=longest_flop / (rate * 1e12) / 60 if rate else None,
     )
+
+
+def _positions(config: Mapping[str, Any]) -> int:
+    """Positions of a prompt that have a target: all but the last."""
+    return int(config["text"]["tokens_per_prompt"]) - 1
+
+
+def _ablated_tokens(config: Mapping[str, Any]) -> int:
+    """Tokens that every head is ablated on, over all ablations."""
+    return sum(a["prompts"] for a in config["ablations"].values()) * _positions(config)
+
+
+def _longest_shard(config: Mapping[str, Any]) -> int:
+    """Prompts of the longest job of a sweep."""
+    longest_sweep = max(a["prompts"] for a in config["ablations"].values())
+    return min(config["sweep"]["prompts_per_shard"], longest_sweep)
+
+
+def _other_flop(shape: Shape, config: Mapping[str, Any]) -> float:
+    """Operations of all but the sweeps' replays: clean passes, and the experiments on single heads."""
+    positions, experiments = _positions(config), config["experiments"]
+    # Clean passes over the sample and, in each sweep, over its prompts and their donors.
+    tokens = config["text"]["prompts"] * positions
+    passes = (tokens + 2 * _ablated_tokens(config)) * shape.flop_of_pass()
+    # Iterative inference runs a layer for every head.
+    iterative = 2.0 * shape.layers * shape.heads * shape.layer_parameters
+    # Three ablations of as many heads as are chosen, each counted as one of the middle layer.
+    chosen = 3 * experiments["heads_per_model"] * shape.flop_of_head(shape.layers // 2)
+    measured = experiments["iterative_prompts"] * iterative + experiments["prompts"] * chosen
+    return passes + positions * measured
 
 
 def device_kind(config: Mapping[str, Any]) -> str:
@@ -138,21 +141,25 @@ def device_kind(config: Mapping[str, Any]) -> str:
 
 
 def device_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
-    """The most that a sweep holds on the device that the model is on."""
-    dtype, positions = config["dtype"], config["text"]["tokens_per_prompt"] - 1
-    rows = config["sweep"]["chunk"] or max(1, CHUNK_TOKENS[device_kind(config)] // positions)
+    """The most memory that a sweep holds on the device that the model is on, in bytes."""
+    dtype, positions = config["dtype"], _positions(config)
+    rows = config["memory"]["rows_at_once"] or max(
+        1, CHUNK_TOKENS[device_kind(config)] // positions
+    )
     return shape.weight_bytes(dtype, device_kind(config)) + shape.working_bytes(
-        dtype, positions=positions, prompts=config["sweep"]["batch"], rows=rows
+        dtype, positions=positions, prompts=config["memory"]["prompts_at_once"], rows=rows
     )
 
 
 def host_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
-    """The most that a job which runs the model holds in main memory: the results of its shard, or the
-    clean effects of the whole sample, twice while they are joined, and on a CPU everything else too."""
+    """The most main memory that a job which runs the model holds, in bytes.
+
+    That is the results of its shard, or the clean effects of the whole sample, twice while they are
+    joined; and on a CPU everything else too.
+    """
     sample = config["text"]["prompts"]
     values = max(ARRAYS * min(config["sweep"]["prompts_per_shard"], sample), sample)
-    positions = config["text"]["tokens_per_prompt"] - 1
-    results = 2 * 4.0 * values * positions * shape.layers * shape.heads
+    results = 2 * 4.0 * values * _positions(config) * shape.layers * shape.heads
     on_device = device_kind(config) != "cpu"
     # Weights pass through main memory on their way to a GPU.
     held = shape.weight_bytes(config["dtype"], "cuda") if on_device else device_bytes(shape, config)
@@ -160,18 +167,18 @@ def host_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
 
 
 def stored_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
-    """What the sweeps and the clean pass of a model leave on disk."""
-    positions, heads = config["text"]["tokens_per_prompt"] - 1, shape.layers * shape.heads
+    """What the sweeps and the clean pass of a model leave on disk, in bytes."""
+    heads = shape.layers * shape.heads
     size = 2 if config["sweep"]["store"] == "float16" else 4
-    swept = sum(a["prompts"] for a in config["ablations"].values()) * positions * heads
-    clean = config["text"]["prompts"] * positions * heads
+    swept = _ablated_tokens(config) * heads
+    clean = config["text"]["prompts"] * _positions(config) * heads
     return float(swept * ((ARRAYS - 1) * size + 4) + clean * 4)
 
 
 def plan_table(config: Mapping[str, Any]) -> str:
     """The plan of a study, a line per model; a model whose shape is not known here says so."""
     plan = config.get("plan", {})
-    where = plan.get("device", "this device")
+    where = plan.get("hardware", "this machine")
     rows = [COLUMNS]
     total = 0.0
     for key, model in config["models"].items():
@@ -193,6 +200,7 @@ def plan_table(config: Mapping[str, Any]) -> str:
 
 
 def _cells(plan: ModelPlan) -> list[str]:
+    """The row of a model, as COLUMNS."""
     shape = plan.shape
     return [
         plan.title,
@@ -209,7 +217,7 @@ def _cells(plan: ModelPlan) -> list[str]:
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
-    """Lines of a table; the cells of a row that has fewer do not count for the width of a column."""
+    """The lines of a table. A row with fewer cells, a remark, does not widen any column."""
     first = max(len(name) for name, *_ in rows)
     full = [cells for _, *cells in rows if len(cells) == len(rows[0]) - 1]
     widths = [max(map(len, column)) for column in zip(*full, strict=True)]

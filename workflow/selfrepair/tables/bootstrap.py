@@ -1,7 +1,8 @@
-"""Means, shares and their intervals, per head, from a bootstrap over prompts (method section 4).
+"""Means and ratios with their intervals, from a bootstrap over prompts (docs/method.md section 4).
 
-Tokens of one prompt are not independent, so a resample draws whole prompts. Everything is a ratio of
-sums over prompts, which makes a resample one matrix product.
+Tokens of one prompt are not independent, so a resample draws whole prompts. Every mean or share is a
+ratio of sums over prompts, so all resamples together are one matrix product. In every array of
+estimates the first row is the value on the sample itself and the other rows are resamples.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def prompt_weights(
     """How often each prompt is drawn in each bootstrap resample; the first row is the sample itself.
 
     One prompt has no spread to resample: its resamples are NaN, and so is every interval.
+
     Raises:
         InputError: no prompts to draw from.
     """
@@ -42,7 +44,7 @@ def prompt_weights(
 class PromptSums:
     """Sums over the selected tokens of each prompt.
 
-    weights: [resample, prompt], from `prompt_weights`; selected: [prompt, position, head].
+    weights: from `prompt_weights`; selected: the tokens that a sum or mean is over.
     """
 
     weights: Float[np.ndarray, "resample prompt"]
@@ -66,7 +68,7 @@ def resampled_totals(
     prompt: Int[np.ndarray, " instance"],
     weights: Float[np.ndarray, "resample prompt"],
 ) -> Float[np.ndarray, "resample ..."]:
-    """Sum over instances in each resample of the prompts they come from."""
+    """Sum over instances (a head on one of its tokens) in each resample of their prompts."""
     sums = np.zeros((weights.shape[1], *values.shape[1:]))
     np.add.at(sums, prompt, values)
     return np.asarray(np.tensordot(weights, sums, axes=1))
@@ -80,13 +82,30 @@ def divide(
     return np.divide(numerator, denominator, out=out, where=denominator != 0)
 
 
+def mean_over_heads(estimates: Estimates) -> Float[np.ndarray, " resample"]:
+    """Mean over the heads that have a value in a resample; NaN where none has.
+
+    A head has none in a resample that draws no prompt with a token of its own. The other policy,
+    to leave out every resample that lacks a head, would let one head with tokens in few prompts decide
+    for all: it drops half of the resamples of the default study's sweeps of two prompts, and 27 % of
+    those of the mean overlap of neurons (E10), nearly all of them because of one head of four. The
+    price of this policy is that resamples may average over different heads.
+    """
+    known = ~np.isnan(estimates)
+    return divide(np.where(known, estimates, 0.0).sum(1), known.sum(1).astype(float))
+
+
 def interval(
-    estimates: Estimates,
-) -> tuple[Float[np.ndarray, " head"], Float[np.ndarray, " head"], Float[np.ndarray, " head"]]:
-    """Value on the sample (first row) and the 95 % percentile interval of the resamples."""
+    estimates: Float[np.ndarray, "resample ..."],
+) -> tuple[Float[np.ndarray, " ..."], Float[np.ndarray, " ..."], Float[np.ndarray, " ..."]]:
+    """The value on the sample and both ends of the 95 % percentile interval, [...] each."""
     tail = (1 - LEVEL) / 2
     resamples = estimates[1:]
     missing = np.isnan(resamples).all(0)
     filled = np.where(missing, 0.0, resamples)
     low, high = np.nanquantile(filled, [tail, 1 - tail], axis=0)
-    return estimates[0], np.where(missing, np.nan, low), np.where(missing, np.nan, high)
+    return (
+        np.asarray(estimates[0]),
+        np.where(missing, np.nan, low),
+        np.where(missing, np.nan, high),
+    )

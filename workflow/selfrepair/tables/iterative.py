@@ -1,4 +1,4 @@
-"""Tables of iterative inference (E11), from the shards of `feed_back` and `refeed`."""
+"""Tables of iterative inference (E11, docs/method.md section 5), from its gathered shards."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
-from ..measure.selection import KINDS, SELECTIONS, Head
-from .bootstrap import (
-    divide,
-    interval,
-    prompt_weights,
-    resampled_totals,
-)
+from ..vocabulary import FED_BACK, SELECTIONS, TOP, Head
+from .bootstrap import divide, interval, mean_over_heads, prompt_weights, resampled_totals
+from .labels import labelled
 from .summaries import summary, summary_table
+
+# What is added to a layer's input: the head's own output, or one of the controls.
+OWN, *CONTROLS = FED_BACK
 
 
 def self_repression_table(
@@ -52,27 +51,10 @@ def self_repression_table(
     tables, slopes = [], []
     for index, (layer, head) in enumerate(heads):
         here = rows["head"] == index
-        found = _slopes({name: values[here] for name, values in rows.items()}, weights)
-        slopes.append(found)
-        value, low, high = interval(found.reshape(len(found), -1))
-        kind, scaling = np.indices(found.shape[1:])
-        columns = {
-            "kind": [KINDS[i] for i in kind.ravel()],
-            "scaling": np.array(scalings, dtype=float)[scaling.ravel()],
-            "slope": value,
-            "slope_low": low,
-            "slope_high": high,
-        }
-        keys = {"layer": layer, "head": head}
+        slopes.append(_slopes({name: values[here] for name, values in rows.items()}, weights))
+        keys: dict[str, str | int] = {"model": model, "layer": layer, "head": head}
         counts = {"n_tokens": int(here.sum()), "n_prompts": len(np.unique(rows["prompt"][here]))}
-        tables.append(
-            pl.DataFrame(columns).select(
-                pl.lit(model).alias("model"),
-                *(pl.lit(v, dtype=pl.Int32).alias(k) for k, v in keys.items()),
-                pl.all(),
-                *(pl.lit(v, dtype=pl.Int32).alias(k) for k, v in counts.items()),
-            )
-        )
+        tables.append(labelled(_slope_rows(slopes[-1], scalings), keys, counts))
     summaries = _slope_summaries(
         np.stack(slopes, -1),
         scalings,
@@ -92,40 +74,49 @@ def _slopes(
     return divide(totals[0], np.broadcast_to(totals[1][:, None, None], totals[0].shape))
 
 
+def _slope_rows(
+    slopes: Float[np.ndarray, "resample kind scaling"], scalings: Sequence[float]
+) -> pl.DataFrame:
+    """Of one head: a row per kind of added vector and scaling."""
+    kind, scaling = np.indices(slopes.shape[1:])
+    value, low, high = interval(slopes)
+    return pl.DataFrame(
+        {
+            "kind": [FED_BACK[index] for index in kind.ravel()],
+            "scaling": np.array(scalings, dtype=float)[scaling.ravel()],
+            "slope": value.ravel(),
+            "slope_low": low.ravel(),
+            "slope_high": high.ravel(),
+        }
+    )
+
+
 def _slope_summaries(
     slopes: Float[np.ndarray, "resample kind scaling head"],
     scalings: Sequence[float],
     **keys: Any,
 ) -> list[dict[str, Any]]:
+    """Over heads: mean slope, share below 1, and how far the own output's slope is from the controls'."""
     rows = []
-    for place, scaling in enumerate(scalings):
+    for at, scaling in enumerate(scalings):
         means = {}
-        for k, kind in enumerate(KINDS):
-            group, values = f"{kind} x{scaling:g}", slopes[:, k, place]
-            means[kind] = _mean_over(values)
-            below = np.where(np.isnan(values), np.nan, values < 1)
-            for quantity, estimates in (
-                ("mean_slope", means[kind]),
-                ("repressing_share", _mean_over(below)),
-            ):
-                rows.append(
-                    summary(estimates, experiment="E11", quantity=quantity, group=group, **keys)
-                )
-        for control in KINDS[1:]:
-            difference = means["own"] - means[control]
-            group = f"own - {control} x{scaling:g}"
+        for slope, kind in zip(slopes[:, :, at].swapaxes(0, 1), FED_BACK, strict=True):
+            means[kind] = mean_over_heads(slope)
+            below = mean_over_heads(np.where(np.isnan(slope), np.nan, slope < 1))
+            of_kind = {"experiment": "E11", "group": f"{kind} x{scaling:g}", **keys}
+            rows.append(summary(means[kind], quantity="mean_slope", **of_kind))
+            rows.append(summary(below, quantity="repressing_share", **of_kind))
+        for control in CONTROLS:
             rows.append(
                 summary(
-                    difference, experiment="E11", quantity="slope_difference", group=group, **keys
+                    means[OWN] - means[control],
+                    experiment="E11",
+                    quantity="slope_difference",
+                    group=f"{OWN} - {control} x{scaling:g}",
+                    **keys,
                 )
             )
     return rows
-
-
-def _mean_over(values: Float[np.ndarray, "resample head"]) -> Float[np.ndarray, " resample"]:
-    """Mean over the heads that have a value; NaN if none has."""
-    known = ~np.isnan(values)
-    return divide(np.where(known, values, 0.0).sum(1), known.sum(1).astype(float))
 
 
 def refeeding_table(
@@ -141,43 +132,70 @@ def refeeding_table(
         ablated heads and heads of the next layer, for each pair of layers, and pooled (covariances
         and variances within pairs, summed).
     """
+    # [prompt, selection, pair of layers, sum] and [pair of layers, head, head of the next layer, sum]
     per_prompt = torch.cat([shard["prompt_sums"] for shard in shards]).numpy()
-    pairs = torch.stack([shard["pair_sums"] for shard in shards]).sum(0).numpy()
-    layer, head, next_head = np.indices(pairs.shape[:3])
-    count = pairs[..., 0]
-    touched = [int((per_prompt[:, 0, at, 0] > 0).sum()) for at in range(len(pairs))]
-    keys = {"layer": layer, "head": head, "next_head": next_head}
-    table = pl.DataFrame(
-        {name: pl.Series(values.ravel(), dtype=pl.Int32) for name, values in keys.items()}
-        | {
-            "refeed_change": divide(pairs[..., 1], count).ravel(),
-            "ablation_change": divide(pairs[..., 2], count).ravel(),
-            "n_tokens": pl.Series(count.astype(int).ravel(), dtype=pl.Int32),
-            "n_prompts": pl.Series(np.array(touched)[layer.ravel()], dtype=pl.Int32),
-        }
-    ).select(pl.lit(model).alias("model"), pl.all())
+    per_pair = torch.stack([shard["pair_sums"] for shard in shards]).sum(0).numpy()
+    with_tokens = (per_prompt[:, SELECTIONS.index(TOP), :, 0] > 0).sum(0)
     weights = prompt_weights(len(per_prompt), resamples, seed=seed)
     totals = np.tensordot(weights, per_prompt, axes=1)
     rows = []
-    for place, selection in enumerate(SELECTIONS):
-        n, x, y, xx, yy, xy = np.moveaxis(totals[:, place], -1, 0)
-        moments = [xy - divide(x * y, n), xx - divide(x * x, n), yy - divide(y * y, n)]
-        moments = [np.nan_to_num(moment) for moment in moments]
-        pooled = [moment.sum(1) for moment in moments]
-        each = [[moment[:, at] for moment in moments] for at in range(len(pairs))]
-        counts = [n[0].sum(), *n[0]]
-        for at, (moment, tokens) in enumerate(zip([pooled, *each], counts, strict=True)):
-            both, first, second = moment
-            rows.append(
-                summary(
-                    divide(both, np.sqrt(first * second)),
-                    model=model,
-                    experiment="E11",
-                    quantity="change_correlation",
-                    layer=None if at == 0 else at - 1,
-                    group=selection,
-                    n_prompts=len(per_prompt),
-                    n_tokens=round(tokens / pairs.shape[2]),
-                )
+    for index, selection in enumerate(SELECTIONS):
+        rows += _correlations(
+            totals[:, index],
+            next_heads=per_pair.shape[2],
+            model=model,
+            experiment="E11",
+            quantity="change_correlation",
+            group=selection,
+            n_prompts=len(per_prompt),
+        )
+    return labelled(_change_rows(per_pair, with_tokens), {"model": model}), summary_table(rows)
+
+
+def _change_rows(
+    sums: Float[np.ndarray, "pair head next_head sum"], n_prompts: np.ndarray
+) -> pl.DataFrame:
+    """Mean changes from their sums (tokens, re-fed change, change by ablation); n_prompts: per pair."""
+    layer, head, next_head = np.indices(sums.shape[:3])
+    count = sums[..., 0]
+    integers = {
+        "layer": layer,
+        "head": head,
+        "next_head": next_head,
+        "n_tokens": count.astype(int),
+        "n_prompts": n_prompts[layer],
+    }
+    columns = {name: pl.Series(v.ravel(), dtype=pl.Int32) for name, v in integers.items()}
+    columns |= {
+        name: pl.Series(divide(sums[..., place], count).ravel())
+        for place, name in enumerate(("refeed_change", "ablation_change"), start=1)
+    }
+    order = ("layer", "head", "next_head", "refeed_change", "ablation_change")
+    return pl.DataFrame(columns).select(*order, "n_tokens", "n_prompts")
+
+
+def _correlations(
+    totals: Float[np.ndarray, "resample pair sum"], *, next_heads: int, **keys: Any
+) -> list[dict[str, Any]]:
+    """Summary rows: Pearson's correlation pooled over pairs of layers (layer: null) and of each pair.
+
+    totals: of tokens, x, y, x squared, y squared, and xy, with x the re-fed and y the ablation's
+    change; every token is counted once for each of the next layer's heads.
+    """
+    n, x, y, xx, yy, xy = np.moveaxis(totals, -1, 0)
+    moments = np.stack([xy - divide(x * y, n), xx - divide(x * x, n), yy - divide(y * y, n)])
+    moments = np.nan_to_num(moments)
+    rows = []
+    for layer, (both, first, second), tokens in [
+        (None, moments.sum(2), n[0].sum()),
+        *zip(range(n.shape[1]), np.moveaxis(moments, 2, 0), n[0], strict=True),
+    ]:
+        rows.append(
+            summary(
+                divide(both, np.sqrt(first * second)),
+                layer=layer,
+                n_tokens=round(tokens / next_heads),
+                **keys,
             )
-    return table, summary_table(rows)
+        )
+    return rows

@@ -1,4 +1,7 @@
-"""Tables of the neurons that make up for a head (E7 to E10), from the shards of `neuron_repair`."""
+"""Tables of the neurons that make up for a head (E7 to E10), from the shards of NeuronRepair.
+
+E7 to E10: docs/method.md section 5. An instance is a head on one of its top tokens.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,24 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..measure.neuron_bins import group_ends, medians
-from ..measure.selection import Head
-from .bootstrap import (
-    divide,
-    interval,
-    prompt_weights,
-    resampled_totals,
-)
+from ..vocabulary import NEURON_REGIONS, Head
+from .bootstrap import divide, interval, mean_over_heads, prompt_weights, resampled_totals
+from .labels import labelled
 from .summaries import summary, summary_table
 
+# Shares of a head's direct effect that a neuron may repair (E7).
 THRESHOLDS = (0.5, 0.1, 0.05, 0.025, 0.01)
-TOP = 10
+# How many of the most repairing neurons two instances may have in common (E10).
+TOP_NEURONS = 10
 # Sums over instances in a shard; everything else has a row per instance.
 POOLED = ("cumulative_share", "n_curves", "effect_counts")
-NEURON_REGIONS = ("erases more", "erases less", "erasure reversed", "adds more or less")
+# Experiment and quantity of each number with an interval, per head and as the mean over the heads.
+HEADLINE = (
+    ("E7", "best_neuron_share"),
+    ("E8", "top_percent_share"),
+    ("E9", "anti_erasure_share"),
+    ("E10", "overlap"),
+)
 
 
 @dataclass
@@ -46,9 +53,9 @@ def neuron_regions(
 ) -> np.ndarray:
     """The region of a neuron on a token, an index into NEURON_REGIONS, by its direct effects.
 
-    With clean effect c and ablated effect a: c < 0 and a <= c, it erases more (breakage); c < a <= 0,
-    it erases less; c < 0 < a, its erasure is reversed (over-correction): both are anti-erasure; c >= 0,
-    it does not erase.
+    effect, ablated: its direct effect before and after the ablation, c and a below, in logits.
+    c < 0 and a <= c: it erases more. c < a <= 0: it erases less. c < 0 < a: its erasure is reversed.
+    The last two are anti-erasure (docs/method.md section 3). c >= 0: it does not erase.
     """
     return np.select([effect >= 0, ablated <= effect, ablated <= 0], [3, 0, 1], default=2)
 
@@ -79,61 +86,30 @@ def neuron_tables(
     tables: dict[str, list[pl.DataFrame]] = {}
     summaries: list[dict[str, Any]] = []
     for place, mlp in enumerate(mlps):
-        of_mlp = {"model": model, "group": f"MLP {mlp}"}
-        estimates = []
-        for index, (layer, head) in enumerate(heads):
+        found = []
+        for index in range(len(heads)):
             sums = {name: values[index, place] for name, values in pooled.items()}
-            one = _Head(_instances(rows, index, place), weights, seen=bool(sums["n_curves"]))
+            instances = _instances(rows, index, place)
+            found.append(_HeadInstances(instances, weights, reaches_mlp=bool(sums["n_curves"])))
+            layer, head = heads[index]
             keys = {"model": model, "layer": layer, "head": head, "mlp_layer": mlp}
-            for name, table in one.tables(keys, _curve(sums, n_neurons)).items():
+            for name, table in found[-1].tables(keys, _curve(sums, n_neurons)).items():
                 tables.setdefault(name, []).append(table)
-            estimates.append(one.headline())
-            sizes = {"n_prompts": one.n_prompts, "n_tokens": one.n_tokens}
-            summaries += _summaries(estimates[-1], layer=layer, head=head, **sizes, **of_mlp)
-        means = {key: _mean_over_heads([each[key] for each in estimates]) for key in HEADLINE}
-        sizes = {"n_prompts": len(np.unique(rows["prompt"])), "n_tokens": len(rows["prompt"])}
-        summaries += _summaries(means, **sizes, **of_mlp)
+        summaries += _summaries(found, heads, model=model, group=f"MLP {mlp}")
     joined = {name: pl.concat(parts) for name, parts in tables.items()}
     return NeuronTables(**joined, summaries=summary_table(summaries))
 
 
 def _joined(shards: Sequence[Mapping[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Instances of all shards, and their sums."""
+    """Over all shards: arrays with a row per instance, joined, and POOLED, summed."""
     names = [name for name in shards[0] if name not in POOLED]
     rows = {name: torch.cat([shard[name] for shard in shards]) for name in names}
     pooled = {name: torch.stack([shard[name] for shard in shards]).sum(0) for name in POOLED}
     return rows, pooled
 
 
-def _summaries(
-    estimates: Mapping[tuple[str, str], np.ndarray], **keys: Any
-) -> list[dict[str, Any]]:
-    """A row for each headline number of a head or of all heads."""
-    return [
-        summary(values, experiment=experiment, quantity=quantity, **keys)
-        for (experiment, quantity), values in estimates.items()
-    ]
-
-
-def _mean_over_heads(
-    estimates: Sequence[Float[np.ndarray, " resample"]],
-) -> Float[np.ndarray, " resample"]:
-    """Over the heads that the MLP sees; a resample in which one of them has no value has none."""
-    seen = [values for values in estimates if not np.isnan(values).all()]
-    return np.asarray(np.mean(seen or estimates, axis=0))
-
-
-# What has an interval, per head and as the mean over the chosen heads.
-HEADLINE = (
-    ("E7", "best_neuron_share"),
-    ("E8", "top_percent_share"),
-    ("E9", "anti_erasure_share"),
-    ("E10", "overlap"),
-)
-
-
 def _instances(rows: Mapping[str, Tensor], index: int, place: int) -> dict[str, np.ndarray]:
-    """Of one head; arrays that have a second axis have the MLP there."""
+    """The instances of one head, by its index; arrays with a second axis have the MLP there."""
     here = rows["head"] == index
     return {
         name: (values[here, place] if values.ndim > 1 else values[here]).numpy()
@@ -142,12 +118,16 @@ def _instances(rows: Mapping[str, Tensor], index: int, place: int) -> dict[str, 
 
 
 @dataclass
-class _Head:
-    """The instances of one head, as one MLP reacts to them; seen: whether it can see the head."""
+class _HeadInstances:
+    """The instances of one head, as one MLP reacts to them.
+
+    rows: the arrays of NeuronRepair, for this head and MLP; reaches_mlp: whether the MLP can react
+    to the head at all.
+    """
 
     rows: dict[str, np.ndarray]
     weights: Float[np.ndarray, "resample prompt"]
-    seen: bool
+    reaches_mlp: bool
 
     def __post_init__(self) -> None:
         self.n_tokens = len(self.rows["prompt"])
@@ -159,10 +139,10 @@ class _Head:
         """This head's rows of every table of NeuronTables."""
         sizes = {"n_tokens": self.n_tokens, "n_prompts": self.n_prompts}
         return {
-            "ranks": _with(keys, self.ranks(), sizes),
-            "curve": _with(keys, curve, sizes),
-            "top_neurons": _with(keys, self.top_neurons(), {}),
-            "counts": _with(keys, self.counts(), sizes),
+            "ranks": labelled(self.ranks(), keys, sizes),
+            "curve": labelled(curve, keys, sizes),
+            "top_neurons": labelled(self.top_neurons(), keys),
+            "counts": labelled(self.counts(), keys, sizes),
         }
 
     def total(self, values: Float[np.ndarray, "instance ..."]) -> np.ndarray:
@@ -170,6 +150,7 @@ class _Head:
         return resampled_totals(values, self.rows["prompt"], self.weights)
 
     def mean(self, values: np.ndarray) -> np.ndarray:
+        """Mean over instances in each resample of the prompts, [resample, *shape]."""
         counts = self.total(np.ones(self.n_tokens))
         totals = self.total(values.astype(float))
         shape = counts.reshape(-1, *(1,) * (totals.ndim - 1))
@@ -180,12 +161,12 @@ class _Head:
         effect = self.rows["head_effect"].astype(float)[:, None, None]
         reached = self.change[..., None] >= np.array(THRESHOLDS) * effect
         shares = self.mean(reached & (self.change[..., None] > 0))
-        low, high = _interval(shares)
-        rank, threshold = np.indices(shares.shape[1:])
+        share, low, high = interval(shares)
+        rank, threshold = np.indices(share.shape)
         columns = {
             "rank": pl.Series(rank.ravel() + 1, dtype=pl.Int32),
             "threshold": np.array(THRESHOLDS)[threshold.ravel()],
-            "share": shares[0].ravel(),
+            "share": share.ravel(),
             "low": low.ravel(),
             "high": high.ravel(),
         }
@@ -212,7 +193,7 @@ class _Head:
 
     def _members(self) -> tuple[Int[np.ndarray, " member"], Int[np.ndarray, " member"]]:
         """Instance and neuron of everything that repairs and is among the top 10."""
-        instance, rank = (self.change[:, :TOP] > 0).nonzero()
+        instance, rank = (self.change[:, :TOP_NEURONS] > 0).nonzero()
         return instance, self.rows["neuron"][instance, rank]
 
     def counts(self) -> pl.DataFrame:
@@ -234,8 +215,8 @@ class _Head:
         )
 
     def headline(self) -> dict[tuple[str, str], Float[np.ndarray, " resample"]]:
-        """An MLP that cannot see the head says nothing about it: all NaN."""
-        if not self.seen:
+        """HEADLINE by its keys; all NaN for an MLP that cannot react to the head."""
+        if not self.reaches_mlp:
             return {key: np.full(len(self.weights), np.nan) for key in HEADLINE}
         clean = self.rows["neuron_effect"][:, 0]
         best = self.total(self.change[:, 0].clip(min=0))
@@ -255,7 +236,7 @@ class _Head:
         """Mean share of the top 10 that two instances from different prompts have in common.
 
         Over all pairs of different prompts p, q: sum of w_p w_q M_p . M_q, with M_p how often each
-        neuron is in a top 10 of prompt p, over TOP times the sum of w_p w_q n_p n_q.
+        neuron is in a top 10 of prompt p, over TOP_NEURONS times the sum of w_p w_q n_p n_q.
         """
         instance, neuron = self._members()
         names, column = np.unique(neuron, return_inverse=True)
@@ -265,14 +246,34 @@ class _Head:
         squares = np.square(self.weights)
         common = np.square(self.weights @ counts).sum(1) - squares @ np.square(counts).sum(1)
         pairs = np.square(self.weights @ sizes) - squares @ np.square(sizes)
-        return divide(common, TOP * pairs)
+        return divide(common, TOP_NEURONS * pairs)
 
 
-def _interval(
-    estimates: Float[np.ndarray, "resample ..."],
-) -> tuple[np.ndarray, np.ndarray]:
-    _, low, high = interval(estimates.reshape(len(estimates), -1))
-    return low.reshape(estimates.shape[1:]), high.reshape(estimates.shape[1:])
+def _summaries(
+    found: Sequence[_HeadInstances], heads: Sequence[Head], **keys: Any
+) -> list[dict[str, Any]]:
+    """A row for each headline number of each head, then of the mean over the heads."""
+    numbers = [each.headline() for each in found]
+    rows = []
+    for (layer, head), each, values in zip(heads, found, numbers, strict=True):
+        sizes = {"n_prompts": each.n_prompts, "n_tokens": each.n_tokens}
+        rows += _number_rows(values, layer=layer, head=head, **sizes, **keys)
+    means = {
+        number: mean_over_heads(np.stack([values[number] for values in numbers], axis=1))
+        for number in HEADLINE
+    }
+    prompts = np.unique(np.concatenate([each.rows["prompt"] for each in found]))
+    n_tokens = sum(each.n_tokens for each in found)
+    return rows + _number_rows(means, n_prompts=len(prompts), n_tokens=n_tokens, **keys)
+
+
+def _number_rows(
+    values: Mapping[tuple[str, str], Float[np.ndarray, " resample"]], **keys: Any
+) -> list[dict[str, Any]]:
+    return [
+        summary(estimates, experiment=experiment, quantity=quantity, **keys)
+        for (experiment, quantity), estimates in values.items()
+    ]
 
 
 def _curve(pooled: Mapping[str, Tensor], n_neurons: int) -> pl.DataFrame:
@@ -286,15 +287,3 @@ def _curve(pooled: Mapping[str, Tensor], n_neurons: int) -> pl.DataFrame:
             "median_direct_effect": medians(pooled["effect_counts"]).numpy(),
         }
     )
-
-
-def _with(keys: Mapping[str, Any], table: pl.DataFrame, sizes: Mapping[str, int]) -> pl.DataFrame:
-    """The table with its keys in front and what it rests on behind."""
-
-    def columns(values: Mapping[str, Any]) -> list[pl.Expr]:
-        return [
-            pl.lit(value, dtype=pl.String if isinstance(value, str) else pl.Int32).alias(name)
-            for name, value in values.items()
-        ]
-
-    return table.select(*columns(keys), pl.all(), *columns(sizes))

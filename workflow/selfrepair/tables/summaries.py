@@ -9,21 +9,15 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
+from ..vocabulary import SUMMARY_COLUMNS
 from .bootstrap import interval
 
-SCHEMA: dict[str, Any] = {
-    "model": pl.String,
-    "experiment": pl.String,
-    "quantity": pl.String,
-    "layer": pl.Int32,
-    "head": pl.Int32,
-    "group": pl.String,
-    "value": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "n_prompts": pl.Int64,
-    "n_tokens": pl.Int64,
-}
+SCHEMA: dict[str, Any] = (
+    dict.fromkeys(SUMMARY_COLUMNS, pl.String)
+    | dict.fromkeys(("layer", "head"), pl.Int32)
+    | dict.fromkeys(("value", "low", "high"), pl.Float64)
+    | dict.fromkeys(("n_prompts", "n_tokens"), pl.Int64)
+)
 
 
 def summary(
@@ -39,7 +33,7 @@ def summary(
     group: str = "",
 ) -> dict[str, Any]:
     """A row: the value on the sample (the first estimate) and the 95 % interval of the others."""
-    value, low, high = (float(bound[0]) for bound in interval(estimates[:, None]))
+    value, low, high = map(float, interval(estimates))
     return {
         "model": model,
         "experiment": experiment,
@@ -56,7 +50,9 @@ def summary(
 
 
 def summary_table(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    """Columns: model, experiment, quantity, layer and head (null: over several), group, value with
-    low and high of its 95 % interval, and what it rests on: prompts, and tokens (E3, E4) or
-    instances, a head on one of its tokens (E7 to E11)."""
+    """The table of these rows, with SUMMARY_COLUMNS.
+
+    layer, head: null for a number over several. value, low, high: with its 95 % interval.
+    n_tokens: of E3 and E4 tokens; of E7 to E11 instances, a head on one of its tokens.
+    """
     return pl.DataFrame(list(rows), schema=SCHEMA)

@@ -17,13 +17,10 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig
 
 from ..measure.ablation import ablated_rows
-from ..model.direct_effect import _own_logits, head_direct_effects, targets
-from ..model.loading import (
-    DTYPES,
-    Decoder,
-    TransformerBridge,
-    decoder_from_bridge,
-)
+from ..model.decoder import DTYPES, Decoder
+from ..model.direct_effect import head_direct_effects, target_logits, targets
+from ..model.loading import decoder_from_bridge
+from ..model.parts import TransformerBridge
 from ..model.replay import Replay
 from ..model.sizes import ARRAYS
 
@@ -104,7 +101,7 @@ def dry_run(decoder: Decoder, *, prompts: int, rows: int, positions: int) -> Dry
         recording = replay.record(tokens[:, :-1])
         wanted = targets(decoder, tokens[:, 1:])
         scale = decoder.final_norm.scale(recording.residual[-1])
-        logit = _own_logits(decoder, recording.residual[-1], tokens[:, 1:])
+        logit = target_logits(decoder, recording.residual[-1], tokens[:, 1:])
         u = wanted.directions
         effects = torch.stack(
             [

@@ -1,6 +1,6 @@
 """The slow, obvious reference: the hooked model, one head at a time, always run whole.
 
-It shares no arithmetic with the fast path: a component's direct effect is the final norm with its
+What an ablation puts in place of z is the one thing that it has in common with the fast path. A component's direct effect is the final norm with its
 clean scale frozen, then the whole unembedding, then the mean over the vocabulary taken off.
 """
 
@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ..measure.sweep import PER_HEAD, SweepResult
-from ..model.loading import Decoder
+from ..ablations import ABLATIONS, Baselines
+from ..measure.sweep_result import PER_HEAD, SweepResult
+from ..model.decoder import Decoder
 
 Cache = dict[str, Tensor]
 
@@ -44,7 +45,7 @@ def sweep_reference(
     own = _target(clean_logits, tokens)
     error = float((total - own)[:, :-1].abs().max())
     for layer, head in heads:
-        z = _replacement(model, layer, head, ablation, clean, donor)
+        z = _replacement(model, layer, ablation, clean, donor)[..., head, :]
         cache, logits = _run(model, tokens, layer=layer, head=head, z=z)
         measured = _compare(model, layer, head, (clean, cache), scale, tokens)
         measured["delta_logit"] = _target(logits, tokens) - own
@@ -102,19 +103,22 @@ def _run(
 
 
 def _replacement(
-    model: Decoder, layer: int, head: int, ablation: str, clean: Cache, donor: Cache | None
+    model: Decoder, layer: int, ablation: str, clean: Cache, donor: Cache | None
 ) -> Tensor:
-    if ablation == "resample":
-        assert donor is not None
-        return donor[_z(layer)][..., head, :]
-    if ablation == "mean":
-        return clean[_z(layer)][:, :-1, head].mean((0, 1))
-    return model.layers[layer].value_bias[head]
+    """z' of every head, which broadcasts to [prompt, position, head, d_head]."""
+    z = clean[_z(layer)]
+    given = Baselines(
+        z=z,
+        value_bias=model.layers[layer].value_bias,
+        donor_z=None if donor is None else donor[_z(layer)],
+        mean_z=z[:, :-1].mean((0, 1)),
+    )
+    return ABLATIONS[ablation].replacement(given).expand_as(z)
 
 
 def _head_write(model: Decoder, layer: int, head: int, z: Tensor) -> Tensor:
-    part = model.layers[layer]
-    return (z[..., head, :] - part.value_bias[head]) @ part.w_o[head]
+    weights = model.layers[layer]
+    return (z[..., head, :] - weights.value_bias[head]) @ weights.w_o[head]
 
 
 def _scale(model: Decoder, residual: Tensor) -> Tensor:
@@ -147,8 +151,8 @@ def _parts_total(
     constant = model.to_logits(nothing).expand(*tokens.shape, -1)
     total = _target(constant, tokens) + effects.sum((-2, -1))
     total += _frozen_logit(model, clean["blocks.0.hook_in"], scale, tokens)
-    for layer, part in enumerate(model.layers):
-        bias = (part.value_bias[:, None] @ part.w_o).sum((0, 1)) + part.b_o
+    for layer, weights in enumerate(model.layers):
+        bias = (weights.value_bias[:, None] @ weights.w_o).sum((0, 1)) + weights.b_o
         total += _frozen_logit(model, bias.expand(*tokens.shape, -1), scale, tokens)
         total += _frozen_logit(model, clean[f"blocks.{layer}.mlp.hook_out"], scale, tokens)
     return total

@@ -1,1 +1,1 @@
-"""Documents, token windows and prompts."""
+"""Text: reading sources, cleaning and sampling documents, cutting them into prompts."""

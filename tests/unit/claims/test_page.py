@@ -1,0 +1,43 @@
+"""The claims page shows each claim as it was judged, in Markdown and in HTML."""
+
+import polars as pl
+
+from selfrepair.claims.claims import CLAIMS
+from selfrepair.claims.judge import judge
+from selfrepair.claims.page import markdown, page
+
+
+def test_pages_show_value_interval_verdict_and_figure(claims, paths):
+    text = markdown(claims, study="s", paths=paths)
+    row = claims.filter(model="a", id="repair_is_imperfect").row(0, named=True)
+    value = f"{100 * row['value']:.0f} % [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
+    (line,) = [
+        line for line in text.split("## b:")[0].splitlines() if f"| {row['claim']} |" in line
+    ]
+    assert f"| {value} |" in line
+    assert f"**{row['verdict']}**" in line
+    assert "[E2](../../figures/s/E2.png)" in line
+    assert text.count("\n| ") == 2 * (len(CLAIMS) + 1)
+    rows = claims.filter(model="a")["verdict"].value_counts()
+    for verdict, count in rows.iter_rows():
+        assert f"{count} {verdict}" in text.split("## a:")[1].splitlines()[0]
+
+
+def test_a_page_escapes_names_and_shows_each_figure_once(claims, paths):
+    odd = claims.with_columns(model=pl.col("model").replace("a", "<a & b>"))
+    odd_paths = {"<a & b>": paths["a"], "b": paths["b"]}
+    text = page(odd, study="s", paths=odd_paths)
+    assert "<a & b>" not in text
+    assert "&lt;a &amp; b&gt;" in text
+    assert text.count("<img ") == 2 * claims["figure"].n_unique()
+
+
+def test_what_was_not_measured_is_said_so(depth, summaries, paths):
+    claims = judge(depth.filter(model="a"), summaries.filter(pl.col("experiment") != "E8"))
+    text = markdown(claims, study="s", paths=paths)
+    (line,) = [line for line in text.splitlines() if "Few neurons carry" in line]
+    assert "| not measured |" in line
+    nothing = judge(
+        depth.filter(model="a").with_columns(ablation=pl.lit("mean")), summaries.clear()
+    )
+    assert "Nothing was measured." in markdown(nothing, study="s", paths=paths)

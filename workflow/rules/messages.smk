@@ -1,0 +1,32 @@
+# What is told on the screen: the plan in a dry run, what the study found, and what went wrong.
+import atexit
+import time
+
+from selfrepair.study.planning import plan_table
+
+STARTED = time.time()
+
+# Snakemake does not say whether this is a dry run before it has read the rules.
+if any(re.fullmatch(r"--dry-?run|-[a-z]*n[a-z]*", option) for option in sys.argv):
+    print(f"{plan_table(config)}\n", file=sys.stderr)
+
+
+onsuccess:
+    findings, claims = (
+        Path(RESULTS, name) for name in ("findings.md", "claims.html")
+    )
+    if findings.exists() and claims.exists():
+        places = f"Claims: {claims}  Tables: {RESULTS}/  Figures: {PICTURES}/"
+        print(f"\n{findings.read_text()}\n{places}", file=sys.stderr)
+
+
+onerror:
+    # The last thing on the screen is what went wrong, in one line, not Snakemake's report of it.
+    for path in sorted(
+        Path(LOGS).rglob("*.log"), key=lambda log: log.stat().st_mtime
+    ):
+        if path.stat().st_mtime < STARTED:
+            continue
+        last = path.read_text(errors="replace").strip().splitlines()[-1:]
+        if last and last[0].startswith("error: "):
+            atexit.register(print, f"\n{last[0]}  [{path}]", file=sys.stderr)

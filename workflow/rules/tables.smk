@@ -1,0 +1,80 @@
+# Tables: self-repair and what it is made of, per head and by depth, and those of the experiments.
+
+# All that tables depend on besides what was measured.
+STATISTICS = ("models.{model}.title", "seed", "statistics.resamples")
+
+
+rule decompose:
+    input:
+        sweeps=expand(
+            f"{RESULTS}/{{{{model}}}}/sweeps/{{ablation}}.json", ablation=ABLATIONS
+        ),
+        beside=shards_behind("sweeps", *ABLATIONS),
+        code=code_of("decompose"),
+    output:
+        heads=table("heads"),
+        depth=table("depth"),
+        provenance=f"{RESULTS}/{{model}}/heads.json",
+    log:
+        f"{LOGS}/{{model}}/decompose.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings(*STATISTICS),
+    script:
+        "../scripts/decompose.py"
+
+
+rule tabulate_tokens:
+    input:
+        index=f"{RESULTS}/{{model}}/experiments/chosen.json",
+        beside=shards_behind("experiments", "chosen"),
+        code=code_of("tabulate_tokens"),
+    output:
+        **experiment_tables("chosen"),
+    log:
+        f"{LOGS}/{{model}}/tabulate_tokens.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings(*STATISTICS),
+    script:
+        "../scripts/tabulate_tokens.py"
+
+
+rule tabulate_neurons:
+    input:
+        index=f"{RESULTS}/{{model}}/experiments/neurons.json",
+        beside=shards_behind("experiments", "neurons"),
+        code=code_of("tabulate_neurons"),
+    output:
+        **experiment_tables("neurons"),
+    log:
+        f"{LOGS}/{{model}}/tabulate_neurons.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings(*STATISTICS),
+    script:
+        "../scripts/tabulate_neurons.py"
+
+
+rule tabulate_iterative:
+    input:
+        index=f"{RESULTS}/{{model}}/experiments/iterative.json",
+        beside=shards_behind("experiments", "iterative"),
+        code=code_of("tabulate_iterative"),
+    output:
+        **experiment_tables("iterative"),
+    log:
+        f"{LOGS}/{{model}}/tabulate_iterative.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings(*STATISTICS),
+    script:
+        "../scripts/tabulate_iterative.py"

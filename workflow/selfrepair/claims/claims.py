@@ -1,0 +1,230 @@
+"""What the paper claims, what is measured for each claim, and the rule that decides it. No torch.
+
+"Paper" is Rushing & Nanda, "Explorations of Self-Repair in Language Models" (ICML 2024). A rule is the
+range of values in which the claim holds, the same for every model. Supported: the whole 95 % interval
+lies in it. Not supported: none of it does. Undecided: it crosses a limit, or nothing was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..formats import Unit
+from ..vocabulary import LAST_BUT_ONE, SECOND_HALF
+
+SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
+
+
+@dataclass(frozen=True)
+class Depth:
+    """A column of the table by depth: resample ablation, top tokens, mean over a group's heads."""
+
+    column: str
+    group: str = SECOND_HALF
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A row of the summaries of an experiment, over all heads that it looked at."""
+
+    experiment: str
+    quantity: str
+    group: str | None = None  # None: of the last MLP that was measured
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says and where, what is measured for it, and the range in which it holds.
+
+    above, below: limits of that range (None: open). unit: "logits", "share" or "ratio". clipped: what
+    the paper reports instead, a mean of per-token shares of the direct effect clipped to 0..1.
+    why: where the limits come from.
+    """
+
+    id: str
+    claim: str
+    source: str
+    measured: str
+    unit: Unit
+    value: Depth | Summary
+    figure: str
+    why: str
+    above: float | None = None
+    below: float | None = None
+    clipped: Depth | None = None
+
+    def rule(self) -> str:
+        """The rule in words."""
+        low, high = (_limit(limit, self.unit) for limit in (self.above, self.below))
+        if self.above is not None and self.below is not None:
+            where = f"between {low} and {high}"
+        else:
+            where = f"above {low}" if self.above is not None else f"below {high}"
+        return f"{where} ({self.why})"
+
+    def verdict(self, low: float, high: float) -> str:
+        """Of a 95 % interval; NaN, nothing measured, is undecided."""
+        above = -math.inf if self.above is None else self.above
+        below = math.inf if self.below is None else self.below
+        if math.isnan(low) or math.isnan(high):
+            return UNDECIDED
+        if above < low and high < below:
+            return SUPPORTED
+        return NOT_SUPPORTED if high <= above or low >= below else UNDECIDED
+
+
+def _limit(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    if unit == "share":
+        return f"{100 * value:g} %"
+    return f"{value:g}{' logits' if unit == 'logits' else ''}"
+
+
+CLAIMS = (
+    Claim(
+        id="later_layers_repair",
+        claim="Later layers repair: heads in later layers of every model are made up for",
+        source="abstract, Figure 1",
+        measured="self-repair, mean over the heads of the second half",
+        unit="logits",
+        value=Depth("self_repair"),
+        figure="E1",
+        above=0.0,
+        why="no repair is 0",
+    ),
+    Claim(
+        id="repair_is_imperfect",
+        claim="Repair is imperfect: the head's effect is not fully restored",
+        source="abstract",
+        measured="restored share of the removed effect, second half",
+        unit="share",
+        value=Depth("restored_share"),
+        figure="E2",
+        below=1.0,
+        why="full repair is 100 %",
+        clipped=Depth("self_repair_share_clipped"),
+    ),
+    Claim(
+        id="repair_is_noisy",
+        claim="Repair is noisy: it varies much from token to token",
+        source="abstract",
+        measured="standard deviation of a head's self-repair over its top tokens, as a multiple of "
+        "its mean, second half",
+        unit="ratio",
+        value=Depth("self_repair_noise"),
+        figure="E3",
+        above=0.5,
+        why="half of the mean",
+    ),
+    Claim(
+        id="repair_overcorrects",
+        claim="Sometimes it over-corrects: the logit rises beyond its clean value",
+        source="abstract",
+        measured="share of top tokens whose logit rises, second half",
+        unit="share",
+        value=Depth("over_corrected_share"),
+        figure="E3",
+        above=0.01,
+        why="more than one token in a hundred",
+    ),
+    Claim(
+        id="norm_restores_second_half",
+        claim="The final norm restores on the order of 30 % of the direct effect",
+        source="abstract; on top tokens, by depth",
+        measured="part from the norm's scale as a share of the direct effect, second half",
+        unit="share",
+        value=Depth("from_norm_share"),
+        figure="E5",
+        above=0.15,
+        below=0.6,
+        why="within a factor of two of 30 %",
+        clipped=Depth("from_norm_share_clipped"),
+    ),
+    Claim(
+        id="norm_restores_last_but_one",
+        claim="So it does in the last layer but one",
+        source="abstract; on top tokens, by depth",
+        measured="the same share in the last layer but one",
+        unit="share",
+        value=Depth("from_norm_share", LAST_BUT_ONE),
+        figure="E5",
+        above=0.15,
+        below=0.6,
+        why="within a factor of two of 30 %",
+        clipped=Depth("from_norm_share_clipped", LAST_BUT_ONE),
+    ),
+    Claim(
+        id="few_neurons_repair",
+        claim="Few neurons carry the MLP's part",
+        source="abstract: sparse sets of neurons",
+        measured="share of the positive changes of the last MLP's neurons that comes from the top "
+        "1 % of them on each token, chosen heads",
+        unit="share",
+        value=Summary("E8", "top_percent_share"),
+        figure="E8",
+        above=0.5,
+        why="most of it",
+    ),
+    Claim(
+        id="neurons_are_anti_erasure",
+        claim="They are mostly anti-erasure neurons",
+        source="abstract",
+        measured="share of instances whose most repairing neuron lowers the logit before and does "
+        "so less after ablation, chosen heads",
+        unit="share",
+        value=Summary("E9", "anti_erasure_share"),
+        figure="E9",
+        above=0.5,
+        why="most of them",
+    ),
+    Claim(
+        id="neurons_differ",
+        claim="They differ between prompts",
+        source="the part on sparse neurons",
+        measured="share of the ten most repairing neurons that two instances of different prompts "
+        "have in common, chosen heads",
+        unit="share",
+        value=Summary("E10", "overlap"),
+        figure="E10",
+        below=0.5,
+        why="fewer than half in common",
+    ),
+    Claim(
+        id="heads_repress_themselves",
+        claim="Heads repress themselves: they write less of what is already there",
+        source="discussion, iterative inference",
+        measured="share of heads of the second half whose direct effect falls when their own output "
+        "is added to their input",
+        unit="share",
+        value=Summary("E11", "repressing_share", "own x1"),
+        figure="E11a",
+        above=0.5,
+        why="most heads",
+    ),
+    Claim(
+        id="own_output_represses_most",
+        claim="and not just because something was added",
+        source="discussion, iterative inference",
+        measured="slope of new on old direct effect with the own output added, less that with a "
+        "random direction of equal norm, mean over these heads",
+        unit="ratio",
+        value=Summary("E11", "slope_difference", "own - random x1"),
+        figure="E11a",
+        below=0.0,
+        why="no difference is 0",
+    ),
+    Claim(
+        id="refeeding_is_like_ablation",
+        claim="Ablating a head and re-feeding the earlier residual stream change later heads alike",
+        source="discussion, iterative inference",
+        measured="correlation of the two changes over the ablated heads' top tokens and the heads of "
+        "the next layer",
+        unit="ratio",
+        value=Summary("E11", "change_correlation", "top"),
+        figure="E11b",
+        above=0.5,
+        why="a strong correlation",
+    ),
+)

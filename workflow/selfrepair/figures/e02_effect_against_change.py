@@ -1,0 +1,89 @@
+"""E2: each head's direct effect against the logit's change when it is ablated, a panel per ablation."""
+
+from __future__ import annotations
+
+import altair as alt
+import polars as pl
+
+from ..ablations import ABLATIONS
+from . import words
+from .axes import Span, axis_limits, interval_limits, n_cut, placed
+from .marks import (
+    MOST_BARS,
+    crowd,
+    facets,
+    layer_colour,
+    line_through_zero,
+    points,
+    rule,
+    whiskers,
+)
+from .rows import count_of, head_rows
+
+
+def draw(heads: pl.DataFrame) -> alt.FacetChart:
+    """One model, top tokens, both in logits. On y = -x the logit falls by exactly the direct effect.
+
+    Bars are 95 % intervals, left out where there are too many heads to tell them apart.
+
+    Raises:
+        InputError: more than one model, a column is missing, or the table has no such rows.
+    """
+    rows, missing = _rows(heads)
+    x = Span("direct_effect", "Direct effect (logits)", axis_limits(rows["direct_effect"]))
+    limits = interval_limits(rows, "delta_logit")
+    y = Span("delta_logit", "Change of the logit when ablated (logits)", limits)
+    rows = placed(rows, x=x, y=y)
+    colour = layer_colour(count_of(heads, "layer"))
+    tooltip = [
+        *words.HEAD_TIP,
+        *words.interval_tip("direct_effect", "Direct effect"),
+        *words.interval_tip("delta_logit", "Change of the logit"),
+    ]
+    bars = _bars(rows)
+    layers = [
+        rule(y=0),
+        line_through_zero(-1, x, y),
+        *[whiskers(y).encode(x=x.x(), color=colour)] * bars,
+        points(rows, "panel").encode(x=x.x(), y=y.y(), color=colour, tooltip=tooltip),
+    ]
+    return words.titled(
+        facets(layers, rows, _titles(rows), size=(320, 320)),
+        "Change of the logit against direct effect",
+        f"{rows['model'][0]}, {words.TOP_TOKENS}; point: head, dashed: y = −x, no self-repair"
+        + ", bar: 95 % interval" * bars,
+        *words.notes(rows, missing=missing, cut=n_cut(rows, y) * bars),
+    )
+
+
+def caption(heads: pl.DataFrame) -> str:
+    rows, _ = _rows(heads)
+    names = [name for name in ABLATIONS if name in set(rows["ablation"])]
+    number = rows.select("layer", "head").n_unique()
+    bars = "; bars are 95 % bootstrap intervals over prompts" if _bars(rows) else ""
+    return (
+        f"A point is an attention head of {rows['model'][0]} ({number:,} in all) under"
+        f" {words.listed(names)} ablation, averaged over its top tokens ({words.LARGEST}):"
+        f" {words.sample(rows)}{bars}. Across: the head's direct effect on the target token's logit;"
+        " up: by how much that logit changes when the head is ablated. On the dashed line y = −x the"
+        " logit falls by just the direct effect; above it later parts of the model make up for part"
+        " of the loss (self-repair), or the replaced output has some direct effect of its own, and"
+        " at zero the whole loss is made up for."
+    )
+
+
+def _rows(heads: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The rows, with their panel's heading, in the order of ABLATIONS."""
+    columns = ("direct_effect", "delta_logit")
+    rows, missing = head_rows("E2", heads, columns, ablations=list(ABLATIONS), one_model=True)
+    titles = {name: ablation.title.capitalize() for name, ablation in ABLATIONS.items()}
+    return rows.with_columns(panel=pl.col("ablation").replace_strict(titles)), missing
+
+
+def _titles(rows: pl.DataFrame) -> list[str]:
+    titles = [ablation.title.capitalize() for ablation in ABLATIONS.values()]
+    return [title for title in titles if title in set(rows["panel"])]
+
+
+def _bars(rows: pl.DataFrame) -> bool:
+    return crowd(rows, "panel") <= MOST_BARS

@@ -1,0 +1,124 @@
+"""E12: the share of the direct effect that heads, MLPs and the norm make up for, for all models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from ..ablations import RESAMPLE
+from ..vocabulary import QUARTERS, TOP, bounded
+from . import words
+from .axes import WITHIN, Span, interval_limits, n_cut, placed
+from .marks import facets, points, rule, whiskers
+from .rows import check_columns, models_of, stacked, table_rows
+from .theme import BLACK, BLUE, GREEN, PINK
+
+PARTS = {
+    "from_heads_share": ("other heads", BLUE),
+    "from_mlps_share": ("MLPs", PINK),
+    "from_norm_share": ("final norm", GREEN),
+    "self_repair_share": ("all self-repair", BLACK),
+}
+TOTAL = "all self-repair"
+
+
+def draw(depth: pl.DataFrame) -> alt.FacetChart:
+    """Resample ablation, top tokens, a panel per model.
+
+    Bars per quarter of the layers (ratio of means over their heads) with 95 % bootstrap intervals
+    over prompts, a diamond for all three together.
+
+    Raises:
+        InputError: a column is missing, or the table has no such rows.
+    """
+    rows, missing = _rows(depth)
+    limits = interval_limits(rows, "value", keep=0.95)
+    y = Span(
+        "value", "Share of the direct effect (%)", limits, percent=True, options={"tickCount": 8}
+    )
+    rows = placed(rows, y=y)
+    return words.titled(
+        facets(_layers(rows, y), rows, models_of(rows), size=(_width(rows), 220), column="model"),
+        "What makes up for ablated heads",
+        f"Resample ablation, {words.TOP_TOKENS}",
+        "Share of the direct effect of a quarter's heads; whisker: 95 % interval; diamond: all",
+        *words.notes(rows, missing=missing, cut=n_cut(rows, y), things="bars"),
+    )
+
+
+def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:
+    names, colours = zip(*PARTS.values(), strict=True)
+    quarter = alt.X("quarter:O", title="Quarter of the layers", sort=_quarters(rows))
+    axis = alt.Axis(labelAngle=0, grid=False)
+    legend = alt.Legend(symbolType="square")
+    scale = alt.Scale(domain=list(names), range=list(colours))
+    offset = alt.XOffset("part:N", scale=alt.Scale(domain=list(names)))
+    place: dict[str, Any] = {"x": quarter.axis(axis), "xOffset": offset}
+    look = place | {"color": alt.Color("part:N", title="From", scale=scale, legend=legend)}
+    look |= {"y": y.y(), "tooltip": _tooltip()}
+    bars = alt.Chart().mark_bar().encode(**look, y2=alt.datum(0))
+    total = alt.Chart().mark_point(filled=True, shape="diamond", size=75, opacity=1).encode(**look)
+    beyond = points(rows).mark_point(filled=True, opacity=1, stroke="white", strokeWidth=1)
+    return [
+        bars.transform_filter(f"datum.part != '{TOTAL}'"),
+        rule(y=0),
+        whiskers(y, color="black", strokeOpacity=1, strokeWidth=1.2).encode(**place),
+        total.transform_filter(f"datum.part == '{TOTAL}' && datum.edge == '{WITHIN}'"),
+        beyond.encode(**look).transform_filter(f"datum.edge != '{WITHIN}'"),
+    ]
+
+
+def _tooltip() -> list[alt.Tooltip]:
+    return [
+        words.name_tip("model", "Model"),
+        words.name_tip("depth", "Layers"),
+        words.name_tip("part", "From"),
+        words.count_tip("n_heads", "Heads"),
+        *words.interval_tip("value", "Share", unit="of 1"),
+    ]
+
+
+def caption(depth: pl.DataFrame) -> str:
+    rows, _ = _rows(depth)
+    return (
+        f"What makes up for an ablated attention head, in {words.listed(models_of(rows))} under"
+        f" resample ablation, on the head's top tokens ({words.LARGEST}):"
+        f" {words.sample(rows, unit='quarter')}. {words.REPAIR} Each bar is a part of it as a share of"
+        " the heads' direct effect, for a quarter of the model's layers: a ratio of means over the"
+        " quarter's heads, so 100 % would restore all that the heads contributed directly and a"
+        " negative share adds to the loss. The three bars add up to the black diamond; whiskers are"
+        " 95 % bootstrap intervals over prompts."
+    )
+
+
+def _rows(depth: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """A row per model, quarter and part, and how many of those have no finite share."""
+    keys = ("model", "depth", "ablation", "selection", "n_heads", "n_tokens", "n_prompts")
+    check_columns(
+        "E12", depth, "depth", [*keys, *(name for part in PARTS for name in bounded(part))]
+    )
+    names = {part: name for part, (name, _) in PARTS.items()}
+    table = stacked(depth, list(PARTS), *keys).with_columns(
+        part=pl.col("quantity").replace_strict(names),
+        quarter=pl.col("depth").str.strip_suffix(" quarter"),
+    )
+    return table_rows(
+        "E12",
+        table,
+        "depth",
+        columns=[*keys, "quarter", "part", *bounded("value")],
+        finite=["value"],
+        only={"ablation": [RESAMPLE.name], "selection": [TOP], "depth": QUARTERS},
+        one_model=False,
+    )
+
+
+def _quarters(rows: pl.DataFrame) -> list[str]:
+    """The quarters that occur; a model of fewer than four layers has fewer."""
+    return [name.removesuffix(" quarter") for name in QUARTERS if name in rows["depth"]]
+
+
+def _width(rows: pl.DataFrame) -> int:
+    return max(150, 75 * len(_quarters(rows)))

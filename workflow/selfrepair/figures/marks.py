@@ -1,0 +1,191 @@
+"""Marks that several figures draw, their colours, and how panels stand side by side.
+
+A mark has no data of its own unless it says so: it takes the rows of the chart that it is layered in,
+`alt.layer(..., data=data_of(rows))`, which `facets` then splits into panels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from ..vocabulary import bounded
+from .axes import ABOVE, BELOW, EDGES, LEFT, RIGHT, WITHIN, Span, axis_limits
+from .theme import BLUE, COLOURS, GREY, ORANGE
+from .words import count_tip
+
+# More intervals than this in a panel hide the points that they belong to.
+MOST_BARS = 400
+# More points than this in a panel are drawn as a density, in so many cells across and up.
+MOST_POINTS, CELLS = 3000, 48
+DASHED, DOTTED = [5, 3], [2, 3]
+# A line break in a heading starts a new line.
+LINES = alt.Header(labelExpr=r"split(datum.label, '\n')")
+
+
+def data_of(rows: pl.DataFrame) -> alt.InlineData:
+    """Inline values, because altair counts the rows of a data frame and refuses more than 5,000."""
+    return alt.InlineData(values=rows.to_dicts())
+
+
+def crowd(rows: pl.DataFrame, *panel: str) -> int:
+    """The number of rows in the fullest panel; `panel` are the columns that tell panels apart."""
+    return int(rows.group_by(panel).len()["len"].max()) if panel else rows.height  # type: ignore[arg-type]
+
+
+# Panels
+
+
+def facets(
+    layers: Sequence[Any],
+    rows: pl.DataFrame,
+    headings: Sequence[str],
+    *,
+    size: tuple[int, int],
+    column: str = "panel",
+) -> alt.FacetChart:
+    """The layers in a panel for each of the headings (values of `column`), in order, on the same axes.
+
+    size: width and height of a panel in pixels.
+    """
+    panel = alt.LayerChart(layer=list(layers), data=data_of(rows))
+    field = alt.Facet(f"{column}:N", title=None, sort=list(headings), header=LINES)
+    columns = 2 if len(headings) in (2, 4) else min(len(headings), 3)
+    grid = panel.properties(width=size[0], height=size[1]).facet(field, columns=columns, spacing=24)
+    return grid.resolve_axis(x="independent")
+
+
+# Points
+
+
+def points(rows: pl.DataFrame, *panel: str, shapes: Mapping[str, str] = EDGES) -> alt.Chart:
+    """The rows of `axes.placed` as filled points, the smaller and fainter the fuller the panel.
+
+    Triangles, for values beyond the axes, stand out. shapes: of each value of `edge`.
+    """
+    number = crowd(rows, *panel)
+    size = 34 if number <= 150 else 22 if number <= 800 else 14
+    opacity = 0.75 if number <= 150 else 0.6 if number <= 800 else 0.35
+    beyond = alt.FieldOneOfPredicate(field="edge", oneOf=[ABOVE, BELOW, LEFT, RIGHT])
+    scale = alt.Scale(domain=list(shapes), range=list(shapes.values()))
+    # Opacity of the fill, not of the mark: a PDF makes a group of its own for each of the latter.
+    return (
+        alt.Chart()
+        .mark_point(filled=True, opacity=1)
+        .encode(
+            shape=alt.Shape("edge:N", scale=scale, legend=None),
+            size=alt.when(beyond).then(alt.value(2 * size)).otherwise(alt.value(size)),
+            fillOpacity=alt.when(beyond).then(alt.value(1)).otherwise(alt.value(opacity)),
+        )
+    )
+
+
+def whiskers(span: Span, **style: Any) -> alt.Chart:
+    """The 95 % intervals of what the axis shows, upright, cut at its ends."""
+    _, low, high = bounded(span.column)
+    known = alt.Chart().transform_filter(f"isValid(datum.{low}) && isValid(datum.{high})")
+    look: dict[str, Any] = {"strokeWidth": 1, "strokeOpacity": 0.4} | style
+    return known.mark_rule(**look).encode(y=span.y(low), y2=f"{high}:Q")
+
+
+def cloud_rows(rows: pl.DataFrame, x: Span, y: Span, *panel: str) -> pl.DataFrame:
+    """The rows of `axes.placed`, or where a panel has too many, their counts in cells.
+
+    A cell has `count` and its sides `x_start`, `x_stop`, `y_start`, `y_stop`; what lies beyond the
+    axes stays a row of its own.
+    """
+    if crowd(rows, *panel) <= MOST_POINTS:
+        return rows
+    sides: dict[str, pl.Expr] = {}
+    for name, span in (("x", x), ("y", y)):
+        low, high = span.limits
+        width = (high - low) / CELLS
+        index = ((pl.col(span.column) - low) / width).floor().clip(0, CELLS - 1)
+        sides |= {f"{name}_start": low + index * width, f"{name}_stop": low + (index + 1) * width}
+    inside = rows.filter(edge=WITHIN).with_columns(**sides)
+    cells = inside.group_by(*panel, *sides, maintain_order=True).len("count")
+    return pl.concat([cells, rows.filter(pl.col("edge") != WITHIN)], how="diagonal")
+
+
+def cloud(
+    rows: pl.DataFrame, x: Span, y: Span, *panel: str, things: str = "Tokens", **encoding: Any
+) -> list[alt.Chart]:
+    """Points of `cloud_rows`, or their density; `encoding` is that of the points."""
+    dots = points(rows, *panel).encode(x=x.x(), y=y.y(), **encoding)
+    if "count" not in rows.columns:
+        return [dots]
+    greys = alt.SchemeParams("greys", extent=[0.12, 1])
+    # Its own channel: `color` belongs to the points beyond the axes.
+    fill = alt.Fill(
+        "count:Q",
+        title=[things, "per cell"],
+        scale=alt.Scale(type="log", domainMin=1, nice=False, scheme=greys),
+        legend=alt.Legend(format=",d", tickCount=4),
+    )
+    cells = alt.Chart().mark_rect(strokeWidth=0).transform_filter("isValid(datum.count)")
+    sides = {"x": x.x("x_start"), "x2": "x_stop:Q", "y": y.y("y_start"), "y2": "y_stop:Q"}
+    return [
+        cells.encode(**sides, fill=fill, tooltip=count_tip("count", things)),
+        dots.transform_filter("!isValid(datum.count)"),
+    ]
+
+
+# Lines and bands, with data of their own
+
+
+def rule(*, x: float | None = None, y: float | None = None, **style: Any) -> alt.Chart:
+    """A line across the panel at y, or up at x."""
+    look: dict[str, Any] = {"color": GREY, "strokeWidth": 1} | style
+    if x is None:
+        return alt.Chart(alt.InlineData(values=[{"y": y}])).mark_rule(**look).encode(y="y:Q")
+    return alt.Chart(alt.InlineData(values=[{"x": x}])).mark_rule(**look).encode(x="x:Q")
+
+
+def line_through_zero(
+    slope: float, x: Span, y: Span, *, positive: bool = False, **style: Any
+) -> alt.Chart:
+    """The line y = slope · x within the axes (which contain 0); `positive`: for positive x only."""
+    limits = sorted(limit / slope for limit in y.limits) if slope else x.limits
+    start = 0.0 if positive else max(x.limits[0], limits[0])
+    ends = [{"x": end, "y": slope * end} for end in (start, min(x.limits[1], limits[1]))]
+    look: dict[str, Any] = {"color": "black", "strokeWidth": 1.2, "strokeDash": DASHED} | style
+    line = alt.Chart(alt.InlineData(values=ends)).mark_line(**look)
+    return line.encode(x=x.x("x"), y=y.y("y"))
+
+
+def layer_bands(n_layers: int, *, first: int = 0) -> alt.Chart:
+    """Every other layer of `axes.layer_axis` shaded."""
+    odd = range(first + 1 - first % 2, n_layers, 2)
+    spans = [{"start": layer - 0.5, "stop": layer + 0.5} for layer in odd]
+    bands = alt.Chart(alt.InlineData(values=spans)).mark_rect(color="#f2f2f2")
+    return bands.encode(x="start:Q", x2="stop:Q")
+
+
+# Colours
+
+
+def model_colour(models: Sequence[str]) -> alt.Color:
+    """A colour per model, in the order of the study."""
+    look: Any = {"range": COLOURS} if len(models) <= len(COLOURS) else {"scheme": "tableau20"}
+    return alt.Color("model:N", title="Model", scale=alt.Scale(domain=list(models), **look))
+
+
+def layer_colour(n_layers: int) -> alt.Color:
+    """From the first layer, dark, to the last."""
+    scale = alt.Scale(domain=[0, max(n_layers - 1, 1)])
+    legend = alt.Legend(format="d", tickMinStep=1)
+    return alt.Color("layer:Q", title="Layer", scale=scale, legend=legend)
+
+
+def signed_colour(column: str, title: str | list[str], values: pl.Series) -> tuple[alt.Color, int]:
+    """A scale symmetrical about 0, and how many values lie beyond it and take its last colour."""
+    reach = max(map(abs, axis_limits(values, keep=0.9, reach=0.5)))
+    # Through grey, not white: a point near 0 must show on the page.
+    scale = alt.Scale(
+        domain=[-reach, 0, reach], range=[ORANGE, "#cfcfcf", BLUE], interpolate="lab", clamp=True
+    )
+    colour = alt.Color(f"{column}:Q", title=title, scale=scale, legend=alt.Legend(tickCount=5))
+    return colour, int((values.abs() > reach).sum())

@@ -1,0 +1,125 @@
+"""Words around a chart: title and notes, headings of panels, tooltips, pieces of captions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import polars as pl
+
+from ..formats import Unit, with_interval
+from ..vocabulary import TOP_SHARE, bounded
+from .axes import n_beyond
+
+# How texts call the top tokens of each head (method section 4).
+TOP_TOKENS = f"each head's top {100 * TOP_SHARE:g} % of tokens"
+LARGEST = f"the {100 * TOP_SHARE:g} % with its largest direct effect"
+REPAIR = (
+    "Self-repair is what later parts of the model make up for once a head is ablated: the change of"
+    " the target token's logit less the change of the head's own direct effect on it."
+)
+
+
+# Around the chart
+
+
+def titled(chart: Any, title: str, *lines: str) -> Any:
+    """The chart under its title and lines of smaller words."""
+    return chart.properties(title=alt.Title(title, subtitle=list(lines)))
+
+
+def heading(title: str, *lines: str) -> alt.Title:
+    """The title of a single panel over lines of smaller words; `marks.facets` needs none."""
+    look: Any = {"anchor": "middle", "fontSize": 13, "offset": 6, "subtitleFontSize": 11}
+    return alt.Title(title, subtitle=list(lines), **look)
+
+
+def notes(
+    points: pl.DataFrame, *, missing: int = 0, cut: int = 0, things: str = "points"
+) -> list[str]:
+    """What is beyond the axes (of `axes.placed`), cut or missing: a line each, none if nothing is."""
+    beyond = n_beyond(points)
+    counted = {
+        f"Beyond the axes, triangles at the edge: {beyond:,} of {points.height:,} {things}": beyond,
+        f"Interval bars cut at the axis: {cut:,}": cut,
+        f"Rows of the table without a finite value, not drawn: {missing:,}": missing,
+    }
+    return [words for words, count in counted.items() if count]
+
+
+# Names and numbers
+
+
+def listed(names: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + list(names[-1:]))
+
+
+def head_name(head: Mapping[str, Any]) -> str:
+    return f"Layer {head['layer']}, head {head['head']}"
+
+
+def named_heads(heads: Sequence[Mapping[str, Any]]) -> str:
+    """head L2H1, or heads L2H1, L3H0 and L3H2."""
+    names = list(dict.fromkeys(f"L{head['layer']}H{head['head']}" for head in heads))
+    return f"head{'s' * (len(names) > 1)} {listed(names)}"
+
+
+def amount(values: pl.Series) -> str:
+    """1,234, or 200 to 1,234."""
+    return " to ".join(f"{value:,}" for value in sorted({int(values.min()), int(values.max())}))  # type: ignore[arg-type]
+
+
+def sample(rows: pl.DataFrame, *, unit: str = "head") -> str:
+    """The tokens and prompts that the rows' values are means over."""
+    tokens, prompts = amount(rows["n_tokens"]), amount(rows["n_prompts"])
+    return f"{tokens} tokens per {unit}, {prompts} prompts"
+
+
+def tokens_per_head(rows: pl.DataFrame, *panel: str) -> str:
+    """The same of rows that are single tokens; `panel` are columns that repeat a head's tokens."""
+    counts = rows.group_by("layer", "head", *panel).len()["len"]
+    return f"{amount(counts)} tokens per head, {rows['prompt'].n_unique():,} prompts"
+
+
+def estimated(row: Mapping[str, Any] | None, *, unit: Unit = "share") -> str:
+    """The value of a row of `rows.estimate` with its interval, as "57 % [53, 60]"."""
+    if row is None or row["value"] is None:
+        return "not estimated"
+    return with_interval(row["value"], row["low"], row["high"], unit=unit)
+
+
+# Tooltips
+
+
+def tip(column: str, title: str, format: str = ".3f") -> alt.Tooltip:
+    return alt.Tooltip(field=column, type="quantitative", title=title, format=format)
+
+
+def count_tip(column: str, title: str) -> alt.Tooltip:
+    return tip(column, title, ",d")
+
+
+def name_tip(column: str, title: str) -> alt.Tooltip:
+    return alt.Tooltip(field=column, type="nominal", title=title)
+
+
+def logits_tip(column: str, title: str | None = None) -> alt.Tooltip:
+    words = title or column.replace("_", " ").capitalize()
+    return tip(column, f"{words} (logits)")
+
+
+def interval_tip(column: str, title: str, *, unit: str = "logits") -> list[alt.Tooltip]:
+    """A value, and the ends of its interval."""
+    ends = zip(bounded(column), (unit, "95 % low", "95 % high"), strict=True)
+    return [tip(name, f"{title} ({end})") for name, end in ends]
+
+
+HEAD_TIP = (
+    name_tip("model", "Model"),
+    count_tip("layer", "Layer"),
+    count_tip("head", "Head"),
+    count_tip("n_tokens", "Tokens"),
+)
+TOKEN_TIP = (count_tip("prompt", "Prompt"), count_tip("position", "Position"))

@@ -1,0 +1,160 @@
+"""A decoder-only language model whose heads can be ablated one by one: its layers and their weights."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+# Largest conservation or decomposition error, in logits, that a run may store.
+ERROR_BOUNDS = {"float64": 1e-5, "float32": 1e-3, "bfloat16": 1.0, "float16": 0.25}
+
+
+@dataclass
+class Neurons:
+    """The last linear map of an MLP: it reads the post-activations, one per neuron.
+
+    w_out: [neuron, d_model]; b_out: [d_model], which belongs to no neuron (docs/method.md section 3).
+    """
+
+    projection: nn.Module
+    w_out: Float[Tensor, "neuron d_model"]
+    b_out: Float[Tensor, " d_model"]
+
+
+@dataclass
+class Layer:
+    """One decoder layer: the modules a replay watches, and the weights of its attention output.
+
+    w_o: [head, d_head, d_model]; b_o: [d_model]; value_bias: [head, d_head], the constant part of z
+    (value bias plus what the preceding norm's bias contributes through W_V; docs/method.md section 1).
+    parallel: the MLP reads the layer's input and does not see the attention's output.
+    override_at: the module whose output a replay gives instead of computing it: the attention, or its
+    output projection where the attention module returns something else as well.
+    neurons: the linear map that reads the MLP's neurons, None if its MLP has no such map.
+    """
+
+    block: nn.Module
+    output_projection: nn.Module
+    mlp: nn.Module
+    w_o: Float[Tensor, "head d_head d_model"]
+    b_o: Float[Tensor, " d_model"]
+    value_bias: Float[Tensor, "head d_head"]
+    override_at: nn.Module
+    parallel: bool = False
+    neurons: Neurons | None = None
+
+
+@dataclass
+class FinalNorm:
+    """The final norm y = gain * (r - [centred] mean(r)) / S + bias, found by its values, not its name.
+
+    gain, bias: [d_model]; S is the scale of docs/method.md section 1.
+    """
+
+    module: nn.Module
+    gain: Float[Tensor, " d_model"]
+    bias: Float[Tensor, " d_model"]
+    eps: float
+    centred: bool
+
+    def scale(self, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
+        """S_k: sqrt(var + eps) of the centred residual, or sqrt(mean square + eps) for RMSNorm."""
+        if self.centred:
+            residual = residual - residual.mean(-1, keepdim=True)
+        return (residual.square().mean(-1) + self.eps).sqrt()
+
+    def apply(self, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        scale = self.scale(residual)[..., None]
+        if self.centred:
+            residual = residual - residual.mean(-1, keepdim=True)
+        return self.gain * residual / scale + self.bias
+
+
+@dataclass
+class Decoder:
+    """A language model whose heads can be ablated one by one.
+
+    bridge: the hooked TransformerBridge (the slow reference uses it); network: the plain Hugging Face
+    model on the same weights; unembedding: [vocabulary, d_model]; unembedding_bias: [vocabulary];
+    commit: what the hub gave, None for a local directory.
+    """
+
+    name: str
+    bridge: Any
+    network: Any
+    layers: list[Layer]
+    final_norm: FinalNorm
+    unembedding: Float[Tensor, "vocabulary d_model"]
+    unembedding_bias: Float[Tensor, " vocabulary"]
+    tokenizer: Any
+    architecture: str
+    commit: str | None = None
+    _caches: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def n_heads(self) -> int:
+        return self.layers[0].w_o.shape[0]
+
+    @property
+    def d_head(self) -> int:
+        return self.layers[0].w_o.shape[1]
+
+    @property
+    def d_model(self) -> int:
+        return self.layers[0].w_o.shape[2]
+
+    @property
+    def vocabulary(self) -> int:
+        return self.unembedding.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.unembedding.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unembedding.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def context_length(self) -> int:
+        return int(self.bridge.cfg.n_ctx)
+
+    def for_another_thread(self) -> Decoder:
+        """The same decoder with modules of its own on the same tensors.
+
+        Hooks and replaced outputs of one are not seen by the other. The bridge is shared.
+        """
+        modules = list(self.network.modules())
+        held = [*modules, *self.layers, *(layer.neurons for layer in self.layers), self.final_norm]
+        tensors = [value for item in held for value in vars(item or ()).values()]
+        tensors += [*self.network.parameters(), *self.network.buffers()]
+        shared = [self.bridge, self.tokenizer, self.network.config, self._caches]
+        shared += [self.unembedding, self.unembedding_bias]
+        shared += [value for value in tensors if torch.is_tensor(value)]
+        return copy.deepcopy(self, {id(value): value for value in shared})
+
+    def to_logits(self, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
+        """The model's own logits of a final residual, centred over the vocabulary."""
+        normed = self.final_norm.module(residual)
+        logits = normed @ self.unembedding.T + self.unembedding_bias
+        return logits - logits.mean(-1, keepdim=True)

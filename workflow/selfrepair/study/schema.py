@@ -1,0 +1,131 @@
+"""The schema of a study's config: which keys there are, their defaults, and one line per mistake."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+
+from ..ablations import ABLATIONS
+from ..errors import InputError
+
+Schema = dict[str, Any]
+
+# Keys of earlier versions, and what they are called now; * stands for any name.
+RENAMED = {
+    "models.*.heads": "models.*.chosen_heads",
+    "experiments.heads": "experiments.heads_per_model",
+    "sweep.batch": "memory.prompts_at_once",
+    "sweep.chunk": "memory.rows_at_once",
+    "text.sources.*.commit": "text.sources.*.revision",
+    "plan.device": "plan.hardware",
+}
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        InputError: the file is no YAML; the line says where it goes wrong, not in which file.
+        OSError: it cannot be read.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InputError(f"this is no YAML: {where}{error.problem or error.context}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).replace('"<unicode string>", ', "").split())
+        raise InputError(f"this is no YAML: {reason}") from error
+
+
+def read_schema(path: Path) -> Schema:
+    """The schema in a file; a sweep of every ablation of the registry is among its keys."""
+    schema: Schema = read_yaml(path)
+    schema["properties"]["ablations"]["properties"] = {
+        name: {"$ref": "#/$defs/ablation"} for name in ABLATIONS
+    }
+    return schema
+
+
+def definition(schema: Schema, name: str) -> Schema:
+    """One of the schema's definitions, as a schema of its own."""
+    return schema["$defs"][name] | {"$defs": schema["$defs"]}
+
+
+def check(content: Any, schema: Schema) -> None:
+    """Compare a config with the schema.
+
+    Raises:
+        InputError: one line that names the first wrong key, its value and what is allowed.
+    """
+    errors = sorted(Draft202012Validator(schema).iter_errors(content), key=lambda e: str(e.path))
+    if errors:
+        raise InputError(_explain(errors[0]))
+
+
+def check_names(config: Any) -> None:
+    """InputError, with the new name, for a key that has been renamed since an earlier version."""
+    for old, new in RENAMED.items():
+        *parents, key = old.split(".")
+        for place, section in _sections(config, parents):
+            if isinstance(section, Mapping) and key in section:
+                # The names that * stood for are the same in both.
+                names = iter(n for n, p in zip(place, parents, strict=True) if p == "*")
+                now = ".".join(next(names) if part == "*" else part for part in new.split("."))
+                raise InputError(f"{'.'.join(place)}: {key} is now {now}")
+
+
+def _sections(value: Any, pattern: list[str]) -> Iterator[tuple[list[str], Any]]:
+    """The parts of a config that a pattern of keys matches, each with its keys."""
+    if not pattern:
+        yield [], value
+    elif isinstance(value, Mapping):
+        for key in list(value) if pattern[0] == "*" else [pattern[0]]:
+            for place, found in _sections(value.get(key), pattern[1:]):
+                yield [str(key), *place], found
+
+
+def fill_defaults(value: Any, schema: Schema, root: Schema | None = None) -> None:
+    """Put every default of the schema that the config leaves out into it.
+
+    root: the schema that references are looked up in, by default `schema`.
+    """
+    root = schema if root is None else root
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+    if not isinstance(value, dict):
+        return
+    known = schema.get("properties", {})
+    for key, part in known.items():
+        if "default" in part:
+            value.setdefault(key, copy.deepcopy(part["default"]))
+        if key in value:
+            fill_defaults(value[key], part, root)
+    others = schema.get("additionalProperties")
+    if isinstance(others, dict):
+        for key in set(value) - set(known):
+            fill_defaults(value[key], others, root)
+
+
+def _explain(error: Any) -> str:
+    """What the validator found, in one line: key, value, what is allowed."""
+    key = ".".join(str(part) for part in error.absolute_path) or "config"
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = sorted(map(str, set(error.instance) - set(known)))
+        return f"{key}: unknown key {', '.join(unknown)}; known keys are {', '.join(sorted(known))}"
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in error.instance]
+        return f"{key}: needs the key {', '.join(missing)}"
+    if error.validator == "oneOf":
+        choices = " or ".join("+".join(c["required"]) for c in error.validator_value)
+        return f"{key}: give either {choices}, not both or neither"
+    meaning = error.schema.get("description") if isinstance(error.schema, dict) else None
+    message = error.message.splitlines()[0]
+    return f"{key}: {message}" + (f" ({meaning})" if meaning else "")

@@ -1,0 +1,99 @@
+"""What a study found, from its table by depth: scalars and a short text. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ..ablations import RESAMPLE
+from ..formats import with_interval
+from ..vocabulary import QUARTERS, SHARED_EFFECTS, TOP, bounded
+
+# With fewer prompts than this a percentile interval covers clearly less than it says.
+FEW_PROMPTS = 8
+
+# Heading and column of what the text shows; shares are of the direct effect.
+SHOWN = {
+    "direct effect": "direct_effect",
+    "self-repair": "self_repair",
+    "from heads": "from_heads",
+    "from MLPs": "from_mlps",
+    "from norm": "from_norm",
+    "self-repair, share": "self_repair_share",
+    "from norm, share": "from_norm_share",
+}
+
+
+def headline(depth: pl.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """Scalars by model and group of layers, which `dvc metrics show` reads.
+
+    Of top tokens under resample ablation, or else the first one; effects in logits, shares of the
+    direct effect; values that are not finite are left out.
+    """
+    top = depth.filter(selection=TOP)
+    shares = (f"{name}_share" for name in SHARED_EFFECTS)
+    names = ("direct_effect", *SHARED_EFFECTS, *shares, "restored_share")
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for row in top.filter(ablation=_main_ablation(top)).iter_rows(named=True):
+        values = {name: row[name] for name in names if np.isfinite(row[name])}
+        found.setdefault(row["model"], {})[row["depth"]] = values
+    return found
+
+
+def findings(depth: pl.DataFrame, errors: Mapping[str, float]) -> str:
+    """What a study found, as Markdown: top tokens by depth, then the last layers by ablation.
+
+    errors: the largest error of each sum that is checked, by name, in logits.
+    """
+    top = depth.filter(selection=TOP)
+    ablation = _main_ablation(top)
+    worst = ", ".join(f"{name} {value:.1e}" for name, value in errors.items())
+    return "\n".join(
+        [
+            f"Self-repair under {ablation} ablation on each head's top 2 % of tokens, mean over "
+            "heads, in logits; shares are of the direct effect; 95 % intervals over prompts:",
+            "",
+            *_lines(
+                top.filter(pl.col("depth").is_in(QUARTERS), ablation=ablation), "depth", "layers"
+            ),
+            "",
+            "The same for the last quarter of the layers under each ablation:",
+            "",
+            *_lines(top.filter(depth=QUARTERS[-1]), "ablation", "ablation"),
+            "",
+            *_caution(top),
+            f"Largest errors of the sums, in logits: {worst}.",
+            "",
+        ]
+    )
+
+
+def _main_ablation(depth: pl.DataFrame) -> str:
+    """The paper's ablation if it was swept, else the first one that was."""
+    swept = depth["ablation"]
+    return RESAMPLE.name if RESAMPLE.name in swept else str(swept[0])
+
+
+def _caution(table: pl.DataFrame) -> list[str]:
+    if (table["n_prompts"] >= FEW_PROMPTS).all():
+        return []
+    return [f"Intervals that rest on fewer than {FEW_PROMPTS} prompts are too narrow.", ""]
+
+
+def _lines(table: pl.DataFrame, key: str, heading: str) -> list[str]:
+    """A Markdown table with a row per model and value of the column `key`."""
+    head = ["model", heading, "prompts", *SHOWN]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in table.iter_rows(named=True):
+        cells = [_cell(row, name) for name in SHOWN.values()]
+        lines.append(f"| {row['model']} | {row[key]} | {row['n_prompts']} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    """A number with its interval; a table's heading says that the rest is in logits."""
+    value, low, high = (row[column] for column in bounded(name))
+    return with_interval(value, low, high, unit="share" if name.endswith("_share") else "")
