@@ -57,7 +57,8 @@ def test_figures_are_pure_and_say_what_is_drawn(key: str) -> None:
     spec = module_of(key).draw(*tables).to_dict()
     assert spec == module_of(key).draw(*tables).to_dict()
     assert all(table.equals(old) for table, old in zip(tables, before, strict=True))
-    json.dumps(spec, allow_nan=False)
+    sizes = re.findall(r'"\w*[fF]ontSize": (\d+)', json.dumps(spec, allow_nan=False))
+    assert min(map(int, sizes)) >= 11
     assert "toy" in subtitle(spec)
     assert SAMPLE in subtitle(spec)
     ablation = {"E4": "", "E11a": "nothing ablated"}.get(key, "resample ablation")
@@ -71,7 +72,7 @@ def test_all_axes_are_titled_with_a_unit(key: str) -> None:
         str(part["encoding"][axis].get("title"))
         for part in layers_of(spec)
         for axis in ("x", "y")
-        if part["encoding"].get(axis, {}).get("axis")
+        if "axis" in part["encoding"].get(axis, {})
     }
     unit = r"\((logits|%|ratio|rank|no unit)\)|Share of tokens|Slope, new / old|Layer|Rank of"
     assert titles
@@ -89,13 +90,10 @@ def test_a_single_row_can_be_drawn(key: str) -> None:
 def test_rows_without_a_value_are_counted_not_drawn(key: str) -> None:
     make, column = TABLES[key]
     table, *others = make()
-    spec = module_of(key).draw(change_first_of(table, column), *others).to_dict()
+    table = made.change_first(table, **{column: None})
+    spec = module_of(key).draw(table, *others).to_dict()
     json.dumps(spec, allow_nan=False)
     assert "without a finite value, not drawn: 1" in subtitle(spec)
-
-
-def change_first_of(table: pl.DataFrame, column: str) -> pl.DataFrame:
-    return made.change_first(table, **{column: None})
 
 
 @pytest.mark.parametrize("key", TABLES)

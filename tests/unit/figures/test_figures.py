@@ -25,12 +25,12 @@ def module_of(figure: Any) -> Any:
 
 @pytest.mark.parametrize("figure", DRAWN, ids=lambda figure: figure.key)
 def test_figures_are_pure_and_readable(figure: Any) -> None:
-    tables = [TABLES[name] for name in figure.tables]
+    module, tables = module_of(figure), [TABLES[name] for name in figure.tables]
     before, options = [table.clone() for table in tables], alt.data_transformers.options.copy()
-    spec = module_of(figure).draw(*tables).to_dict()
+    spec = module.draw(*tables).to_dict()
     assert all(table.equals(old) for table, old in zip(tables, before, strict=True))
     assert alt.data_transformers.options == options
-    assert spec == module_of(figure).draw(*tables).to_dict()
+    assert spec == module.draw(*tables).to_dict()
     json.dumps(spec, allow_nan=False)
     assert spec["config"]["background"] == "white"
     sizes = [int(size) for size in re.findall(r'"\w*[fF]ontSize": (\d+)', json.dumps(spec))]

@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 
 from figure_specs import drawn, layers_of
+from selfrepair.figures import marks
 from selfrepair.figures.axes import Span, placed
 from selfrepair.figures.marks import (
     CELLS,
     MOST_POINTS,
     cloud,
     cloud_rows,
-    data_of,
     facets,
     layer_colour,
     line_through_zero,
@@ -40,7 +40,7 @@ def crowded(count: int, *panels: str) -> pl.DataFrame:
 
 
 def test_a_rule_is_drawn_once_whatever_the_rows() -> None:
-    chart = alt.layer(rule(y=0.5), points(crowded(9, "a")), data=data_of(crowded(9, "a")))
+    chart = alt.layer(rule(y=0.5), points(crowded(9, "a")), data=crowded(9, "a"))
     (line,) = (part for part in layers_of(chart.to_dict()) if part["mark"]["type"] == "rule")
     assert line["rows"] == [{"y": 0.5}]
 
@@ -83,7 +83,7 @@ def test_a_whisker_is_drawn_only_where_both_ends_are_known() -> None:
 
 def test_panels_keep_the_order_of_their_headings() -> None:
     rows = crowded(3, "z", "b", "a")
-    spec = facets([points(rows)], rows, ["z", "b", "a"], size=(100, 80)).to_dict()
+    spec = facets([points(rows)], rows, size=(100, 80)).to_dict()
     assert spec["facet"]["sort"] == ["z", "b", "a"]
     assert spec["columns"] == 3
     assert (spec["spec"]["width"], spec["spec"]["height"]) == (100, 80)
@@ -119,7 +119,7 @@ def test_a_density_loses_no_point() -> None:
             got[column, row] = cell["count"]
         # A point on the very edge of a cell may round into its neighbour.
         assert np.abs(got - want).sum() <= 4
-    spec = alt.layer(*cloud(table, X, Y, "panel"), data=data_of(table)).to_dict()
+    spec = alt.layer(*cloud(table, X, Y, "panel"), data=table).to_dict()
     assert len(drawn(spec, "rect", "y_start")) == len(drawn(spec, "point", "y")) == 1
 
 
@@ -138,3 +138,20 @@ def test_a_signed_colour_is_symmetrical_and_counts_what_it_cannot_show() -> None
     assert (low, middle) == (-high, 0)
     assert high < 20
     assert beyond == 1
+
+
+def test_a_crowd_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = pl.DataFrame({"panel": ["a"] * 5 + ["b"] * 2})
+    assert not marks.crowded(rows)
+    assert marks.density_note(rows) == []
+    monkeypatch.setattr(marks, "MOST_POINTS", 5)
+    assert marks.crowded(rows)
+    assert not marks.crowded(rows, "panel")
+    assert marks.density_note(rows) == ["More than 5 points in a panel: drawn as a density"]
+
+
+def test_what_colours_cannot_show_is_counted() -> None:
+    assert marks.colour_notes(pl.Series([0.1, 0.2]), 0) == []
+    first, second = marks.colour_notes(pl.Series([0.1, None]), 3)
+    assert first.endswith("last colour: 3 points")
+    assert second.endswith("colour: 1")

@@ -15,14 +15,13 @@ import polars as pl
 import pytest
 
 from selfrepair.figures import saving, words
-from selfrepair.figures.marks import data_of
 
 CAPTION = "The heads of </script><b>&."
 
 
 def chart() -> alt.Chart:
     rows = pl.DataFrame({"x": [0.0, 1.0], "y": [2.0, 1.0], "name": "</script><b>&"})
-    points = alt.Chart(data_of(rows)).mark_point().encode(x="x:Q", y="y:Q", tooltip="name:N")
+    points = alt.Chart(rows).mark_point().encode(x="x:Q", y="y:Q", tooltip="name:N")
     return words.titled(points.properties(width=620, height=360), "Toy <i>", "A line")
 
 

@@ -58,6 +58,12 @@ class Span:
         return {"title": self.title, "scale": scale, "axis": alt.Axis(**(percent | self.options))}
 
 
+# Layers of models that differ in their number, from `rows.head_rows`.
+DEPTH = Span(
+    "depth", "Relative depth (layer / last layer)", (-0.03, 1.03), options={"tickCount": 6}
+)
+
+
 def axis_limits(
     *values: pl.Series,
     include: Iterable[float] = (0.0,),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import altair as alt
 import polars as pl
 
 from ..ablations import ABLATIONS
 from . import words
-from .axes import Span, axis_limits
-from .marks import DASHED, data_of, rule
+from .axes import Limits, Span, axis_limits
+from .marks import DASHED, rule
 from .panels import heads_and_tokens
 from .rows import estimate, heads_of, models_of, summary_rows, table_rows
 from .theme import BLUE, SILVER
@@ -29,38 +28,15 @@ def draw(scale_ratios: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
     """
     rows, shares, missing = _rows(scale_ratios, summaries)
     bars, limits, beyond = _bars(rows, shares)
-    x = Span("start", "S / S' (ratio)", limits, options={"tickCount": 3, "grid": False})
-    # Room above the bars for the words.
-    top = 1.6 * float(bars["share"].max())  # type: ignore[arg-type]
-    y = Span("share", "Tokens (%)", (0.0, top), percent=True, options={"tickCount": 3})
-    tooltip = [
-        words.tip("start", "From", ".4f"),
-        words.tip("stop", "To", ".4f"),
-        words.count_tip("count", "Tokens"),
-        words.tip("share", "Share", ".1%"),
-    ]
     heads = [words.head_name(head) for head in heads_of(rows)]
     width = 360 if len(heads) == 1 else 190 if len(heads) <= 4 else 130
-    ink = alt.when("datum.start >= 1").then(alt.value(BLUE)).otherwise(alt.value(SILVER))
-    each = alt.Chart().transform_aggregate(groupby=["words"])
-    layers = [
-        alt.Chart()
-        .mark_bar(binSpacing=0.5)
-        .encode(x=x.x(), x2="stop:Q", y=y.y(), y2=alt.datum(0), color=ink, tooltip=tooltip),
-        rule(x=1, color="black", strokeDash=DASHED),
-        each.mark_text(align="right", baseline="top", lineBreak="\n").encode(
-            x=alt.value(width - 2), y=alt.value(4), text="words:N"
-        ),
-    ]
     pooled = shares.filter(pl.col("layer").is_null())
     over_all = [f"{name} {words.estimated(estimate(pooled, group=name))}" for name in _names(rows)]
     return words.titled(
-        alt.layer(*layers, data=data_of(bars))
+        alt.layer(*_layers(bars, limits, width), data=bars)
         .properties(width=width, height=96)
         .facet(
-            row=alt.Row(
-                "row:N", title=None, sort=bars["row"].unique(maintain_order=True).to_list()
-            ),
+            row=alt.Row("row:N", title=None, sort=[_title(name) for name in _names(rows)]),
             column=alt.Column("column:N", title=None, sort=heads),
         ),
         "Change of the final norm's scale",
@@ -104,10 +80,13 @@ def _names(rows: pl.DataFrame) -> list[str]:
     return sorted(present, key=[*ABLATIONS, *present].index)
 
 
-def _bars(
-    rows: pl.DataFrame, shares: pl.DataFrame
-) -> tuple[pl.DataFrame, tuple[float, float], int]:
-    """A row per ablation, head and bin that is not empty; the axis, and how many tokens lie beyond.
+def _title(name: str) -> str:
+    return (ABLATIONS[name].title if name in ABLATIONS else f"{name} ablation").capitalize()
+
+
+def _bars(rows: pl.DataFrame, shares: pl.DataFrame) -> tuple[pl.DataFrame, Limits, int]:
+    """A row per ablation, head and bin that is not empty, with the headings of its panel and the words
+    in it; the axis; how many tokens lie beyond it.
 
     A ratio of exactly 1 is not above 1, so a bin contains its upper end.
     """
@@ -117,25 +96,40 @@ def _bars(
     limits = 1 + first * width, 1 + last * width
     keys = ("ablation", "layer", "head")
     upper = ((pl.col("ratio") - 1) / width).ceil().clip(first + 1, last).alias("upper")
-    order = {name: place for place, name in enumerate(_names(rows))}
-    bars = rows.group_by(*keys, upper).len("count")
-    bars = bars.sort(pl.col("ablation").replace_strict(order), *keys[1:], "upper")
+    bars = rows.group_by(*keys, upper).len("count").sort(*keys, "upper")
     bars = bars.with_columns(
         start=1 + (pl.col("upper") - 1) * width,
         stop=1 + pl.col("upper") * width,
         share=pl.col("count") / pl.col("count").sum().over(keys),
     )
-    beyond = rows.filter(~pl.col("ratio").is_between(*limits)).height
-    return pl.DataFrame([bar | _labels(bar, shares) for bar in bars.to_dicts()]), limits, beyond
-
-
-def _labels(bar: dict[str, Any], shares: pl.DataFrame) -> dict[str, str]:
-    """The headings of a bar's panel, and the words in it."""
-    name = bar["ablation"]
-    above = estimate(shares, layer=bar["layer"], head=bar["head"], group=name)
-    return {
-        "row": (ABLATIONS[name].title if name in ABLATIONS else f"{name} ablation").capitalize(),
-        "column": words.head_name(bar),
+    labelled = []
+    for bar in bars.to_dicts():
+        above = estimate(shares, layer=bar["layer"], head=bar["head"], group=bar["ablation"])
         # Two lines, short enough to stay right of the rule at 1.
-        "words": f"above 1: {words.estimated(above)}".replace(" [", "\n["),
-    }
+        text = f"above 1: {words.estimated(above)}".replace(" [", "\n[")
+        names = {"row": _title(bar["ablation"]), "column": words.head_name(bar), "words": text}
+        labelled.append(bar | names)
+    beyond = rows.filter(~pl.col("ratio").is_between(*limits)).height
+    return pl.DataFrame(labelled), limits, beyond
+
+
+def _layers(bars: pl.DataFrame, limits: Limits, width: int) -> list[alt.Chart]:
+    x = Span("start", "S / S' (ratio)", limits, options={"tickCount": 3, "grid": False})
+    # Room above the bars for the words.
+    top = 1.6 * max(bars["share"])
+    y = Span("share", "Tokens (%)", (0.0, top), percent=True, options={"tickCount": 3})
+    ink = alt.when("datum.start >= 1").then(alt.value(BLUE)).otherwise(alt.value(SILVER))
+    tooltip = [
+        words.tip("start", "From", ".4f"),
+        words.tip("stop", "To", ".4f"),
+        words.count_tip("count", "Tokens"),
+        words.tip("share", "Share", ".1%"),
+    ]
+    tokens = alt.Chart().mark_bar(binSpacing=0.5).encode(x=x.x(), x2="stop:Q", y=y.y(), color=ink)
+    share = alt.Chart().transform_aggregate(groupby=["words"])
+    share = share.mark_text(align="right", baseline="top", lineBreak="\n")
+    return [
+        tokens.encode(y2=alt.datum(0), tooltip=tooltip),
+        rule(x=1.0, color="black", strokeDash=DASHED),
+        share.encode(x=alt.value(width - 2), y=alt.value(4), text="words:N"),
+    ]

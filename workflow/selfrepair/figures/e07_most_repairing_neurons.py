@@ -12,7 +12,7 @@ import polars as pl
 from . import words
 from .axes import Span
 from .marks import facets
-from .panels import about_neurons, headings, heads_and_tokens, mlps, panel_per_head
+from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import table_rows
 
 COLUMNS = (
@@ -34,7 +34,7 @@ def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart:
     ticks = {"values": sorted({1, *range(step, last + 1, step)}), "format": "d", "grid": False}
     title = "Rank of the neuron, most repairing first"
     x = Span("rank", title, (0.5, last + 0.5), options=ticks).x()
-    highest = max(rows["share"].max(), rows["high"].max() or 0)  # type: ignore[type-var]
+    highest = max([*rows["share"], *rows["high"].drop_nulls()])
     limits = (0.0, min(1.02, 1.06 * highest or 1.0))
     y = Span("share", "Share of instances (%)", limits, percent=True)
     levels = rows["level"].unique(maintain_order=True).to_list()
@@ -51,7 +51,7 @@ def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart:
     line = alt.Chart().mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=18))
     line = line.encode(x=x, y=y.y(), color=colour, tooltip=tooltip)
     return words.titled(
-        facets([band, line], rows, headings(rows), size=(280, 200)),
+        facets([band, line], rows, size=(280, 200)),
         "How much single neurons repair",
         about_neurons(rows, words.sample(rows)),
         "Line: the neuron of this rank repairs at least so much of the head's direct effect;"

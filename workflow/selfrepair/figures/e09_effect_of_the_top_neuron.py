@@ -17,14 +17,13 @@ from .marks import (
     cloud_rows,
     colour_notes,
     crowded,
-    data_of,
     density_note,
     facets,
     line_through_zero,
     rule,
     signed_colour,
 )
-from .panels import about_neurons, headings, heads_and_tokens, mlps, panel_per_head
+from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import estimate, models_of, summary_rows, table_rows
 from .theme import GREY
 
@@ -57,14 +56,14 @@ def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
         words.name_tip("region", "Region"),
     ]
     layers = [
-        rule(y=0),
-        rule(x=0),
+        rule(y=0.0),
+        rule(x=0.0),
         _region_names(x, y),
         *cloud(drawn, x, y, "panel", things="Instances", color=colour, tooltip=tooltip),
-        line_through_zero(1, x, y),
+        line_through_zero(1.0, x, y),
     ]
     return words.titled(
-        facets(layers, drawn, headings(rows), size=(280, 280)),
+        facets(layers, drawn, size=(280, 280)),
         "What the most repairing neurons do",
         about_neurons(rows, words.tokens_per_head(rows, "mlp_layer")),
         "Point: the instance's most repairing neuron; dashed: no change; above: each region's share",
@@ -104,7 +103,7 @@ def _rows(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> tuple[pl.DataFr
         # The share of this MLP, or of the only one.
         own = shares.filter(pl.col("group").is_in(["", f"MLP {mlp}"]))
         anti_erasure = words.estimated(estimate(own, layer=layer, head=head))
-        parts = {name: (panel["region"] == name).mean() for name in NEURON_REGIONS}
+        parts = {name: (panel["region"] == name).sum() / panel.height for name in NEURON_REGIONS}
         each = [f"{name} {100 * part:.0f} %" for name, part in parts.items()]
         return [
             f"anti-erasure: {anti_erasure} of {panel.height:,} instances",
@@ -118,14 +117,16 @@ def _rows(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> tuple[pl.DataFr
 def _region_names(x: Span, y: Span) -> alt.Chart:
     """The name of each region in a corner of it."""
     low, high = x.limits
-    corners = [
-        ("erasure reversed", low, high, "left", "top"),
-        ("erases less", low, 0.0, "left", "top"),
-        ("erases more", 0.0, low, "right", "bottom"),
-        ("adds more or less", high, low, "right", "bottom"),
-    ]
-    names = pl.DataFrame(corners, schema=["words", "x", "y", "align", "baseline"], orient="row")
-    text = alt.Chart(data_of(names)).mark_text(
+    # In the order of NEURON_REGIONS: where, and which corner of the words is there.
+    corners = (
+        (0.0, low, "right", "bottom"),
+        (low, 0.0, "left", "top"),
+        (low, high, "left", "top"),
+        (high, low, "right", "bottom"),
+    )
+    names = pl.DataFrame(corners, schema=["x", "y", "align", "baseline"], orient="row")
+    names = names.with_columns(words=pl.Series(NEURON_REGIONS))
+    text = alt.Chart(names).mark_text(
         align=alt.expr("datum.align"),
         baseline=alt.expr("datum.baseline"),
         dx=alt.expr("datum.align == 'left' ? 4 : -4"),

@@ -19,7 +19,6 @@ from .marks import (
     cloud,
     cloud_rows,
     crowded,
-    data_of,
     density_note,
     layer_colour,
     line_through_zero,
@@ -109,12 +108,12 @@ def _heads_panel(rows: pl.DataFrame, x: Span, y: Span) -> alt.LayerChart:
     drawn = cloud_rows(rows, x, y)
     colour = layer_colour(count_of(rows, "layer"))
     layers = [
-        rule(y=0),
-        rule(x=0),
+        rule(y=0.0),
+        rule(x=0.0),
         *cloud(drawn, x, y, things="Pairs", color=colour, tooltip=tooltip),
-        line_through_zero(1, x, y),
+        line_through_zero(1.0, x, y),
     ]
-    panel = alt.layer(*layers, data=data_of(drawn))
+    panel = alt.LayerChart(layer=layers, data=drawn)
     return panel.properties(
         width=HEIGHT, height=HEIGHT, title=words.heading("Heads of the next layer")
     )
@@ -132,7 +131,7 @@ def _pairs_panel(pairs: pl.DataFrame, pooled: dict[str, Any]) -> alt.LayerChart:
         *words.interval_tip("correlation", "Correlation", unit="no unit"),
     ]
     layers = [
-        rule(y=0),
+        rule(y=0.0),
         whiskers(y, strokeOpacity=0.6).encode(x=x, color=colour),
         alt.Chart()
         .mark_point(filled=True, size=40, opacity=1)
@@ -140,6 +139,6 @@ def _pairs_panel(pairs: pl.DataFrame, pooled: dict[str, Any]) -> alt.LayerChart:
     ]
     if pooled["value"] is not None:
         layers.append(rule(y=pooled["value"], color="black", strokeDash=DOTTED))
-    panel = alt.layer(*layers, data=data_of(pairs))
+    panel = alt.LayerChart(layer=layers, data=pairs)
     title = "Correlation per pair of layers; dotted: all"
     return panel.properties(width=300, height=HEIGHT, title=words.heading(title))

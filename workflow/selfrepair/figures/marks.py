@@ -1,7 +1,7 @@
 """Marks that several figures draw, their colours, and how panels stand side by side.
 
 A mark has no data of its own unless it says so: it takes the rows of the chart that it is layered in,
-`alt.layer(..., data=data_of(rows))`, which `facets` then splits into panels.
+`alt.layer(..., data=rows)`, which `facets` then splits into panels.
 """
 
 from __future__ import annotations
@@ -26,11 +26,6 @@ DASHED, DOTTED = [5, 3], [2, 3]
 LINES = alt.Header(labelExpr=r"split(datum.label, '\n')")
 
 
-def data_of(rows: pl.DataFrame) -> alt.InlineData:
-    """Inline values, because altair counts the rows of a data frame and refuses more than 5,000."""
-    return alt.InlineData(values=rows.to_dicts())
-
-
 def crowd(rows: pl.DataFrame, *panel: str) -> int:
     """The number of rows in the fullest panel; `panel` are the columns that tell panels apart."""
     return int(rows.group_by(panel).len()["len"].max()) if panel else rows.height  # type: ignore[arg-type]
@@ -39,25 +34,30 @@ def crowd(rows: pl.DataFrame, *panel: str) -> int:
 # Panels
 
 
+def headings_of(rows: pl.DataFrame, by: str = "panel") -> list[str]:
+    """The headings of the panels, in the order of the rows."""
+    return rows[by].unique(maintain_order=True).to_list()
+
+
 def facets(
     layers: Sequence[Any],
     rows: pl.DataFrame,
-    headings: Sequence[str],
     *,
     size: tuple[int, int],
-    column: str = "panel",
+    by: str = "panel",
     columns: int | None = None,
 ) -> alt.FacetChart:
-    """The layers in a panel for each of the headings (values of `column`), in order, on the same axes.
+    """The layers in a panel per value of the column `by`, its heading, in order, on the same axes.
 
     size: width and height of a panel in pixels. columns: panels side by side, by default 3, or 2 of 2
     or 4.
     """
-    panel = alt.LayerChart(layer=list(layers), data=data_of(rows))
+    headings = headings_of(rows, by)
+    panel = alt.LayerChart(layer=list(layers), data=rows)
     # Bold names; plain where lines of numbers follow.
-    weight = "normal" if any("\n" in heading for heading in headings) else "bold"
+    weight: Any = "normal" if any("\n" in heading for heading in headings) else "bold"
     header = alt.Header(labelExpr=LINES.labelExpr, labelFontWeight=weight)
-    field = alt.Facet(f"{column}:N", title=None, sort=list(headings), header=header)
+    field = alt.Facet(f"{by}:N", title=None, sort=headings, header=header)
     columns = columns or (2 if len(headings) in (2, 4) else min(len(headings), 3))
     grid = panel.properties(width=size[0], height=size[1]).facet(field, columns=columns, spacing=24)
     return grid.resolve_axis(x="independent")

@@ -19,7 +19,6 @@ from .axes import Span, axis_limits, n_cut, placed
 from .marks import (
     MOST_BARS,
     crowd,
-    data_of,
     layer_colour,
     line_through_zero,
     points,
@@ -120,7 +119,7 @@ def _panel(
     r = rows.select(pl.corr("published", "measured")).item()
     known = f"r = {r:.2f}" if r is not None and math.isfinite(r) else "r undefined"
     heading = words.heading(title, f"{known}, {rows.height:,} heads")
-    return alt.LayerChart(layer=layers, data=data_of(rows), width=SIDE, height=SIDE, title=heading)
+    return alt.LayerChart(layer=layers, data=rows, width=SIDE, height=SIDE, title=heading)
 
 
 def caption(comparison: pl.DataFrame) -> str:
