@@ -4,13 +4,26 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "workflow", "config", "profiles")
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """A folder that the first of the test processes makes and the others wait for."""
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            unfinished = folder.with_name(f"{folder.name}-unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
 
 
 def new_checkout(folder: Path) -> Path:
@@ -61,7 +74,8 @@ class Checkout:
         self, *arguments: str, config: dict | None = None, **environment: str
     ) -> subprocess.CompletedProcess:
         """Run Snakemake with just these arguments, this config and these environment variables."""
-        path = self.folder / "config" / "tiny.yaml"
+        # Tests in several processes look at the same checkout, each with its own config.
+        path = self.folder / "config" / f"tiny-{os.getpid()}.yaml"
         path.write_text(yaml.safe_dump(config or self.config))
         command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", str(path)]
         return run_in(self.folder, *command, **environment)

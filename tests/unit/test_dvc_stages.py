@@ -171,6 +171,7 @@ def covered(key: str, params: set[str]) -> bool:
     return any(key == param or key.startswith(f"{param}.") for param in params)
 
 
+@pytest.mark.slow
 def test_every_stage_has_exactly_the_parameters_that_its_rules_read(default):
     """In the dvc.yaml of this repository: each declared key is covered, and nothing else is listed."""
     content = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -203,6 +204,7 @@ def test_number_formats_and_tokens_are_parameters_of_what_they_change():
     assert "measure_precision" in content["clean"]["do"]["cmd"]
 
 
+@pytest.mark.slow
 def test_any_drift_is_noticed(default):
     """What `make check` compares: the file as a whole."""
     materials = read_materials(ROOT / MATERIALS, read_schema(ROOT / "config/schema.yaml"))
@@ -212,6 +214,7 @@ def test_any_drift_is_noticed(default):
     assert dvc_yaml(fewer, read_yaml(ROOT / CONFIG), materials) != text
 
 
+@pytest.mark.slow
 def test_the_check_compares_and_writes_nothing(tmp_path):
     folder = new_checkout(tmp_path / "repo")
     shutil.copy(ROOT / ".dvcignore", folder)

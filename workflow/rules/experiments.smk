@@ -103,5 +103,6 @@ use rule gather_sweep as gather_experiment with:
         f"{RESULTS}/{{model}}/experiments/{{experiment}}.json",
     log:
         f"{LOGS}/{{model}}/experiments/{{experiment}}/gather.log",
+    localrule: True  # not inherited
     params:
         settings=settings("experiments.prompts_per_shard"),

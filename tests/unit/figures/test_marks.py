@@ -83,7 +83,7 @@ def test_a_whisker_is_drawn_only_where_both_ends_are_known() -> None:
 
 def test_panels_keep_the_order_of_their_headings() -> None:
     rows = crowded(3, "z", "b", "a")
-    spec = facets([points(rows)], rows, ["z", "b", "a"], size=(100, 80)).to_dict()
+    spec = facets([points(rows)], rows, size=(100, 80)).to_dict()
     assert spec["facet"]["sort"] == ["z", "b", "a"]
     assert spec["columns"] == 3
     assert (spec["spec"]["width"], spec["spec"]["height"]) == (100, 80)

@@ -10,8 +10,17 @@ import polars as pl
 from ..vocabulary import ALL, TOKEN_REGIONS, TOP
 from . import words
 from .axes import Span, axis_limits, placed
-from .marks import cloud, cloud_rows, crowded, density_note, facets, line_through_zero, rule
-from .panels import headings, heads_and_tokens, panel_per_head
+from .marks import (
+    cloud,
+    cloud_rows,
+    crowded,
+    density_note,
+    facets,
+    headings_of,
+    line_through_zero,
+    rule,
+)
+from .panels import heads_and_tokens, panel_per_head
 from .rows import estimate, heads_of, models_of, summary_rows, table_rows
 from .theme import AMBER, BLUE, ORANGE, SKY
 
@@ -46,8 +55,8 @@ def draw(tokens: pl.DataFrame, summaries: pl.DataFrame) -> alt.VConcatChart:
         *cloud(drawn, x, y, "panel", color=_colour(), tooltip=tooltip),
         *(line_through_zero(slope, x, y, positive=True) for slope in SLOPES),
     ]
-    columns = min(len(headings(rows)), 4)
-    above = facets(layers, drawn, headings(rows), size=(WIDTH, WIDTH), columns=columns)
+    columns = min(len(headings_of(rows)), 4)
+    above = facets(layers, drawn, size=(WIDTH, WIDTH), columns=columns)
     negative = rows.filter(pl.col("direct_effect") <= 0).height
     return words.titled(
         alt.vconcat(above, _share_facets(shares, columns), spacing=24),
@@ -124,4 +133,4 @@ def _share_facets(shares: pl.DataFrame, columns: int) -> alt.FacetChart:
             x=alt.value(WIDTH), text="words:N"
         ),
     ]
-    return facets(layers, shares, headings(shares), size=(WIDTH, 132), columns=columns)
+    return facets(layers, shares, size=(WIDTH, 132), columns=columns)

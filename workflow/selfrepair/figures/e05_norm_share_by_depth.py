@@ -44,7 +44,6 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
     chart = facets(
         _layers(dots, y),
         pl.concat([dots, lines], how="diagonal_relaxed"),
-        [title for title in PANELS.values() if title in rows["panel"]],
         size=(340, 340),
     )
     off, drawn = n_beyond(lines), lines["share"].count()
@@ -119,9 +118,8 @@ def layer_shares(rows: pl.DataFrame) -> pl.DataFrame:
 
 def caption(heads: pl.DataFrame) -> str:
     rows, _ = _rows(heads)
-    parts = {name: rows.filter(selection=name) for name in PANELS if name in rows["selection"]}
     samples, left_out = [], []
-    for name, part in parts.items():
+    for (name,), part in rows.group_by("selection", maintain_order=True):
         negative = part.filter(pl.col("direct_effect") <= 0).height
         samples.append(f"on {name} tokens ({words.sample(part)})")
         left_out.append(f"{negative:,} of {part.height:,} on {name} tokens")
@@ -147,7 +145,8 @@ def _rows(heads: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         selections=(TOP, ALL),
     )
     names = {name: name.replace("from_norm_share", "share") for name in bounded("from_norm_share")}
-    return rows.rename(names).with_columns(panel=pl.col("selection").replace(PANELS)), missing
+    rows = rows.rename(names).with_columns(panel=pl.col("selection").replace(PANELS))
+    return rows.sort("selection", descending=True, maintain_order=True), missing
 
 
 def _limits(rows: pl.DataFrame, lines: pl.DataFrame) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import polars as pl
 from . import words
 from .axes import Span
 from .marks import facets
-from .panels import about_neurons, headings, heads_and_tokens, mlps, panel_per_head
+from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import table_rows
 
 COLUMNS = (
@@ -51,7 +51,7 @@ def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart:
     line = alt.Chart().mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=18))
     line = line.encode(x=x, y=y.y(), color=colour, tooltip=tooltip)
     return words.titled(
-        facets([band, line], rows, headings(rows), size=(280, 200)),
+        facets([band, line], rows, size=(280, 200)),
         "How much single neurons repair",
         about_neurons(rows, words.sample(rows)),
         "Line: the neuron of this rank repairs at least so much of the head's direct effect;"

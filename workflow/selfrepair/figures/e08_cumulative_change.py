@@ -12,7 +12,7 @@ import polars as pl
 from . import words
 from .axes import Span
 from .marks import DASHED, DOTTED, colour_notes, facets, line_through_zero, rule, signed_colour
-from .panels import about_neurons, headings, heads_and_tokens, mlps, panel_per_head
+from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import table_rows
 from .theme import GREY
 
@@ -58,7 +58,7 @@ def draw(neuron_curve: pl.DataFrame) -> alt.FacetChart:
     names = ("neurons", "cumulative_share", "rank_end")
     start = rows.unique("panel", maintain_order=True).with_columns(pl.col(names) * 0)
     return words.titled(
-        facets(layers, pl.concat([start, rows]), headings(rows), size=(280, 280)),
+        facets(layers, pl.concat([start, rows]), size=(280, 280)),
         "How repair is spread over neurons",
         about_neurons(rows, words.sample(rows)),
         "Neurons in order of repair, most repairing first; dotted: equal change of all neurons;"

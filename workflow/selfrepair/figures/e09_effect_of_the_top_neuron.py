@@ -23,7 +23,7 @@ from .marks import (
     rule,
     signed_colour,
 )
-from .panels import about_neurons, headings, heads_and_tokens, mlps, panel_per_head
+from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import estimate, models_of, summary_rows, table_rows
 from .theme import GREY
 
@@ -63,7 +63,7 @@ def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
         line_through_zero(1.0, x, y),
     ]
     return words.titled(
-        facets(layers, drawn, headings(rows), size=(280, 280)),
+        facets(layers, drawn, size=(280, 280)),
         "What the most repairing neurons do",
         about_neurons(rows, words.tokens_per_head(rows, "mlp_layer")),
         "Point: the instance's most repairing neuron; dashed: no change; above: each region's share",

@@ -12,7 +12,7 @@ import polars as pl
 from . import words
 from .axes import Span
 from .marks import DOTTED, crowded, facets
-from .panels import about_neurons, headings, heads_and_tokens, mlps, panel_per_head
+from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import table_rows
 from .theme import BLUE, GREY
 
@@ -51,7 +51,7 @@ def draw(neuron_counts: pl.DataFrame) -> alt.FacetChart:
     )
     layers = [same.encode(x=x, y=y), neurons.encode(x=x, y=y, tooltip=tooltip)]
     return words.titled(
-        facets(layers, _thinned(rows), headings(rows), size=(280, 200)),
+        facets(layers, _thinned(rows), size=(280, 200)),
         "How often the same neurons repair",
         about_neurons(rows, words.sample(rows)),
         f"Different neurons among the top {TOP} of at least one instance: {_different(rows):,};"

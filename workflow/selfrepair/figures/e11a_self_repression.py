@@ -13,7 +13,6 @@ from ..vocabulary import FED_BACK, bounded
 from . import words
 from .axes import Span, interval_limits, layer_axis, n_cut, placed, side_by_side
 from .marks import MOST_BARS, crowd, facets, layer_bands, points, rule, whiskers
-from .panels import headings
 from .rows import count_of, models_of, table_rows
 from .theme import BLUE, ORANGE, SILVER
 
@@ -57,7 +56,7 @@ def draw(self_repression: pl.DataFrame) -> alt.FacetChart:
         line.encode(x=x.x("layer"), y=y.y("mean_slope"), color=colour),
     ]
     return words.titled(
-        facets(layers, rows, headings(rows), size=(680, 150), columns=1).resolve_axis(x="shared"),
+        facets(layers, rows, size=(680, 150), columns=1).resolve_axis(x="shared"),
         "Heads fed with their own output",
         f"{models_of(rows)[0]}, nothing ablated, {words.TOP_TOKENS}: {words.sample(rows)}",
         f"Point: head, in order within its layer{', bar: 95 % interval' * bars}; line: layer mean; at 1"

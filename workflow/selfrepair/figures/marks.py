@@ -34,25 +34,30 @@ def crowd(rows: pl.DataFrame, *panel: str) -> int:
 # Panels
 
 
+def headings_of(rows: pl.DataFrame, by: str = "panel") -> list[str]:
+    """The headings of the panels, in the order of the rows."""
+    return rows[by].unique(maintain_order=True).to_list()
+
+
 def facets(
     layers: Sequence[Any],
     rows: pl.DataFrame,
-    headings: Sequence[str],
     *,
     size: tuple[int, int],
-    column: str = "panel",
+    by: str = "panel",
     columns: int | None = None,
 ) -> alt.FacetChart:
-    """The layers in a panel for each of the headings (values of `column`), in order, on the same axes.
+    """The layers in a panel per value of the column `by`, its heading, in order, on the same axes.
 
     size: width and height of a panel in pixels. columns: panels side by side, by default 3, or 2 of 2
     or 4.
     """
+    headings = headings_of(rows, by)
     panel = alt.LayerChart(layer=list(layers), data=rows)
     # Bold names; plain where lines of numbers follow.
     weight: Any = "normal" if any("\n" in heading for heading in headings) else "bold"
     header = alt.Header(labelExpr=LINES.labelExpr, labelFontWeight=weight)
-    field = alt.Facet(f"{column}:N", title=None, sort=list(headings), header=header)
+    field = alt.Facet(f"{by}:N", title=None, sort=headings, header=header)
     columns = columns or (2 if len(headings) in (2, 4) else min(len(headings), 3))
     grid = panel.properties(width=size[0], height=size[1]).facet(field, columns=columns, spacing=24)
     return grid.resolve_axis(x="independent")

@@ -26,10 +26,6 @@ def panel_per_head(
     return pl.concat(panels)
 
 
-def headings(rows: pl.DataFrame) -> list[str]:
-    return rows["panel"].unique(maintain_order=True).to_list()
-
-
 def mlps(rows: pl.DataFrame) -> str:
     """the MLP of layer 29, or the MLPs of layers 28 and 29."""
     layers = [str(layer) for layer in rows["mlp_layer"].unique().sort()]
