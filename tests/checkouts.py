@@ -12,6 +12,8 @@ import yaml
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
+# Rows of Snakemake's table of jobs that run nothing.
+TARGETS = {"total", "all", "documents", "claims"}
 PARTS = ("Snakefile", "workflow", "config", "profiles")
 
 
@@ -48,7 +50,7 @@ def run_in(folder: Path, *command: str, **environment: str) -> subprocess.Comple
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=1800,
     )
 
 
@@ -56,7 +58,7 @@ def planned_rules(dry_run: subprocess.CompletedProcess[str]) -> set[str]:
     """Rules that a `snakemake --dry-run --quiet rules` would run."""
     assert dry_run.returncode == 0, dry_run.stderr
     rows = [line.split() for line in (dry_run.stdout + dry_run.stderr).splitlines()]
-    return {row[0] for row in rows if len(row) == 2 and row[1].isdigit()} - {"total", "all"}
+    return {row[0] for row in rows if len(row) == 2 and row[1].isdigit()} - TARGETS
 
 
 @dataclass
@@ -82,7 +84,7 @@ class Checkout:
 
     def planned(self, *arguments: str, **changes: object) -> set[str]:
         """Rules that a dry run would run."""
-        return planned_rules(self.snakemake("--dry-run", "--quiet", "rules", *arguments, **changes))
+        return planned_rules(self.snakemake("--quiet", "rules", "--dry-run", *arguments, **changes))
 
     def copy(self, folder: Path) -> "Checkout":
         """The same files, as old as here."""

@@ -27,11 +27,11 @@ def replace_once(checkout: Checkout, module: str, old: str, new: str) -> None:
 
 
 def test_a_figure_is_a_module_and_a_line(copy_of_finished):
-    module, line = recipe("Add a figure")
+    module, line = map(str.strip, recipe("Add a figure"))
     key, name, file = re.findall(r'"([\w-]+)"', line)[:3]
     path = copy_of_finished.folder / f"workflow/selfrepair/figures/{file}.py"
-    path.write_text(module)
-    replace_once(copy_of_finished, "catalogue", "\nFIGURES = (\n", f"\nFIGURES = (\n    {line}")
+    path.write_text(f"{module}\n")
+    replace_once(copy_of_finished, "catalogue", "\nFIGURES = (\n", f"\nFIGURES = (\n    {line},\n")
     # It alone is drawn, and the page of claims may show it.
     assert copy_of_finished.planned() - {"judge_claims"} == {f"draw_{key}"}
     stem = copy_of_finished.folder / f"figures/tiny/gpt2/{key}-{name}"

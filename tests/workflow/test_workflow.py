@@ -1,5 +1,6 @@
 """The workflow as its users meet it: complete, incremental, and clear about mistakes."""
 
+import html
 import json
 import re
 import shutil
@@ -156,6 +157,18 @@ def test_a_shape_that_the_model_has_not_is_refused(copy_of_finished):
     assert "models.gpt2.shape.d_mlp: 97, but the model has 96" in last
 
 
+def test_the_report_says_what_each_figure_shows(finished, tmp_path):
+    """In the words of the figure's module, so that a new figure needs no caption of its own."""
+    page = tmp_path / "report.html"
+    done = finished.snakemake("--report", str(page))
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    for figure in FIGURES:
+        module = ROOT / f"workflow/selfrepair/figures/{figure.module}.py"
+        first = module.read_text().removeprefix('"""').split("\n")[0].removesuffix('"""')
+        assert html.escape(first).split("&")[0] in text, figure.key
+
+
 def test_a_second_run_has_nothing_to_do_and_says_so(finished):
     done = finished.snakemake()
     assert done.returncode == 0
@@ -301,7 +314,7 @@ def test_a_wrong_config_is_one_line_before_any_job(fresh, changes, line):
     ("text", "line"),
     [
         ("study: x\nsed: 1\n", "config: needs the key models|unknown key sed"),
-        ("study: [", "while parsing"),
+        ("study: [", "this is no YAML: line 1, column "),
         (None, "No such file"),
     ],
 )
