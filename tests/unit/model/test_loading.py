@@ -19,7 +19,6 @@ import tiny_models
 from selfrepair import InputError, load_model
 from selfrepair.model import products, replay
 from selfrepair.model.decoder import DTYPES, Decoder
-from selfrepair.model.norms import Norm
 from selfrepair.model.packed import (
     PackedLinear,
     PackedMLP,
@@ -166,15 +165,6 @@ def test_plain_network_computes_the_bridge_logits(name: str, tiny: Tiny) -> None
         own, hooked = model.network(tokens).logits, model.bridge(tokens)
     # Measured: 6e-6 (qwen3), logits up to 10.
     torch.testing.assert_close(own, hooked, rtol=0, atol=5e-5)
-
-
-def test_final_norm_scale_is_its_definition() -> None:
-    residual = torch.tensor([[1.0, 2.0, 3.0, 6.0]])
-    parts = {"module": nn.Identity(), "gain": torch.ones(4), "bias": torch.zeros(4), "eps": 0.5}
-    centred = Norm(**parts, centred=True).scale(residual)
-    torch.testing.assert_close(centred, torch.tensor([(14 / 4 + 0.5) ** 0.5]))
-    uncentred = Norm(**parts, centred=False).scale(residual)
-    torch.testing.assert_close(uncentred, torch.tensor([(50 / 4 + 0.5) ** 0.5]))
 
 
 # --- packed linear layers ----------------------------------------------------------------------
