@@ -17,7 +17,7 @@ import selfrepair
 import tiny_models
 from selfrepair import InputError, SweepResult
 from selfrepair.model.decoder import Decoder
-from selfrepair.testing.reference import sweep_reference
+from selfrepair.testing.reference import hooked, sweep_reference
 from tiny_models import CONFIGS, FLOAT64, SUPPORTED
 
 Tiny = Callable[..., Decoder]
@@ -193,8 +193,8 @@ def test_zero_differs_from_zero_in_checkpoint_coordinates(name: str, tiny: Tiny)
         return zero_head(1)(z.reshape(shape), hook).reshape(z.shape)
 
     hook = ("blocks.1.attn.o.hook_in", zero)
-    raw = target(model.bridge.run_with_hooks(TOKENS, fwd_hooks=[hook]))
-    raw = raw - target(model.bridge(TOKENS))
+    raw = target(hooked(model).run_with_hooks(TOKENS, fwd_hooks=[hook]))
+    raw = raw - target(hooked(model)(TOKENS))
     difference = float((raw - result.delta_logit[..., 1, 1]).abs().max())
     if name in WITHOUT_VALUE_BIAS:
         assert difference < 1e-4  # measured: 2e-6

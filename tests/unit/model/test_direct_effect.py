@@ -17,6 +17,7 @@ from selfrepair.model.direct_effect import (
     targets,
 )
 from selfrepair.model.replay import Replay
+from selfrepair.testing.reference import hooked
 
 Tiny = Callable[..., Decoder]
 
@@ -62,7 +63,7 @@ def test_direct_effects_add_up_through_post_norms_and_constants(name: str, tiny:
 def test_clean_logit_is_the_hooked_models(name: str, tiny: Tiny) -> None:
     model = tiny(name)
     with torch.no_grad():
-        logits = model.bridge(TOKENS)[:, :-1]
+        logits = hooked(model)(TOKENS)[:, :-1]
     own = (logits - logits.mean(-1, keepdim=True)).gather(-1, TOKENS[:, 1:, None])[..., 0]
     clean = clean_pass(model, TOKENS)
     torch.testing.assert_close(clean.logit, own, rtol=0, atol=5e-5)  # measured: 4e-6

@@ -118,7 +118,7 @@ def neuron_repair(
     measured, replay = _Measured(model, chosen, watched), Replay(model)
 
     def measure(recorded: Recorded, _: Progress) -> None:
-        # The last pass: the first of a new length only learns the layers' arguments.
+        # The last pass: those before it, at a new length, only learn the layers' arguments.
         activations = {layer: values[-1] for layer, values in recorded.watched.items()}
         neurons = _NeuronBatch(
             model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .norms import Norm, Write
+from .parts import ModelParts
 
 DTYPES = {
     "float64": torch.float64,
@@ -66,27 +68,32 @@ class Layer:
 class Decoder:
     """A language model whose heads can be ablated one by one.
 
-    bridge: the hooked TransformerBridge (the slow reference uses it); network: the plain Hugging Face
-    model on the same weights; unembedding: [vocabulary, d_model]; unembedding_bias: [vocabulary];
-    commit: what the hub gave, None for a local directory.
+    network: the plain Hugging Face model; parts: the names by which its layers were found;
+    unembedding: [vocabulary, d_model]; unembedding_bias: [vocabulary];
+    folder: where its files are, None for a model that was never saved; commit: what the hub gave, None
+    for a local directory.
     logit_scale: what the model multiplies its logits by; part of u and b (docs/method.md section 1).
     logit_softcap: the model then makes its logits x into cap * tanh(x / cap); everything is measured on
     x, before the cap (section 3). None: no cap.
     """
 
     name: str
-    bridge: Any
     network: Any
+    parts: ModelParts
     layers: list[Layer]
     final_norm: Norm
     unembedding: Float[Tensor, "vocabulary d_model"]
     unembedding_bias: Float[Tensor, " vocabulary"]
     tokenizer: Any
-    architecture: str
+    folder: Path | None = None
     commit: str | None = None
     logit_scale: float = 1.0
     logit_softcap: float | None = None
     _caches: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def architecture(self) -> str:
+        return self.parts.architecture
 
     @property
     def n_layers(self) -> int:
@@ -131,20 +138,20 @@ class Decoder:
 
     @property
     def context_length(self) -> int:
-        return int(self.bridge.cfg.n_ctx)
+        return self.parts.context_length
 
     def for_another_thread(self) -> Decoder:
         """The same decoder with modules of its own on the same tensors.
 
-        Hooks and replaced outputs of one are not seen by the other. The bridge is shared.
+        Hooks and replaced outputs of one are not seen by the other.
         """
-        modules = list(self.network.modules())
-        held = [*modules, *self.layers, *(layer.neurons for layer in self.layers), self.final_norm]
+        neurons = [layer.neurons for layer in self.layers if layer.neurons]
         writes = [w for layer in self.layers for w in (layer.attention_write, layer.mlp_write)]
-        held += [write.norm for write in writes if write.norm is not None]
-        tensors = [value for item in held for value in vars(item or ()).values()]
+        norms = [self.final_norm, *(write.norm for write in writes if write.norm)]
+        held = [*self.network.modules(), *self.layers, *neurons, *norms]
+        tensors = [value for item in held for value in vars(item).values()]
         tensors += [*self.network.parameters(), *self.network.buffers()]
-        shared = [self.bridge, self.tokenizer, self.network.config, self._caches]
+        shared = [self.tokenizer, self.network.config, self._caches]
         shared += [self.unembedding, self.unembedding_bias]
         shared += [value for value in tensors if torch.is_tensor(value)]
         return copy.deepcopy(self, {id(value): value for value in shared})

@@ -20,12 +20,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..errors import InputError
+from .arguments import Arguments, for_any_rows, split_stream, with_rows
 from .decoder import Decoder, Layer
 from .norms import Write
 from .products import sum_dtype
-
-# What a layer is called with besides the residual stream.
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 # Clean scales of a layer's post-norms, [row, position]: of its attention and of its MLP, per layer.
 Scales = list[tuple[Tensor | None, Tensor | None]]
@@ -107,7 +106,7 @@ class Replay:
     @torch.no_grad()
     def record(self, tokens: Int[Tensor, "prompt position"]) -> Recording:
         """Run the model on tokens and keep what later replays start from."""
-        self._learn_arguments(tokens)
+        self.learn_arguments_of(tokens.shape[1])
         recording = Recording()
         with self._hooks(self._recording_hooks(recording, tuple(tokens.shape))):
             self._run_network(tokens)
@@ -209,15 +208,15 @@ class Replay:
 
     @torch.no_grad()
     def replay_error(self, clean: Recording, layer: int) -> float:
-        """Largest change of the layer's output, in its own units, when it is replayed unchanged."""
+        """Largest change of the layer's output, in its own units, when it is replayed unchanged: with its
+        attention's output given, and with all of it run."""
+        before, after = clean.residual[layer : layer + 2]
         try:
-            output = self._call(
-                layer, clean.residual[layer], attention_out=clean.attention_out[layer]
-            )
+            given = self._call(layer, before, attention_out=clean.attention_out[layer])
+            outputs = torch.stack([given, self._call(layer, before)])
         except (TypeError, ValueError, IndexError, AttributeError):
             return float("inf")  # the attention module returns something else than it seems to
-        change = (output - clean.residual[layer + 1]).abs().max()
-        return float(change / clean.residual[layer + 1].abs().mean().clamp(min=1.0))
+        return float((outputs - after).abs().max() / after.abs().mean().clamp(min=1.0))
 
     @torch.no_grad()
     def mlp_reads_attention(self, clean: Recording, layer: int) -> bool:
@@ -234,30 +233,41 @@ class Replay:
 
     @torch.no_grad()
     def learn_arguments_of(self, length: int) -> None:
-        """What layers are called with on streams of this length. It depends on nothing else, so any
-        tokens tell it."""
-        if length not in self._arguments:
-            self._learn_arguments(
-                torch.zeros(1, length, dtype=torch.long, device=self.decoder.device)
-            )
+        """What layers are called with on streams of this length, besides the stream itself.
 
-    def _learn_arguments(self, tokens: Tensor) -> None:
-        """Keep each layer's arguments for this length from one row, so that they broadcast to any."""
-        length = tokens.shape[1]
+        Raises:
+            InputError: it depends on the tokens, so that a replay would need more than the stream.
+        """
         if length in self._arguments:
             return
+        decoder = self.decoder
+        tokens = torch.arange(2 * length, device=decoder.device).reshape(2, length)
+        two_rows = self._arguments_on(tokens % decoder.vocabulary)
+        one_row = self._arguments_on(torch.zeros_like(tokens[:1]))
+        learnt = []
+        for layer, (one, two) in enumerate(zip(one_row, two_rows, strict=True)):
+            try:
+                learnt.append(for_any_rows(one, two))
+            except ValueError as error:
+                raise InputError(
+                    f"model {decoder.name} ({decoder.architecture}): layer {layer} is given {error} "
+                    "besides the residual stream; use a model whose layers read the stream alone"
+                ) from error
+        self._arguments[length] = learnt
+
+    def _arguments_on(self, tokens: Tensor) -> list[Arguments]:
         collected: list[Arguments] = []
 
         def layer_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            collected.append(_split_stream(args, kwargs)[1:])
+            collected.append(split_stream(args, kwargs)[1:])
 
         handles = [
             layer.block.register_forward_pre_hook(layer_input, with_kwargs=True)
             for layer in self.decoder.layers
         ]
         with self._hooks(handles):
-            self._run_network(tokens[:1])
-        self._arguments[length] = collected
+            self._run_network(tokens)
+        return collected
 
     def _run_network(self, tokens: Tensor) -> None:
         """Everything up to the final norm; the unembedding is not needed."""
@@ -265,7 +275,7 @@ class Replay:
 
     def _call(self, layer: int, stream: Tensor, *, attention_out: Tensor | None = None) -> Tensor:
         """Run one layer on a stream; its attention's output is computed unless it is given."""
-        args, kwargs = self._arguments[stream.shape[1]][layer]
+        args, kwargs = with_rows(self._arguments[stream.shape[1]][layer], len(stream))
         called = self.decoder.layers[layer]
         if attention_out is None:
             return _first(called.block(stream, *args, **kwargs))
@@ -297,7 +307,7 @@ class Replay:
         n_heads, handles = self.decoder.n_heads, []
 
         def layer_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            recording.residual.append(_split_stream(args, kwargs)[0])
+            recording.residual.append(split_stream(args, kwargs)[0])
 
         def hooks_of(layer: Layer) -> list[RemovableHandle]:
             def attention_result(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
@@ -363,13 +373,3 @@ def cut_lengths(ends: Int[Tensor, "*batch"], whole: int) -> Int[Tensor, "*batch"
 
 def _first(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
-
-
-def _split_stream(
-    args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
-    """The residual stream a module was called with, and the rest of its arguments."""
-    if args:
-        return args[0], args[1:], kwargs
-    rest = dict(kwargs)
-    return rest.pop("hidden_states"), (), rest

@@ -51,12 +51,12 @@ class Pass:
 
 
 class HookedModel:
-    """A plain Hugging Face model of its own, loaded from the decoder's directory or hub name."""
+    """A plain Hugging Face model of its own, loaded from the decoder's files."""
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
         network: Any = AutoModelForCausalLM.from_pretrained(
-            decoder.name, revision=decoder.commit, dtype=decoder.dtype, attn_implementation="eager"
+            str(decoder.folder), dtype=decoder.dtype, attn_implementation="eager"
         )
         self.network = network.to(decoder.device).eval()
         config = self.network.config.get_text_config()
