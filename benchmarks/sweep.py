@@ -35,6 +35,7 @@ from selfrepair.model.packed import PackedLinear
 from selfrepair.model.sizes import CHUNK_TOKENS, Shape, shape_from
 from selfrepair.model.weights import model_location
 from selfrepair.study.config import read_study
+from selfrepair.testing.reference import hooked
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results/benchmark"
@@ -219,7 +220,7 @@ def hooked_case(name: str, model: Decoder) -> Case:
 
     def run() -> None:
         with torch.no_grad():
-            model.bridge.run_with_hooks(
+            hooked(model).run_with_hooks(
                 tokens, fwd_hooks=[(f"blocks.{layer}.attn.o.hook_in", ablate)]
             )
 

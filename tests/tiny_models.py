@@ -9,19 +9,28 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
+    Cohere2Config,
+    CohereConfig,
+    Exaone4Config,
     Gemma2Config,
+    Gemma3TextConfig,
+    Glm4Config,
     GPT2Config,
     GPTNeoConfig,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MambaConfig,
+    NanoChatConfig,
     Olmo2Config,
+    Olmo3Config,
     OPTConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    VaultGemmaConfig,
 )
 
 VOCABULARY = 61
@@ -39,6 +48,11 @@ _llama_like = {
     "max_position_embeddings": POSITIONS,
     "tie_word_embeddings": False,
 }
+
+_no_head_dim = {k: v for k, v in _llama_like.items() if k != "head_dim"}
+_gemma_like = _llama_like | {"sliding_window": 6, "query_pre_attn_scalar": 8}
+_caps = {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 4.0}  # low, so that they matter
+_alternating = ["sliding_attention", "full_attention", "sliding_attention"]
 
 CONFIGS: dict[str, PretrainedConfig] = {
     "gpt2": GPT2Config(
@@ -82,10 +96,27 @@ CONFIGS: dict[str, PretrainedConfig] = {
         window_size=4,
     ),
     "llama": LlamaConfig(**_llama_like),
-    "qwen2": Qwen2Config(**{k: v for k, v in _llama_like.items() if k != "head_dim"}),
+    "qwen2": Qwen2Config(**_no_head_dim),
     "qwen3": Qwen3Config(**_llama_like),
-    "gemma2": Gemma2Config(**_llama_like),
-    "olmo2": Olmo2Config(**{k: v for k, v in _llama_like.items() if k != "head_dim"}),
+    "gemma2": Gemma2Config(**_gemma_like, **_caps),
+    "gemma3": Gemma3TextConfig(**_gemma_like, layer_types=_alternating),
+    "olmo2": Olmo2Config(**_no_head_dim),
+    "olmo3": Olmo3Config(**_no_head_dim, sliding_window=6, layer_types=_alternating),
+    "glm4": Glm4Config(**_llama_like, attention_bias=True, pad_token_id=3),
+    "exaone4": Exaone4Config(**_llama_like, sliding_window=6, sliding_window_pattern=2),
+    "vaultgemma": VaultGemmaConfig(**_gemma_like, **_caps),
+    "nanochat": NanoChatConfig(**_llama_like, final_logit_softcapping=6.0),
+    "cohere": CohereConfig(**_no_head_dim, logit_scale=0.25),
+    "cohere2": Cohere2Config(
+        **_llama_like, logit_scale=0.25, sliding_window=6, layer_types=_alternating
+    ),
+    "granite": GraniteConfig(
+        **_no_head_dim,
+        embedding_multiplier=3.0,
+        attention_multiplier=0.2,
+        residual_multiplier=0.4,
+        logits_scaling=1.7,
+    ),
     "mamba": MambaConfig(vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2),
 }
 
@@ -110,6 +141,12 @@ WIDE: dict[str, PretrainedConfig] = {
 }
 
 SUPPORTED = ["gpt2", "pythia", "neox_sequential", "opt", "gpt_neo", "llama", "qwen2", "qwen3"]
+# Models for which the hooked bridge is no reference: blocks that normalise a sublayer's output, soft caps,
+# logits and sublayers times a constant (docs/method.md section 3).
+POST_NORMS = ["gemma2", "gemma3", "olmo2", "olmo3", "glm4", "exaone4"]
+CAPS = {"gemma2": 4.0, "vaultgemma": 4.0, "nanochat": 6.0}
+LOGIT_SCALES = {"cohere": 0.25, "cohere2": 0.25, "granite": 1 / 1.7}
+HOOKED_PLAIN = sorted({*POST_NORMS, *CAPS, *LOGIT_SCALES})
 # The code of these families, hooked or plain, keeps float64 where two paths could round apart.
 FLOAT64 = ["gpt2", "pythia", "neox_sequential"]
 

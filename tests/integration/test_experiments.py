@@ -12,6 +12,7 @@ from selfrepair.measure.feed_back import feed_back
 from selfrepair.measure.neurons import neuron_repair, seen_by
 from selfrepair.measure.refeed import SUMS, refeed
 from selfrepair.measure.selection import top_mask
+from selfrepair.testing.reference import hooked
 from selfrepair.vocabulary import FED_BACK
 from tiny_models import FLOAT64, SUPPORTED, random_tokens
 
@@ -48,7 +49,7 @@ class Hooked:
         names = set(self.names)
         kept = [(name, keep) for name in names]
         with torch.no_grad():
-            self.model.bridge.run_with_hooks(tokens, fwd_hooks=[*hooks, *kept])
+            hooked(self.model).run_with_hooks(tokens, fwd_hooks=[*hooks, *kept])
         return cache
 
     def ablated(self, layer: int, head: int) -> dict[str, Tensor]:

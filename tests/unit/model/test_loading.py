@@ -1,6 +1,9 @@
-"""Loading: what is refused, with which message, and what a loaded model shares with its bridge."""
+"""Loading: what is refused, with which message, and what a loaded model is."""
 
 import shutil
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +20,9 @@ from transformers.pytorch_utils import Conv1D
 
 import tiny_models
 from selfrepair import InputError, load_model
-from selfrepair.model import replay
-from selfrepair.model.decoder import DTYPES, Decoder, FinalNorm
+from selfrepair.model import products, replay
+from selfrepair.model.decoder import DTYPES, Decoder
+from selfrepair.model.finding import find_parts
 from selfrepair.model.packed import (
     PackedLinear,
     PackedMLP,
@@ -26,6 +30,7 @@ from selfrepair.model.packed import (
     packed,
     packed_mlp,
 )
+from selfrepair.testing.reference import hooked
 
 Tiny = Callable[..., Decoder]
 
@@ -44,17 +49,19 @@ def refusal(call: Callable[[], object]) -> str:
 
 def test_shape_annotations_are_enforced() -> None:
     torch.testing.assert_close(
-        replay.dot(torch.ones(2, 3), torch.ones(2, 3)), torch.full((2,), 3.0)
+        products.dot(torch.ones(2, 3), torch.ones(2, 3)), torch.full((2,), 3.0)
     )
     with pytest.raises(jaxtyping.TypeCheckError):
-        replay.dot(torch.ones(2, 3), torch.ones(4, 2, 3))  # broadcasts: only the annotation objects
+        products.dot(
+            torch.ones(2, 3), torch.ones(4, 2, 3)
+        )  # broadcasts: only the annotation objects
 
 
 def test_shape_annotations_are_enforced_in_dataclasses() -> None:
     sums = torch.ones(2, 3)
-    replay.Replayed(torch.ones(2, 3, 4), sums, sums)
+    replay.Replayed(torch.ones(2, 3, 4), sums, sums, sums)
     with pytest.raises(jaxtyping.TypeCheckError):
-        replay.Replayed(torch.ones(2, 3), sums, sums)
+        replay.Replayed(torch.ones(2, 3), sums, sums, sums)
 
 
 # --- what load_model refuses -------------------------------------------------------------------
@@ -129,24 +136,53 @@ def test_a_name_is_loaded_as_given(tiny: Tiny, tiny_folder: Callable[[str], Path
 
 
 @pytest.mark.parametrize("name", tiny_models.SUPPORTED)
-def test_network_and_bridge_share_every_weight(name: str, tiny: Tiny) -> None:
+def test_layers_hold_no_copy_of_a_weight(name: str, tiny: Tiny) -> None:
     model = tiny(name, "float64")  # in float32 the linear layers keep a packed copy
-    of_bridge = {p.data_ptr() for p in model.bridge.parameters()}
-    of_network = dict(model.network.named_parameters())
+    of_network = {p.data_ptr() for p in model.network.parameters()}
     assert len(of_network) >= 9
-    assert {key for key, p in of_network.items() if p.data_ptr() not in of_bridge} == set()
-    assert model.unembedding.data_ptr() in of_bridge
-    assert all(layer.w_o.data_ptr() in of_bridge for layer in model.layers)
+    assert model.unembedding.data_ptr() in of_network
+    for layer in model.layers:
+        assert layer.w_o.data_ptr() in of_network
+        assert layer.neurons is not None
+        assert layer.neurons.w_out.data_ptr() in of_network
 
 
-@pytest.mark.parametrize("name", ["pythia", "llama"])
-def test_packed_linear_layers_show_the_bridge_weights(name: str, tiny: Tiny) -> None:
+@pytest.mark.parametrize("name", ["gpt2", "pythia", "llama"])
+def test_packed_linear_layers_keep_one_copy_of_a_weight(name: str, tiny: Tiny) -> None:
     model = tiny(name)
-    linear = [m for m in model.network.modules() if isinstance(m, PackedLinear)]
-    if not linear:
+    if not any(isinstance(m, PackedLinear) for m in model.network.modules()):
         pytest.skip("this machine packs nothing")
-    of_bridge = {p.data_ptr() for p in model.bridge.parameters()}
-    assert all(m.weight.data_ptr() in of_bridge for m in linear)
+    for layer in model.layers:
+        assert isinstance(layer.output_projection, PackedLinear)
+        assert layer.w_o.data_ptr() == layer.output_projection.weight.data_ptr()
+
+
+def test_parts_that_are_given_are_not_looked_for(tiny_folder: Callable[[str], Path]) -> None:
+    """TransformerLens, slow to import, is not needed then."""
+    folder = tiny_folder("gpt2")
+    script = f"""
+        import json, sys
+        import selfrepair
+        from selfrepair.model.parts import ModelParts
+        parts = ModelParts.from_json(sys.stdin.read())
+        model = selfrepair.load_model({str(folder)!r}, device="cpu", parts=parts)
+        print(model.n_heads, "transformer_lens" in sys.modules)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        input=find_parts(folder).to_json(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["3", "False"], done.stderr
+
+
+def test_parts_of_another_model_are_refused(tiny_folder: Callable[[str], Path]) -> None:
+    parts = find_parts(tiny_folder("pythia"))
+    message = refusal(lambda: load_model(tiny_folder("gpt2"), device="cpu", parts=parts))
+    assert "it has no gpt_neox." in message
+    assert "find them again" in message
 
 
 def test_network_wants_no_gradients(tiny: Tiny) -> None:
@@ -156,22 +192,13 @@ def test_network_wants_no_gradients(tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("name", tiny_models.SUPPORTED)
-def test_plain_network_computes_the_bridge_logits(name: str, tiny: Tiny) -> None:
+def test_plain_network_computes_the_hooked_models_logits(name: str, tiny: Tiny) -> None:
     model = tiny(name)
     tokens = tiny_models.random_tokens(3, 12)
     with torch.no_grad():
-        own, hooked = model.network(tokens).logits, model.bridge(tokens)
+        own, expected = model.network(tokens).logits, hooked(model)(tokens)
     # Measured: 6e-6 (qwen3), logits up to 10.
-    torch.testing.assert_close(own, hooked, rtol=0, atol=5e-5)
-
-
-def test_final_norm_scale_is_its_definition() -> None:
-    residual = torch.tensor([[1.0, 2.0, 3.0, 6.0]])
-    parts = {"module": nn.Identity(), "gain": torch.ones(4), "bias": torch.zeros(4), "eps": 0.5}
-    centred = FinalNorm(**parts, centred=True).scale(residual)
-    torch.testing.assert_close(centred, torch.tensor([(14 / 4 + 0.5) ** 0.5]))
-    uncentred = FinalNorm(**parts, centred=False).scale(residual)
-    torch.testing.assert_close(uncentred, torch.tensor([(50 / 4 + 0.5) ** 0.5]))
+    torch.testing.assert_close(own, expected, rtol=0, atol=5e-5)
 
 
 # --- packed linear layers ----------------------------------------------------------------------

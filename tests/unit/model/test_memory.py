@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 import selfrepair
 import tiny_models
@@ -24,7 +25,6 @@ from selfrepair.measure.refeed import refeed
 from selfrepair.model import memory
 from selfrepair.model.decoder import Decoder
 from selfrepair.model.memory import attempt, fit, shape_of_decoder
-from selfrepair.model.parts import TransformerBridge
 from selfrepair.model.replay import Recording, Replay, Replayed
 from selfrepair.model.sizes import Shape, shape_from
 from selfrepair.testing.meta_device import (
@@ -217,7 +217,7 @@ def test_a_model_that_cannot_fit_is_refused_before_its_weights_are_read(
     tiny_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_free(monkeypatch, 1e-5)
-    monkeypatch.setattr(TransformerBridge, "boot_transformers", None)  # reading would fail
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)  # reading would fail
     with pytest.raises(
         InputError, match=r"its 0\.00 B parameters take .* GB in float32, but cpu has"
     ):

@@ -11,7 +11,8 @@ import tiny_models
 from selfrepair import clean_pass
 from selfrepair.model.decoder import Decoder
 from selfrepair.model.direct_effect import targets
-from selfrepair.model.replay import Recording, Replay, dot
+from selfrepair.model.products import dot
+from selfrepair.model.replay import Recording, Replay
 
 Tiny = Callable[..., Decoder]
 
@@ -229,7 +230,7 @@ def test_replays_do_not_write_into_the_recording(name: str, tiny: Tiny) -> None:
 
 def test_a_sweep_does_not_write_into_its_input(tiny: Tiny) -> None:
     model, tokens, donors = tiny("gpt2"), TOKENS.clone(), DONORS.clone()
-    weights = {key: p.clone() for key, p in model.bridge.named_parameters()}
+    weights = {key: p.clone() for key, p in model.network.named_parameters()}
     selfrepair.sweep(model, tokens, donors=donors)
     mean_z = clean_pass(model, TOKENS).mean_z
     kept = mean_z.clone()
@@ -237,4 +238,4 @@ def test_a_sweep_does_not_write_into_its_input(tiny: Tiny) -> None:
     assert torch.equal(tokens, TOKENS)
     assert torch.equal(donors, DONORS)
     assert torch.equal(kept, mean_z)
-    assert all(torch.equal(weights[key], p) for key, p in model.bridge.named_parameters())
+    assert all(torch.equal(weights[key], p) for key, p in model.network.named_parameters())

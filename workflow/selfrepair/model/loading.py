@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ..errors import InputError, first_line
 from ..files.hub import locate_model
-from .decoder import DTYPES, ERROR_BOUNDS, Decoder
-from .direct_effect import conservation_error, targets
+from .assembly import decoder_of
+from .decoder import DTYPES, Decoder
 from .memory import refuse_weights
-from .parts import TransformerBridge, find_parts
-from .replay import Replay
+from .parts import ModelParts
+from .probing import probe
 from .sizes import Shape, shape_from
 from .tokenizer import load_tokenizer
 
+logging.getLogger("transformers").setLevel(logging.ERROR)
+
 
 def load_model(
-    name: str | Path, *, device: str = "auto", dtype: str = "float32", revision: str | None = None
+    name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    revision: str | None = None,
+    parts: ModelParts | None = None,
 ) -> Decoder:
     """Load a hub name or a local Hugging Face directory and check that its heads can be measured.
 
@@ -29,10 +37,11 @@ def load_model(
         device: "auto" (CUDA if there is one, else CPU) or a torch device.
         dtype: one of float64, float32, bfloat16, float16.
         revision: a hub branch, tag or commit.
+        parts: what `find_parts` found for it; by default it is asked, which takes about ten seconds.
     Raises:
         InputError: missing directory, weights or tokenizer; a model that the hub and its cache do not
-            give; unknown dtype or device; weights that do not fit into the device's memory; an
-            architecture without separable heads, or whose blocks normalise a sublayer's output.
+            give; unknown dtype or device; weights that do not fit into the device's memory; parts of
+            another model; an architecture that the method does not cover.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
@@ -44,18 +53,14 @@ def load_model(
         refuse_weights(shape, str(name), dtype=dtype, device=target)
     folder, commit = locate_model(str(name), revision=commit)
     tokenizer = load_tokenizer(str(name), revision=commit)
-    try:
-        bridge = TransformerBridge.boot_transformers(
-            str(folder), device=target, dtype=DTYPES[dtype], tokenizer=tokenizer
-        )
-    except Exception as error:
-        reason = first_line(error)
-        raise InputError(f"model {name}: cannot be loaded ({reason})") from error
-    for parameter in bridge.parameters():
-        parameter.requires_grad_(False)
-    bridge.eval()
-    decoder = decoder_from_bridge(bridge, name=str(name), tokenizer=tokenizer)
-    decoder.commit = commit
+    if parts is None:
+        from .finding import find_parts  # imports TransformerLens, which takes most of the time
+
+        parts = find_parts(name, revision=commit)
+    network = _plain_network(folder, name=str(name), dtype=DTYPES[dtype], device=target)
+    decoder = decoder_of(network, parts, name=str(name), tokenizer=tokenizer)
+    decoder.folder, decoder.commit = folder, commit
+    probe(decoder)
     return decoder
 
 
@@ -67,17 +72,19 @@ def _stated_shape(folder: Path) -> Shape | None:
         return None
 
 
-def decoder_from_bridge(
-    bridge: TransformerBridge, *, name: str, tokenizer: Any = None, like: Decoder | None = None
-) -> Decoder:
-    """The decoder behind a booted bridge, checked on a few random tokens (raises InputError).
-
-    like: as for `find_parts`; then nothing is checked.
-    """
-    decoder = find_parts(bridge, name=name, tokenizer=tokenizer, like=like)
-    if like is None:
-        _probe(decoder)
-    return decoder
+def _plain_network(folder: Path, *, name: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """The Hugging Face model, all of its parameters in one dtype, ready to run without gradients."""
+    try:
+        network: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    except Exception as error:
+        raise InputError(f"model {name}: cannot be loaded ({first_line(error)})") from error
+    network = network.to(device).eval()
+    network.config.use_cache = False
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+        if parameter.is_floating_point():  # some models keep a few in float32
+            parameter.data = parameter.data.to(dtype)
+    return network
 
 
 def _device(device: str) -> torch.device:
@@ -94,36 +101,3 @@ def _device(device: str) -> torch.device:
             f"device: {device!r} was asked for, but torch sees no CUDA device; use auto"
         )
     return target
-
-
-@torch.no_grad()
-def _probe(decoder: Decoder) -> None:
-    """Run a few random tokens: learn how each layer replays, refuse a model that does not add up.
-
-    Whatever scales, caps or norms an architecture adds beyond docs/method.md section 1 shows up here.
-    """
-    length = min(9, decoder.context_length + 1)
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, decoder.vocabulary, (1, length), generator=generator)
-    tokens = tokens.to(decoder.device)
-    logits = decoder.network(tokens[:, :-1]).logits
-    logits = logits - logits.mean(-1, keepdim=True)
-    bound = 0.02 * ERROR_BOUNDS[decoder.dtype_name] * max(50.0, float(logits.abs().max()))
-    replay = Replay(decoder)
-    clean = replay.record(tokens[:, :-1])
-    own = logits.gather(-1, tokens[:, 1:, None])[..., 0]
-    error = conservation_error(decoder, clean, targets(decoder, tokens[:, 1:]), own)
-    what = "the direct effects of its components do not add up to its logits"
-    for index, layer in enumerate(decoder.layers):
-        if not error <= bound:
-            break
-        if replay.replay_error(clean, index) > bound:
-            layer.override_at = layer.output_projection
-            error = replay.replay_error(clean, index)
-            what = f"layer {index} cannot be replayed from its recorded input"
-        layer.parallel = not replay.mlp_reads_attention(clean, index)
-    if not error <= bound:
-        raise InputError(
-            f"model {decoder.name} ({decoder.architecture}): {what} (off by {error:.3g}, allowed "
-            f"{bound:.3g}); its blocks or logits do something the method does not define"
-        )

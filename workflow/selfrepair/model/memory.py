@@ -121,7 +121,6 @@ def shape_of_decoder(model: Decoder) -> Shape:
     """The sizes of a loaded model, from its modules."""
     layer = model.layers[0]
     attention = layer.w_o.shape[0] * layer.w_o.shape[1]
-    kv_heads = int(getattr(model.bridge.cfg, "n_key_value_heads", None) or model.n_heads)
     mlp = sum(parameter.numel() for parameter in layer.mlp.parameters())
     d_mlp = layer.neurons.w_out.shape[0] if layer.neurons else mlp // (2 * model.d_model)
     return Shape(
@@ -130,7 +129,7 @@ def shape_of_decoder(model: Decoder) -> Shape:
         d_model=model.d_model,
         d_mlp=d_mlp,
         vocabulary=model.vocabulary,
-        kv_heads=kv_heads,
+        kv_heads=model.parts.n_key_value_heads,
         d_head=attention // model.n_heads,
         parallel=layer.parallel,
     )

@@ -1,224 +1,77 @@
-"""Where the parts of a language model are.
+"""Where the parts of a language model are: names of modules, found once and kept as JSON.
 
-`TransformerBridge` tells, for every architecture it supports, which submodule is the attention of a
-layer, its output projection, its MLP, the final norm and the unembedding. The replay itself runs the
-plain Hugging Face modules behind the bridge (fused attention, no hook points), on the same weights.
+`finding` asks TransformerLens for them; whoever measures loads the plain Hugging Face model and looks
+the names up. Imports no torch.
 """
 
 from __future__ import annotations
 
-import copy
-import logging
-import warnings
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-
 from ..errors import InputError
-from .decoder import Decoder, FinalNorm, Layer, Neurons
-from .packed import fused_norm, packed, packed_mlp
-
-# Both say at import what a study cannot change: which optional back ends are missing.
-warnings.filterwarnings("ignore", module="transformer_lens")
-logging.getLogger("transformers").setLevel(logging.ERROR)
-
-from transformer_lens.model_bridge import TransformerBridge  # noqa: E402
-from transformer_lens.model_bridge.generalized_components.base import (  # noqa: E402
-    GeneralizedComponent,
-)
-from transformers.pytorch_utils import Conv1D  # noqa: E402
 
 
-def find_parts(
-    bridge: TransformerBridge, *, name: str, tokenizer: Any = None, like: Decoder | None = None
-) -> Decoder:
-    """The decoder behind a booted bridge; how its layers replay is still to be probed (`loading`).
+@dataclass(frozen=True)
+class LayerParts:
+    """Names, dotted from the model down, of the modules of one decoder layer.
 
-    like: a decoder of the same architecture that tells what only values can; for a bridge on the meta
-    device, which has none.
-    Raises:
-        InputError: an architecture that the method does not cover, or whose parts are not where they
-            should be.
+    output_projection: the linear map from all heads' z to the residual stream; mlp_out: the MLP's last
+    linear map, None where there is no such map (mixtures of experts).
+    attention_post_norm, mlp_post_norm: what normalises a sublayer's output before it is added to the
+    residual stream, None where nothing does.
     """
-    _refuse_unmeasurable(bridge, name)
-    network = _plain_network(bridge)
-    blocks = network.get_submodule(_blocks_path(bridge))
-    head = network.get_output_embeddings()
-    norm = network.get_submodule(bridge.ln_final.name)
-    layers = [_layer(bridge, index, block, name) for index, block in enumerate(blocks)]
-    if like is not None:
-        known = like.layers[0]
-        for layer in layers:
-            layer.parallel = known.parallel
-            if known.override_at is known.output_projection:
-                layer.override_at = layer.output_projection
-    return Decoder(
-        name=name,
-        bridge=bridge,
-        network=network,
-        layers=layers,
-        final_norm=_final_norm(norm, name, like.final_norm if like else None),
-        unembedding=head.weight.detach(),
-        unembedding_bias=_or_zeros(getattr(head, "bias", None), head.weight, head.weight.shape[0]),
-        tokenizer=tokenizer,
-        architecture=(network.config.architectures or [type(network).__name__])[0],
-    )
+
+    block: str
+    attention: str
+    output_projection: str
+    mlp: str
+    mlp_out: str | None = None
+    attention_post_norm: str | None = None
+    mlp_post_norm: str | None = None
 
 
-def _refuse_unmeasurable(bridge: TransformerBridge, name: str) -> None:
-    """Refuse, by what the bridge says of its blocks, what the method does not define."""
-    kind = type(bridge.original_model).__name__
-    if not hasattr(bridge, "ln_final") or not hasattr(bridge, "unembed"):
-        raise InputError(f"model {name} ({kind}): no final norm and unembedding; use a decoder LM")
-    for index, block in enumerate(bridge.blocks):
-        parts = block.submodules
-        if {"ln1_post", "ln2_post"} & set(parts):
+@dataclass(frozen=True)
+class ModelParts:
+    """Names of a model's modules, and the sizes that its modules do not tell.
+
+    architecture: the model's class in transformers; context_length: positions; versions: of the
+    packages that the names are from.
+    """
+
+    architecture: str
+    layers: tuple[LayerParts, ...]
+    final_norm: str
+    unembedding: str
+    n_heads: int
+    n_key_value_heads: int
+    context_length: int
+    versions: dict[str, str]
+
+    def to_json(self) -> str:
+        """One line per name, the layers in order."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelParts:
+        """What `to_json` wrote; InputError if it is anything else."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+            layers = tuple(LayerParts(**layer) for layer in values.pop("layers"))
+            return cls(layers=layers, **values)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
-                f"model {name} ({kind}): its blocks normalise a sublayer's output before adding it, "
-                "so a head's direct effect is not defined; use a model that normalises inputs only"
-            )
-        attention = parts.get("attn")
-        if attention is None or not {"o", "v"} <= set(attention.submodules) or "mlp" not in parts:
-            raise InputError(
-                f"model {name} ({kind}): layer {index} has no separable attention heads and MLP; "
-                "use a transformer whose attention has value and output projections"
-            )
-    cap = getattr(bridge.original_model.config, "final_logit_softcapping", None)
-    if cap:
-        raise InputError(f"model {name} ({kind}): logits are soft-capped at {cap}, not linear")
+                f"parts of a model: not as written ({error}); find them again"
+            ) from error
 
 
-def _plain_network(bridge: TransformerBridge) -> Any:
-    """The Hugging Face model without the bridge's wrappers, sharing every parameter with it."""
-    original: Any = bridge.original_model
-    config = copy.copy(original.config)
-    config.output_attentions = False
-    config.use_cache = False
-    config._attn_implementation = "sdpa" if original._supports_sdpa else "eager"
-    head = original.get_output_embeddings()
-    network = _without_bridges(original, original.config, config).eval()
-    network.set_output_embeddings(_unbridged(head))  # used rarely, too large to keep twice
-    return network
+def write_parts(parts: ModelParts, path: str | Path) -> None:
+    """Keep the parts of a model in a JSON file."""
+    Path(path).write_text(parts.to_json(), encoding="utf-8")
 
 
-def _without_bridges(module: nn.Module, old_config: Any, new_config: Any) -> Any:
-    while isinstance(module, GeneralizedComponent):
-        inner = module.original_component
-        assert inner is not None, f"{module} wraps nothing"
-        module = inner
-    if isinstance(module, (nn.Linear, Conv1D)):
-        return packed(module)
-    twin = copy.copy(module)
-    state = twin.__dict__
-    for key, value in state.items():
-        if key.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called")):
-            state[key] = type(value)()
-    if state.get("config") is old_config:
-        state["config"] = new_config
-    state["_modules"] = {
-        key: None if child is None else _without_bridges(child, old_config, new_config)
-        for key, child in module._modules.items()
-    }
-    return fused_norm(packed_mlp(twin))
-
-
-def _blocks_path(bridge: TransformerBridge) -> str:
-    mapping: Any = bridge.adapter.component_mapping
-    return str(mapping["blocks"].name)
-
-
-def _layer(bridge: TransformerBridge, index: int, block: nn.Module, name: str) -> Layer:
-    parts = bridge.blocks[index]
-    attention = block.get_submodule(parts.attn.name)
-    projection = attention.get_submodule(parts.attn.o.name)
-    mlp = block.get_submodule(parts.mlp.name or parts.mlp.out.name)
-    w_o, b_o = _linear(_unbridged(parts.attn.o), name)
-    n_heads = int(bridge.cfg.n_heads)
-    if w_o.shape[0] % n_heads:
-        raise InputError(
-            f"model {name}: layer {index} writes from {w_o.shape[0]} dimensions, "
-            f"which {n_heads} heads cannot share evenly"
-        )
-    w_o = w_o.reshape(n_heads, -1, w_o.shape[1])
-    return Layer(
-        block=block,
-        output_projection=projection,
-        mlp=mlp,
-        w_o=w_o,
-        b_o=b_o,
-        value_bias=_value_bias(parts, w_o, name),
-        override_at=attention,
-        neurons=_neurons(parts.mlp, mlp),
-    )
-
-
-def _neurons(bridged_mlp: Any, mlp: nn.Module) -> Neurons | None:
-    out = bridged_mlp.submodules.get("out")
-    if out is None:  # a mixture of experts, say
-        return None
-    try:
-        weight, bias = _linear(_unbridged(bridged_mlp.out), "")
-    except InputError:
-        return None
-    return Neurons(mlp.get_submodule(out.name) if bridged_mlp.name else mlp, weight, bias)
-
-
-def _linear(module: nn.Module, name: str) -> tuple[Tensor, Tensor]:
-    """Weight [in, out] and bias [out] of a linear map."""
-    if isinstance(module, nn.Linear):
-        weight = module.weight.detach().T
-    elif isinstance(module, Conv1D):
-        weight = module.weight.detach()
-    else:
-        raise InputError(
-            f"model {name}: its attention output is a {type(module).__name__}, not a linear map"
-        )
-    return weight, _or_zeros(module.bias, weight, weight.shape[1])
-
-
-def _or_zeros(bias: Tensor | None, like: Tensor, size: int) -> Tensor:
-    return like.new_zeros(size) if bias is None else bias.detach()
-
-
-def _value_bias(parts: Any, w_o: Tensor, name: str) -> Float[Tensor, "head d_head"]:
-    """The constant part of z: the value projection of the norm's bias plus its own bias."""
-    weight, bias = _linear(_unbridged(parts.attn.v), name)
-    norm = _unbridged(parts.submodules["ln1"]) if "ln1" in parts.submodules else None
-    norm_bias = _or_zeros(getattr(norm, "bias", None), weight, weight.shape[0])
-    constant = (norm_bias @ weight + bias).reshape(-1, w_o.shape[1])
-    if w_o.shape[0] % constant.shape[0]:
-        raise InputError(
-            f"model {name}: {constant.shape[0]} value heads cannot serve {w_o.shape[0]} heads"
-        )
-    return constant.repeat_interleave(w_o.shape[0] // constant.shape[0], dim=0)
-
-
-def _unbridged(module: nn.Module) -> nn.Module:
-    while isinstance(module, GeneralizedComponent):
-        module = module.original_component  # type: ignore[assignment]
-    return module
-
-
-def _final_norm(module: Any, name: str, like: FinalNorm | None = None) -> FinalNorm:
-    """Tell LayerNorm from RMSNorm, and gain w from 1 + w, by what the module computes."""
-    weight = getattr(module, "weight", None)
-    eps = next(
-        (float(getattr(module, k)) for k in ("eps", "variance_epsilon") if hasattr(module, k)), 0.0
-    )
-    size = weight.shape[0] if weight is not None else module.normalized_shape[0]
-    values = weight if weight is not None else next(module.parameters(), torch.zeros(1))
-    gain = weight.detach() if weight is not None else torch.ones(size).to(values)
-    bias = _or_zeros(getattr(module, "bias", None), values, size)
-    if like is not None:
-        return FinalNorm(module, gain, bias, eps, like.centred)
-    generator = torch.Generator().manual_seed(0)
-    probe = (torch.randn(8, size, generator=generator) + 0.5).to(values.device)
-    expected = copy.deepcopy(module).float()(probe)
-    for centred in (True, False):
-        for shift in (0, 1):
-            guess = FinalNorm(module, gain.float() + shift, bias.float(), eps, centred)
-            if torch.allclose(guess.apply(probe), expected, rtol=1e-4, atol=1e-4):
-                return FinalNorm(module, gain + shift, bias, eps, centred)
-    raise InputError(f"model {name}: its final norm is neither a LayerNorm nor an RMSNorm")
+def read_parts(path: str | Path) -> ModelParts:
+    """The parts that `write_parts` kept; InputError as `ModelParts.from_json`."""
+    return ModelParts.from_json(Path(path).read_text(encoding="utf-8"))

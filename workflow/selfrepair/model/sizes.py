@@ -24,8 +24,7 @@ class Shape:
     """The sizes of a decoder that time and memory follow from (a dense transformer).
 
     gated: an MLP of three matrices instead of two; parallel: the MLP does not see its own layer's
-    attention; tied: the unembedding is the embedding; joint_qkv: the checkpoint holds queries, keys
-    and values in one matrix, of which the bridge keeps a split copy.
+    attention; tied: the unembedding is the embedding.
     """
 
     layers: int
@@ -38,7 +37,6 @@ class Shape:
     gated: bool = False
     parallel: bool = False
     tied: bool = False
-    joint_qkv: bool = False
 
     @property
     def attention_parameters(self) -> int:
@@ -77,8 +75,6 @@ class Shape:
         and packed for oneDNN."""
         layers = self.layers * self.layer_parameters
         held = self.parameters + (layers if device == "cpu" and dtype == "float32" else 0)
-        if self.joint_qkv:
-            held += self.layers * self.d_model * self.d_head * (self.heads + 2 * self.kv_heads)
         return float(BYTES[dtype] * held)
 
     def recording_bytes(self, dtype: str, positions: int) -> float:
@@ -138,13 +134,12 @@ def shape_from(config: Mapping[str, Any]) -> Shape | None:
         gated="rms_norm_eps" in config,
         parallel=family == "gpt_neox" and bool(config.get("use_parallel_residual", True)),
         tied=bool(config.get("tie_word_embeddings", family != "gpt_neox")),
-        joint_qkv=family in ("gpt2", "gpt_neox"),
     )
 
 
 def check_shape(stated: Mapping[str, Any], found: Shape, *, key: str) -> None:
     """Refuse a model that is not what the config says of it under models.<key> (InputError)."""
-    seen_in_a_loaded_model = set(stated) - {"gated", "tied", "joint_qkv"}
+    seen_in_a_loaded_model = set(stated) - {"gated", "tied"}
     for name in sorted(seen_in_a_loaded_model):
         if stated[name] != getattr(found, name):
             raise InputError(

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig
+from transformers import LlamaConfig, PretrainedConfig
 
 from ..measure.ablation import ablated_rows
+from ..model.assembly import decoder_of
 from ..model.decoder import DTYPES, Decoder
 from ..model.direct_effect import head_direct_effects, target_logits, targets
-from ..model.loading import decoder_from_bridge
-from ..model.parts import TransformerBridge
+from ..model.finding import empty_network, parts_of
 from ..model.replay import Replay
 from ..model.sizes import ARRAYS
 
@@ -80,21 +80,18 @@ class DryRun:
 
 def meta_decoder(config: PretrainedConfig, *, like: Decoder, dtype: str) -> Decoder:
     """A model of any size without values; like: a small one of the same architecture."""
-    with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])
-    bridge = TransformerBridge.boot_transformers(
-        "meta", hf_model=network, device="meta", dtype=DTYPES[dtype], tokenizer=like.tokenizer
-    )
-    for parameter in bridge.parameters():
-        parameter.requires_grad_(False)
-    return decoder_from_bridge(bridge.eval(), name="meta", like=like)
+    network = empty_network(config, name="meta", dtype=DTYPES[dtype]).eval().requires_grad_(False)
+    network.config.use_cache = False
+    parts = parts_of(network, name="meta")
+    return decoder_of(network, parts, name="meta", tokenizer=like.tokenizer, like=like)
 
 
 @torch.no_grad()
 def dry_run(decoder: Decoder, *, prompts: int, rows: int, positions: int) -> DryRun:
     """Record prompts with their donors, then replay rows from the first layer on, without values."""
     device, replay = decoder.device, Replay(decoder)
-    held = [*decoder.network.parameters(), *decoder.network.buffers(), *decoder.bridge.parameters()]
+    held = [*decoder.network.parameters(), *decoder.network.buffers()]
+    held += [layer.w_o for layer in decoder.layers]  # of packed layers, which have no parameters
     weights = {id(t.untyped_storage()): t.untyped_storage().nbytes() for t in held}
     tokens = torch.zeros(prompts, positions + 1, dtype=torch.long, device=device)
     with LiveBytes() as live:
@@ -105,7 +102,9 @@ def dry_run(decoder: Decoder, *, prompts: int, rows: int, positions: int) -> Dry
         u = wanted.directions
         effects = torch.stack(
             [
-                head_direct_effects(decoder, layer, recording.z[layer], u, scale)
+                head_direct_effects(
+                    decoder, layer, recording.z[layer], u, scale, recording.attention_scale[layer]
+                )
                 for layer in range(decoder.n_layers)
             ]
         )

@@ -1,7 +1,8 @@
-"""The slow, obvious reference: the hooked model, one head at a time, always run whole.
+"""The slow, obvious reference: TransformerLens' hooked model, one head at a time, always run whole.
 
-What an ablation puts in place of z is the one thing that it has in common with the fast path. A component's direct effect is the final norm with its
-clean scale frozen, then the whole unembedding, then the mean over the vocabulary taken off.
+What an ablation puts in place of z is the one thing that it has in common with the fast path. A
+component's direct effect is the final norm with its clean scale frozen, then the whole unembedding, then
+the mean over the vocabulary taken off.
 """
 
 from __future__ import annotations
@@ -11,12 +12,23 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
 
 from ..ablations import ABLATIONS, Baselines
-from ..measure.sweep_result import PER_HEAD, SweepResult
+from ..measure.sweep_result import PER_HEAD, SweepResult, zeros_where_measured
 from ..model.decoder import Decoder
 
 Cache = dict[str, Tensor]
+
+
+def hooked(model: Decoder) -> TransformerBridge:
+    """TransformerLens' model of the same files, with weights of its own; booted once per decoder."""
+    if "hooked" not in model._caches:
+        bridge = TransformerBridge.boot_transformers(
+            str(model.folder), device=model.device, dtype=model.dtype, tokenizer=model.tokenizer
+        )
+        model._caches["hooked"] = bridge.eval().requires_grad_(False)
+    return model._caches["hooked"]
 
 
 @torch.no_grad()
@@ -54,6 +66,7 @@ def sweep_reference(
         measured["ablated_direct_effect"] = effects[..., layer, head] + lost
         for name, value in measured.items():
             out[name][..., layer, head] = value
+    out["from_post_norms"] = zeros_where_measured(out["from_norm"])
     out = {name: value[:, :-1] for name, value in out.items()}
     parts = out["from_heads"] + out["from_mlps"] + out["from_norm"]
     return SweepResult(
@@ -61,6 +74,7 @@ def sweep_reference(
         scale=scale[:, :-1],
         conservation_error=error,
         decomposition_error=float((out["self_repair"] - parts).abs().nan_to_num().max()),
+        has_post_norms=False,
         **out,
     )
 
@@ -96,7 +110,7 @@ def _run(
     wanted += [f"blocks.{at}.attn.o.hook_out" for at in range(model.n_layers)]
     wanted += [f"blocks.{at}.mlp.hook_out" for at in range(model.n_layers)]
     wanted += ["blocks.0.hook_in", "ln_final.hook_in"]
-    logits = model.bridge.run_with_hooks(
+    logits = hooked(model).run_with_hooks(
         tokens, fwd_hooks=[*hooks, *((name, keep) for name in wanted)]
     )
     return cache, logits - logits.mean(-1, keepdim=True)
