@@ -97,6 +97,7 @@ def tiny_config(shared_folder: Path) -> dict:
         "text": {
             "prompts": 6,
             "tokens_per_prompt": 16,
+            "bos": "always",
             "sources": {"words": {"kind": "file", "path": str(text), "licence": "made up"}},
         },
         "ablations": {"resample": {"prompts": 6}, "zero": {"prompts": 4}},

@@ -217,6 +217,20 @@ def test_refeeding_is_that_of_the_hooked_model(tiny: Any, name: str, dtype: str)
     assert float(sums[0].abs().max()) > 100 * bound
 
 
+def test_all_tokens_of_refeeding_begin_at_the_first_position(tiny: Any) -> None:
+    model = tiny("llama")
+    selected = torch.zeros(PROMPTS, LENGTH - 1, model.n_layers, model.n_heads, dtype=torch.bool)
+    selected[:, 2] = True
+    every = refeed(model, TOKENS, donors=DONORS, selected=selected)
+    some = refeed(model, TOKENS, donors=DONORS, selected=selected, first_position=1)
+    first = selected.roll(-2, 1)  # the one position that is left out
+    left_out = refeed(model, TOKENS, donors=DONORS, selected=first)
+    assert torch.equal(every.pair_sums, some.pair_sums)
+    assert torch.equal(every.prompt_sums[:, 0], some.prompt_sums[:, 0])
+    expected = every.prompt_sums[:, 1] - left_out.prompt_sums[:, 0]
+    torch.testing.assert_close(some.prompt_sums[:, 1], expected)
+
+
 def test_a_shard_without_selected_tokens_is_empty_and_not_refused(tiny: Any) -> None:
     model = tiny("llama")
     none = torch.zeros(PROMPTS, LENGTH - 1, 1, dtype=torch.bool)

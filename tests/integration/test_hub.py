@@ -371,7 +371,8 @@ def test_a_study_of_hub_names_equals_that_of_local_directories(
     assert model.commit is None
     prompts = cut_prompts(documents, model.tokenizer, sources, **sizes)
     assert prompts.equals(pl.read_parquet(results / "m/prompts.parquet"))
-    tokens, donors = read_prompts(results / "m/prompts.parquet")
+    prompts = read_prompts(results / "m/prompts.parquet")
+    tokens, donors = prompts.tokens, prompts.donors
     swept = sweep(model, tokens, donors=tokens[donors], ablation="resample")
     measured = load_file(shard)["self_repair"]
     assert measured.shape == (4, 15, 3, 3)

@@ -66,6 +66,7 @@ def test_provenance_tells_how_a_result_was_made(finished):
     provenance = json.loads(sidecar.read_text())
     assert provenance["prompts"] == [0, 4]
     assert provenance["seed"] == 0
+    assert provenance["bos_token"] == 1
     stated = finished.config["models"]["gpt2"]
     assert provenance["config"]["models"] == {"gpt2": stated | {"resources": {}}}
     assert provenance["versions"]["torch"] == torch.__version__
@@ -76,12 +77,35 @@ def test_provenance_tells_how_a_result_was_made(finished):
 
 def test_results_are_those_of_the_library(finished):
     results = finished.folder / "results/tiny/gpt2"
-    tokens, donors = read_prompts(results / "prompts.parquet")
+    prompts = read_prompts(results / "prompts.parquet")
+    tokens = prompts.tokens
     model = selfrepair.load_model(finished.config["models"]["gpt2"]["name"])
-    expected = selfrepair.sweep(model, tokens, donors=tokens[donors])
+    expected = selfrepair.sweep(model, tokens, donors=tokens[prompts.donors])
     measured = read_sweep(results / "sweeps/resample.json")
     for name, values in expected.arrays().items():
         assert torch.allclose(measured[name], values, atol=1e-5), name
+
+
+def test_a_beginning_of_sequence_token_is_in_every_prompt_and_never_selected(finished):
+    results = finished.folder / "results/tiny/gpt2"
+    prompts = pl.read_parquet(results / "prompts.parquet")
+    assert set(prompts["bos_token"]) == {1}
+    assert {tokens[0] for tokens in prompts["tokens"]} == {1}
+    assert {len(tokens) for tokens in prompts["tokens"]} == {16}
+    counts = pl.read_parquet(results / "heads.parquet").group_by("ablation", "selection")
+    found = {(a, s): n for a, s, n in counts.agg(pl.col("n_tokens").max()).iter_rows()}
+    # 14 of 15 positions: 84 of 6 prompts, 56 of the 4 that are zero ablated.
+    every = {("resample", "all"): 84, ("zero", "all"): 56}
+    assert found == {**every, ("resample", "top"): 1, ("zero", "top"): 1}
+    for name in ("tokens", "scale_ratios", "top_neurons"):
+        assert pl.read_parquet(results / f"{name}.parquet")["position"].min() >= 1
+    pairs = pl.read_parquet(results / "iterative_summaries.parquet").filter(group="all")
+    pooled = pairs.filter(pl.col("layer").is_null())["n_tokens"]
+    assert pooled.to_list() == [2 * 3 * 84]  # pairs of layers, ablated heads, tokens
+    clean = json.loads((results / "clean.json").read_text())
+    assert clean["bos_trial"]["prompts"] == 6
+    assert clean["bos_trial"]["with_bos_nats"] != clean["bos_trial"]["without_bos_nats"]
+    assert clean["warnings"] == []  # too few prompts to be sure
 
 
 def test_results_do_not_depend_on_shards_batches_or_chunks(finished, copy_of_finished):

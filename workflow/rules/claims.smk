@@ -5,6 +5,7 @@ rule summarise:
     input:
         depth=expand(table("depth"), model=MODELS),
         provenance=expand(f"{RESULTS}/{{model}}/heads.json", model=MODELS),
+        clean=expand(rules.clean_pass.output.provenance, model=MODELS),
         code=code_of("summarise"),
     output:
         metrics=f"{RESULTS}/headline.json",

@@ -19,6 +19,7 @@ rule cut_prompts:
             *WEIGHTS,
             "text.prompts",
             "text.tokens_per_prompt",
+            "text.bos",
             "text.sources",
             "seed",
         ),

@@ -19,14 +19,16 @@ def main(snakemake):
     watch, machine = Stopwatch(), machine_of(snakemake)
     settings, rows = snakemake.params.settings, list(snakemake.params.prompts)
     ablation = ABLATIONS[snakemake.params.ablation]
-    tokens, donors = read_prompts(Path(snakemake.input.prompts))
+    prompts = read_prompts(Path(snakemake.input.prompts))
+    tokens, donors = prompts.tokens, prompts.donors
     top_alone = settings["sweep.tokens"] == "top"
     wanted = {"mean_z": MEANS in ablation.needs, "direct_effect": top_alone}
     clean, _ = read_tensors(Path(snakemake.input.clean), [k for k, use in wanted.items() if use])
     selected = None
     if top_alone:
         total = settings[f"ablations.{ablation.name}.prompts"]
-        selected = top_of_every_head(clean["direct_effect"][:total])[rows]
+        effects = clean["direct_effect"][:total]
+        selected = top_of_every_head(effects, first_position=prompts.first_position)[rows]
     model = load_rule_model(snakemake)
     with progress_bar(snakemake, ablation.name) as bar:
         result = sweep(
@@ -49,6 +51,7 @@ def main(snakemake):
         model,
         watch,
         rows,
+        bos_token=prompts.bos_token,
         ablation=ablation.name,
         tokens=settings["sweep.tokens"],
         conservation_error=result.conservation_error,

@@ -17,7 +17,8 @@ from selfrepair.text.prompts import read_prompts
 def main(snakemake):
     watch, machine = Stopwatch(), machine_of(snakemake)
     rows = list(snakemake.params.prompts)
-    tokens, donors = read_prompts(Path(snakemake.input.prompts))
+    prompts = read_prompts(Path(snakemake.input.prompts))
+    tokens, donors = prompts.tokens, prompts.donors
     clean, _ = read_tensors(Path(snakemake.input.clean), ["mean_z"])
     chosen = read_json(Path(snakemake.input.heads))
     heads, last = ([tuple(h) for h in chosen[k]] for k in ("heads", "last_layer_heads"))
@@ -39,6 +40,7 @@ def main(snakemake):
         model,
         watch,
         rows,
+        bos_token=prompts.bos_token,
         heads=chosen,
         **{name: max(getattr(r, name) for r in results.values()) for name in errors},
     )

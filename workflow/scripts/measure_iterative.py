@@ -19,11 +19,12 @@ from selfrepair.vocabulary import second_half
 def main(snakemake):
     watch, machine = Stopwatch(), machine_of(snakemake)
     settings, rows = snakemake.params.settings, list(snakemake.params.prompts)
-    tokens, donors = read_prompts(Path(snakemake.input.prompts))
+    prompts = read_prompts(Path(snakemake.input.prompts))
+    tokens, donors = prompts.tokens, prompts.donors
     clean, _ = read_tensors(Path(snakemake.input.clean), ["direct_effect"])
     effects = clean["direct_effect"][: settings["experiments.iterative_prompts"]]
     n_layers, n_heads = effects.shape[2:]
-    top = top_of_every_head(effects)
+    top = top_of_every_head(effects, first_position=prompts.first_position)
     heads = [(layer, head) for layer in second_half(n_layers) for head in range(n_heads)]
     selected = draw_tokens(
         top[:, :, list(second_half(n_layers))].flatten(2),
@@ -49,6 +50,7 @@ def main(snakemake):
             tokens[rows],
             donors=tokens[donors[rows]],
             selected=top[rows],
+            first_position=prompts.first_position,
             progress=lambda share: bar.update(50 * share),
             **options,
         )
@@ -58,6 +60,7 @@ def main(snakemake):
         model,
         watch,
         rows,
+        bos_token=prompts.bos_token,
         heads=heads,
         scalings=list(settings["experiments.scalings"]),
         conservation_error=max(fed.conservation_error, refed.conservation_error),

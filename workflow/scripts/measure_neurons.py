@@ -19,13 +19,15 @@ from selfrepair.text.prompts import read_prompts
 def main(snakemake):
     watch, machine = Stopwatch(), machine_of(snakemake)
     rows = list(snakemake.params.prompts)
-    tokens, donors = read_prompts(Path(snakemake.input.prompts))
+    prompts = read_prompts(Path(snakemake.input.prompts))
+    tokens, donors = prompts.tokens, prompts.donors
     clean, _ = read_tensors(Path(snakemake.input.clean), ["direct_effect"])
     chosen = read_json(Path(snakemake.input.heads))
     heads = [tuple(head) for head in chosen["heads"]]
     total = snakemake.params.settings["experiments.prompts"]
-    effects = clean["direct_effect"][:total]
-    selected = top_mask(torch.stack([effects[..., at, head] for at, head in heads], -1))
+    every = clean["direct_effect"][:total]
+    effects = torch.stack([every[..., at, head] for at, head in heads], -1)
+    selected = top_mask(effects, first_position=prompts.first_position)
     model = load_rule_model(snakemake)
     with progress_bar(snakemake, "neurons") as bar:
         result = neuron_repair(
@@ -45,6 +47,7 @@ def main(snakemake):
         model,
         watch,
         rows,
+        bos_token=prompts.bos_token,
         heads=chosen,
         n_neurons=model.layers[chosen["mlps"][0]].neurons.w_out.shape[0],
         conservation_error=result.conservation_error,

@@ -14,7 +14,8 @@ from selfrepair.text.prompts import read_prompts
 
 def main(snakemake):
     watch = Stopwatch()
-    tokens, donors = read_prompts(Path(snakemake.input.prompts))
+    prompts = read_prompts(Path(snakemake.input.prompts))
+    tokens, donors = prompts.tokens, prompts.donors
     rows = list(range(PROMPTS))
 
     def measured(**precision):
@@ -31,7 +32,9 @@ def main(snakemake):
         "tf32": snakemake.params.settings["tf32"],
         "prompts": PROMPTS,
         "heads": heads,
-        "differences_from_float32": differences(own, reference, heads),
+        "differences_from_float32": differences(
+            own, reference, heads, first_position=prompts.first_position
+        ),
         "wall_seconds": watch.seconds(),
         **environment(),
     }

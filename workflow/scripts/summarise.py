@@ -14,7 +14,10 @@ def main(snakemake):
     depth = pl.concat([pl.read_parquet(path) for path in snakemake.input.depth])
     records = [read_json(Path(path)) for path in snakemake.input.provenance]
     errors = {k.removesuffix("_error"): v for k, v in worst_errors(records).items()}
-    write_text(Path(snakemake.output.findings), findings(depth, errors))
+    warnings = [
+        line for path in snakemake.input.clean for line in read_json(Path(path))["warnings"]
+    ]
+    write_text(Path(snakemake.output.findings), findings(depth, errors, warnings))
     write_json(Path(snakemake.output.metrics), headline(depth))
 
 

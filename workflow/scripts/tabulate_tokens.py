@@ -9,17 +9,20 @@ from common.settings import title_of
 from selfrepair.files.shards import read_sweep
 from selfrepair.files.storage import read_json, write_table
 from selfrepair.tables.tokens import scale_table, token_table
+from selfrepair.text.prompts import first_position
 
 
 def main(snakemake):
     settings, output = snakemake.params.settings, snakemake.output
     index = Path(snakemake.input.index)
-    arrays, chosen = read_sweep(index), read_json(index)["heads"]
+    arrays, record = read_sweep(index), read_json(index)
+    chosen = record["heads"]
     heads, last = ([tuple(h) for h in chosen[k]] for k in ("heads", "last_layer_heads"))
     options = {
         "model": title_of(snakemake),
         "seed": settings["seed"],
         "resamples": settings["statistics.resamples"],
+        "first_position": first_position(record["bos_token"]),
     }
     split = [name.split(".") for name in arrays]
     effects = {name: arrays[f"tokens.{name}"] for part, name in split if part == "tokens"}

@@ -40,13 +40,24 @@ def test_gather_refuses_shards_that_do_not_follow_each_other(tmp_path):
         gather(paths, relative_to=tmp_path)
 
 
-def test_gather_refuses_shards_of_two_commits_of_a_model(tmp_path):
+@pytest.mark.parametrize(
+    ("key", "one", "other"), [("model_commit", "a", "b"), ("bos_token", None, 7)]
+)
+def test_gather_refuses_shards_of_two_commits_or_kinds_of_prompts(tmp_path, key, one, other):
     paths = [
-        shard(tmp_path, 0, 0, 3, 0.25, model_commit="a"),
-        shard(tmp_path, 1, 3, 5, 0.5, model_commit="b"),
+        shard(tmp_path, 0, 0, 3, 0.25, **{key: one}),
+        shard(tmp_path, 1, 3, 5, 0.5, **{key: other}),
     ]
-    with pytest.raises(InputError, match="its model_commit is b, that of the first shard a"):
+    with pytest.raises(InputError, match=f"its {key} is {other}, that of the first shard {one}"):
         gather(paths, relative_to=tmp_path)
+
+
+def test_an_index_says_with_which_token_its_prompts_begin(tmp_path):
+    paths = [
+        shard(tmp_path, 0, 0, 3, 0.25, bos_token=7),
+        shard(tmp_path, 1, 3, 5, 0.5, bos_token=7),
+    ]
+    assert gather(paths, relative_to=tmp_path)["bos_token"] == 7
 
 
 def test_a_replaced_shard_is_refused_even_if_it_vouches_for_itself(tmp_path):

@@ -10,6 +10,7 @@ from selfrepair.measure.selection import (
     draw_tokens,
     layer_indices,
     top_mask,
+    top_of_every_head,
     watched_layers,
 )
 from selfrepair.vocabulary import second_half
@@ -22,6 +23,26 @@ def test_top_mask_marks_the_largest_two_percent_of_each_head():
     for head in range(3):
         inside, outside = effects[..., head][mask[..., head]], effects[..., head][~mask[..., head]]
         assert inside.min() > outside.max()
+
+
+def test_positions_before_the_first_are_neither_selected_nor_counted():
+    effects = torch.randn(4, 26, 3, 2, generator=torch.Generator().manual_seed(0))
+    effects[:, 0] = 99.0  # that of a beginning-of-sequence token
+    mask = top_of_every_head(effects, first_position=1)
+    assert not mask[:, 0].any()
+    assert mask.flatten(0, 1).sum(0).eq(2).all()  # floor(0.02 x 4 x 25), not of 4 x 26
+    assert torch.equal(mask[:, 1:], top_of_every_head(effects[:, 1:]))
+    assert top_mask(effects[:, :, 0])[:, 0].any()
+    with pytest.raises(InputError, match=r"^48 tokens have no top 2%"):
+        top_mask(effects[:2, :25, 0], first_position=1)
+
+
+def test_heads_are_not_chosen_for_a_position_that_is_never_selected():
+    effects = torch.zeros(2, 10, 2, 1)
+    effects[:, 0, 0] = 99.0
+    effects[:, 1:, 1] = 1.0
+    first = {"first_layer": 0, "last_layer": 1, "first_position": 1}
+    assert choose_heads(effects, 1, **first) == [(1, 0)]
 
 
 def test_chosen_heads_have_the_largest_means_of_the_second_half():

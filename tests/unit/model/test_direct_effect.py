@@ -118,11 +118,22 @@ def test_clean_pass_does_not_depend_on_the_batch(dtype: str, bound: float, tiny:
 
 
 def test_mean_z_is_over_all_positions_and_prompts(tiny: Tiny) -> None:
+    """The last position too, though it has no target."""
     model = tiny("pythia", "float64")
-    z = torch.stack(Replay(model).record(TOKENS[:, :-1]).z)
+    z = torch.stack(Replay(model).record(TOKENS).z)
     mean = clean_pass(model, TOKENS, batch=2).mean_z
     torch.testing.assert_close(mean, z.mean((1, 2)), rtol=0, atol=1e-12)
     assert mean.shape == (model.n_layers, model.n_heads, model.d_head)
+
+
+def test_a_last_token_that_the_model_cannot_read_is_only_a_target(tiny: Tiny) -> None:
+    """GPT-2 has no embedding for the position after its context."""
+    model = tiny("gpt2")
+    tokens = tiny_models.random_tokens(2, model.context_length + 1)
+    z = torch.stack(Replay(model).record_z(tokens[:, :-1]))
+    # Measured: 1e-7.
+    mean = clean_pass(model, tokens).mean_z
+    torch.testing.assert_close(mean, z.double().mean((1, 2)), rtol=0, atol=1e-6)
 
 
 def test_clean_pass_is_deterministic(tiny: Tiny) -> None:

@@ -63,6 +63,7 @@ def test_completing_a_completed_config_changes_nothing():
         ("text.prompts", 0, "text.prompts: 0 is less than the minimum of 2"),
         ("text.prompts", -3, "text.prompts: -3 is less than the minimum of 2"),
         ("text.tokens_per_prompt", 1, "text.tokens_per_prompt: 1 is less than the minimum"),
+        ("text.bos", True, "text.bos: True is not one of ['auto', 'always', 'never']"),
         ("memory.prompts_at_once", 0, "memory.prompts_at_once: 0 is less than the minimum of 1"),
         ("memory.rows_at_once", 0, "memory.rows_at_once: 0 is less than the minimum of 1"),
         (
@@ -135,6 +136,14 @@ def test_missing_keys_are_named():
 def test_too_few_positions_for_top_tokens_are_refused():
     config = changed("text.tokens_per_prompt", 20)
     with pytest.raises(InputError, match="top tokens need at least 50"):
+        completed(config)
+
+
+def test_a_beginning_of_sequence_token_leaves_one_position_less_to_select():
+    config = changed("text", DEFAULT["text"] | {"tokens_per_prompt": 26, "bos": "never"})
+    assert completed(config)["text"]["bos"] == "never"  # 2 prompts x 25 positions
+    config["text"]["bos"] = "always"
+    with pytest.raises(InputError, match="48 positions that may be selected; top tokens need"):
         completed(config)
 
 

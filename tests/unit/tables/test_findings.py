@@ -30,6 +30,12 @@ def test_few_prompts_are_warned_of(tables):
     assert warning not in findings(depth.with_columns(n_prompts=pl.lit(8)), ERRORS)
 
 
+def test_warnings_of_jobs_come_first(tables):
+    _, depth = tables
+    text = findings(depth, ERRORS, ["models.m: better without"])
+    assert text.startswith("**Warning:** models.m: better without.\n\nSelf-repair under")
+
+
 def test_values_without_an_interval_stand_alone(tables):
     _, depth = tables
     bounds = pl.col("^.*_(low|high)$")

@@ -76,6 +76,16 @@ def test_a_sweep_of_top_tokens_has_no_rows_of_all_tokens(sweep, by_layer):
     assert row["self_repair"] == pytest.approx(float(sweep["self_repair"][1, 3:6, 2, 1].mean()))
 
 
+def test_tokens_before_the_first_position_are_in_no_row(sweep, by_layer, tables):
+    """As if the sample had not had them, whatever was measured there."""
+    longer = {name: torch.cat([v[:, :1] + 50, v], 1) for name, v in sweep.items()}
+    layers = by_layer(longer)
+    options = {"model": "m", "seed": 0, "resamples": 200, "first_position": 1}
+    found = head_tables({"resample": layers, "zero": layers}, **options)
+    for table, expected in zip(found, tables, strict=True):
+        assert table.equals(expected, null_equal=True)
+
+
 def test_one_prompt_has_values_but_no_intervals(sweep, by_layer):
     one = {name: values[:1].repeat(1, 3, 1, 1) for name, values in sweep.items()}
     heads, _ = head_tables({"resample": by_layer(one)}, model="m", seed=0, resamples=100)

@@ -76,3 +76,16 @@ def test_scale_ratios_are_kept_per_ablation_and_their_share_above_one(arrays):
     assert shares.filter(group="zero")["layer"].to_list() == [4, 3, None]
     kept = table.filter(ablation="resample", layer=4, head=1)["ratio"].sort()
     assert np.allclose(kept, ratios["resample"][..., 0][top[..., 0]].sort().values)
+
+
+def test_tokens_before_the_first_position_are_in_no_table(arrays):
+    """As if the sample had not had them, but positions keep their number."""
+    longer = {name: torch.cat([v[:, :1] + 50, v], 1) for name, v in arrays.items()}
+    tokens, shares = token_table(longer, HEADS, **OPTIONS, first_position=1)
+    expected, expected_shares = token_table(arrays, HEADS, **OPTIONS)
+    assert tokens.equals(expected.with_columns(pl.col("position") + 1))
+    assert shares.equals(expected_shares)
+    ratios = {"zero": longer["delta_logit"]}
+    scales, _ = scale_table(ratios, longer["direct_effect"], HEADS, **OPTIONS, first_position=1)
+    assert scales.height == 6
+    assert (scales["position"] > 0).all()

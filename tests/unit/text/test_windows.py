@@ -46,6 +46,35 @@ def test_windows_come_from_one_document_each_and_say_where(text_file):
     assert prompts["document"].n_unique() == 6
 
 
+def test_windows_of_text_alone_stay_what_they_are(text_file):
+    """As they were before a beginning-of-sequence token could be put in front."""
+    sources = {"mine": source(text_file)}
+    prompts = cut(sample(sources), sources)
+    assert prompts["document"].to_list() == [f"documents.txt {i}" for i in (3, 8, 6, 1, 5, 0)]
+    assert prompts["token_offset"].to_list() == [48, 72, 8, 8, 40, 8]
+    assert prompts["donor"].to_list() == [4, 2, 3, 5, 0, 1]
+    assert prompts["tokens"][0].to_list() == [55, 56, 57, 58, 59, 60, 4, 5]
+    assert prompts["bos_token"].to_list() == [None] * 6
+
+
+def test_a_beginning_of_sequence_token_takes_the_first_place_of_each_window(text_file):
+    sources = {"mine": source(text_file)}
+    documents = sample(sources)
+    prompts = cut(documents, sources, bos_token=1)
+    texts = dict(documents.select("sha256", "text").iter_rows())
+    for row in prompts.iter_rows(named=True):
+        first, *rest = row["tokens"]
+        assert first == row["bos_token"] == 1
+        assert len(rest) == 7
+        text = texts[row["document_sha256"]]
+        span = text[row["character_start"] : row["character_end"]]
+        assert span.split() == [f"w{token}" for token in rest]
+        assert row["token_offset"] % 7 == 0
+        assert text.split()[row["token_offset"]] == f"w{rest[0]}"
+        assert row["sha256"] == hashlib.sha256(span.encode()).hexdigest()
+    assert prompts["donor"].equals(cut(documents, sources)["donor"])
+
+
 def test_a_seed_decides_everything_and_a_larger_sample_begins_with_the_smaller(text_file):
     sources = {"mine": source(text_file)}
     once, again = (cut(sample(sources), sources) for _ in range(2))

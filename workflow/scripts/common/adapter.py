@@ -19,6 +19,13 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 from selfrepair.errors import ExactnessError, InputError
 
 
+def warn(snakemake: Any, line: str) -> None:
+    """Tell the user a line while the job goes on, and keep it in the rule's log."""
+    print(f"warning: {line}", file=sys.stderr)
+    with Path(snakemake.log[0]).open("a", encoding="utf-8") as log:
+        log.write(f"warning: {line}\n")
+
+
 def run(snakemake: Any, main: Callable[[Any], None]) -> None:
     """Call main(snakemake); on an error leave its line in the rule's log and exit with status 1."""
     log = Path(snakemake.log[0])

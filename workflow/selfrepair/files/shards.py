@@ -16,6 +16,7 @@ _SHARED = (
     "model_commit",
     "ablation",
     "tokens",
+    "bos_token",
     "dtype",
     "tf32",
     "heads",

@@ -18,7 +18,8 @@ class CleanPass:
     """The clean pass over a whole sample; arrays on the CPU.
 
     direct_effect: [prompt, position, layer, head], logits; scale, logit, surprisal:
-    [prompt, position]; mean_z: [layer, head, d_head], mean over all positions and prompts.
+    [prompt, position]; mean_z: [layer, head, d_head], mean over all prompts and positions, those
+    without a target too (docs/method.md section 2).
     """
 
     direct_effect: Float[Tensor, "prompt position layer head"]
@@ -40,17 +41,24 @@ def clean_pass(
     """
     batch, _ = checked_sizes(decoder, tokens, batch=batch, chunk=1)
     parts = []
+    replay = Replay(decoder)
     total = torch.zeros(decoder.n_layers, decoder.n_heads, decoder.d_head, dtype=torch.float64)
+    # The last token may be one more than the model can read: then it is a target alone.
+    whole = tokens[:, : decoder.context_length]
+
+    def sum_z(recorded: Recorded) -> Float[Tensor, "layer head d_head"]:
+        # A pass of its own: prompts that are one token longer would round everything else otherwise.
+        z = replay.record_z(recorded.of(whole).to(decoder.device))
+        return torch.stack([each.double().sum((0, 1)).cpu() for each in z])
 
     def measure(recorded: Recorded, _: Progress) -> None:
         nonlocal total
         clean = recorded.clean
-        total = total + torch.stack(clean.recording.z).double().sum((1, 2)).cpu()
+        total = total + recorded.prepared
         parts.append((clean.direct_effect, clean.scale, clean.logit, clean.surprisal))
 
-    worst = for_each_batch(Replay(decoder), tokens, measure, batch=batch)
+    worst = for_each_batch(replay, tokens, measure, batch=batch, prepare=sum_z)
     effect, scale, logit, surprisal = (
         torch.cat([stored(array) for array in group]) for group in zip(*parts, strict=True)
     )
-    mean_z = total / (tokens.shape[0] * (tokens.shape[1] - 1))
-    return CleanPass(effect, scale, logit, surprisal, mean_z, worst)
+    return CleanPass(effect, scale, logit, surprisal, total / whole.numel(), worst)

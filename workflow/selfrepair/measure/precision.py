@@ -24,15 +24,19 @@ def probed_heads(model: Decoder) -> list[Head]:
 
 
 def differences(
-    own: SweepResult, reference: SweepResult, heads: Iterable[Head]
+    own: SweepResult, reference: SweepResult, heads: Iterable[Head], *, first_position: int = 0
 ) -> dict[str, dict[str, float]]:
     """By quantity, over the tokens of some heads, in its units (logits; `ablated_scale` in those of
     the residual stream): largest and mean absolute difference, and the reference's mean absolute value.
+
+    first_position: tokens before it are never selected, so they do not count here either.
     """
     layer, head = torch.tensor(list(heads)).T
     found = {}
     for name in ("direct_effect", *PER_HEAD):
-        values, exact = (getattr(r, name)[:, :, layer, head].double() for r in (own, reference))
+        values, exact = (
+            getattr(r, name)[:, first_position:, layer, head].double() for r in (own, reference)
+        )
         apart = (values - exact).abs()
         found[name] = {
             "largest": float(apart.max()),

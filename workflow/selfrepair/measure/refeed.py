@@ -52,6 +52,7 @@ def refeed(
     *,
     donors: Int[Tensor, "prompt length"],
     selected: Bool[Tensor, "prompt position layer head"],
+    first_position: int = 0,
     batch: int = 8,
     chunk: int | None = None,
     progress: Progress | None = None,
@@ -60,7 +61,7 @@ def refeed(
 
     Args:
         tokens, donors, batch, chunk, progress: as for `sweep`; heads are resample ablated.
-        selected: the top tokens of every head.
+        selected: the top tokens of every head; first_position: where all tokens begin.
     Raises:
         InputError: tokens or donors that do not fit the model, or a model of one layer.
     """
@@ -75,7 +76,11 @@ def refeed(
     def measure(recorded: Recorded, _: Progress) -> None:
         top = recorded.of(selected).to(model.device)
         sums = torch.zeros(len(top), len(SELECTIONS), pairs, len(SUMS), dtype=torch.float64)
-        refed = _RefeedBatch(model, replay, recorded.clean, recorded.donor_z, top, sums, pair_sums)
+        every = torch.zeros(top.shape[1], dtype=torch.bool, device=top.device)
+        every[first_position:] = True
+        refed = _RefeedBatch(
+            model, replay, recorded.clean, recorded.donor_z, top, every, sums, pair_sums
+        )
         for layer in range(pairs):
             refed.add(layer, rows)
         per_prompt.append(sums)
@@ -91,6 +96,7 @@ class _RefeedBatch:
     clean: CleanBatch
     donor_z: list[Tensor]
     top: Bool[Tensor, "prompt position layer head"]
+    every: Bool[Tensor, " position"]
     prompt_sums: Float[Tensor, "prompt selection pair sum"]
     pair_sums: Float[Tensor, "pair head next_head 3"]
 
@@ -132,7 +138,7 @@ class _RefeedBatch:
         top = self.top[prompt, :, layer, head]
         x, y = refed.double(), ablated.double()
         values = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], -1)
-        for place, tokens in enumerate((top, torch.ones_like(top))):
+        for place, tokens in enumerate((top, self.every.expand_as(top))):
             sums = (values * tokens[..., None, None]).sum((1, 2)).cpu()
             self.prompt_sums[:, place, layer].index_add_(0, prompt.cpu(), sums)
         pairs = (values[..., :3] * top[..., None, None]).sum(1).cpu()

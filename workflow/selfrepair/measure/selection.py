@@ -35,27 +35,32 @@ def top_tokens(
 
 
 def top_mask(
-    direct_effect: Float[Tensor, "prompt position head"],
+    direct_effect: Float[Tensor, "prompt position head"], *, first_position: int = 0
 ) -> Bool[Tensor, "prompt position head"]:
     """True at each head's top tokens: the 2 % of positions with its largest clean direct effect.
 
+    first_position: earlier ones are never selected and do not count (`text.prompts.first_position`).
     Raises:
         InputError: the sample is too small to have a top token.
     """
-    flat = direct_effect.flatten(0, 1)
-    chosen = torch.zeros(flat.shape, dtype=torch.bool)
-    return chosen.scatter_(0, top_tokens(flat), True).reshape(direct_effect.shape)
+    mask = torch.zeros(direct_effect.shape, dtype=torch.bool)
+    allowed = direct_effect[:, first_position:]
+    flat = allowed.flatten(0, 1)
+    chosen = torch.zeros(flat.shape, dtype=torch.bool).scatter_(0, top_tokens(flat), True)
+    mask[:, first_position:] = chosen.reshape(allowed.shape)
+    return mask
 
 
 def top_of_every_head(
-    direct_effect: Float[Tensor, "prompt position layer head"],
+    direct_effect: Float[Tensor, "prompt position layer head"], *, first_position: int = 0
 ) -> Bool[Tensor, "prompt position layer head"]:
     """`top_mask` of every head, a layer at a time: ranking a large sample takes memory.
 
     Raises:
         InputError: the sample is too small to have a top token.
     """
-    return torch.stack([top_mask(effects) for effects in direct_effect.unbind(2)], 2)
+    layers = direct_effect.unbind(2)
+    return torch.stack([top_mask(each, first_position=first_position) for each in layers], 2)
 
 
 def draw_tokens(
@@ -74,13 +79,15 @@ def choose_heads(
     *,
     first_layer: int,
     last_layer: int,
+    first_position: int = 0,
 ) -> list[Head]:
     """The (layer, head) pairs with the largest mean clean direct effect, largest first.
 
     Candidates are the heads from first_layer to last_layer, both included; the mean is over all
-    tokens (docs/method.md section 5). Fewer candidates than `count` are all chosen.
+    tokens from first_position on (docs/method.md section 5). Fewer candidates than `count` are all
+    chosen.
     """
-    means = direct_effect.double().mean((0, 1))[first_layer : last_layer + 1]
+    means = direct_effect[:, first_position:].double().mean((0, 1))[first_layer : last_layer + 1]
     order = means.flatten().argsort(descending=True, stable=True)[:count]
     n_heads = means.shape[1]
     return [(first_layer + int(i) // n_heads, int(i) % n_heads) for i in order]

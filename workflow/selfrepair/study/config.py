@@ -105,14 +105,16 @@ def _check_published(config: Config) -> None:
 def _check_sizes(config: Config) -> None:
     """No measurement takes more prompts than there are, or too few for one top token."""
     total, length = config["text"]["prompts"], config["text"]["tokens_per_prompt"]
+    # Neither the last token, which has no target, nor a beginning-of-sequence token is ever selected.
+    positions = length - (2 if config["text"]["bos"] == "always" else 1)
     sizes = {f"ablations.{name}.prompts": a["prompts"] for name, a in config["ablations"].items()}
     for name in ("prompts", "iterative_prompts"):
         sizes[f"experiments.{name}"] = config["experiments"][name]
     for name, prompts in sizes.items():
         if prompts > total:
             raise InputError(f"{name}: {prompts} is more than text.prompts, {total}")
-        if prompts * (length - 1) < 50:
+        if prompts * positions < 50:
             raise InputError(
-                f"{name}: {prompts} prompts of {length} tokens have "
-                f"{prompts * (length - 1)} positions with a target; top tokens need at least 50"
+                f"{name}: {prompts} prompts of {length} tokens have {prompts * positions} positions "
+                "that may be selected; top tokens need at least 50"
             )

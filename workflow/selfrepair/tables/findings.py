@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,16 +43,18 @@ def headline(depth: pl.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def findings(depth: pl.DataFrame, errors: Mapping[str, float]) -> str:
+def findings(depth: pl.DataFrame, errors: Mapping[str, float], warnings: Sequence[str] = ()) -> str:
     """What a study found, as Markdown: top tokens by depth, then the last layers by ablation.
 
-    errors: the largest error of each sum that is checked, by name, in logits.
+    errors: the largest error of each sum that is checked, by name, in logits; warnings: what jobs
+    warned of, a line each, which comes first.
     """
     top = depth.filter(selection=TOP)
     ablation = _main_ablation(top)
     worst = ", ".join(f"{name} {value:.1e}" for name, value in errors.items())
     return "\n".join(
         [
+            *(f"**Warning:** {line}.\n" for line in warnings),
             f"Self-repair under {ablation} ablation on each head's top 2 % of tokens, mean over "
             "heads, in logits; shares are of the direct effect; 95 % intervals over prompts:",
             "",

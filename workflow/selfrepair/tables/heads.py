@@ -25,13 +25,19 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def head_tables(
-    sweeps: Mapping[str, LayerArrays], *, model: str, seed: int, resamples: int
+    sweeps: Mapping[str, LayerArrays],
+    *,
+    model: str,
+    seed: int,
+    resamples: int,
+    first_position: int = 0,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The main table, one row per (ablation, selection, layer, head), and a summary by depth.
 
     Args:
         sweeps: per ablation and layer the arrays of a SweepResult, [prompt, position, head]; of top
             tokens alone there are no rows of all tokens.
+        first_position: tokens before it are in no row (`text.prompts.first_position`).
     Returns:
         heads: means in logits; shares, unitless; `self_repair_sd`, the standard deviation over
         tokens in logits, and `self_repair_noise`, the same as a multiple of the mean;
@@ -54,7 +60,7 @@ def head_tables(
             arrays = {name: tensors[name].double().numpy() for name in EFFECTS}
             weights = prompt_weights(len(arrays["direct_effect"]), resamples, seed=seed)
             for selection in selections:
-                sums = PromptSums(weights, _selected(arrays, selection))
+                sums = PromptSums(weights, _selected(arrays, selection, first_position))
                 means[selection].append(
                     LayerMeans(resampled_means(arrays, sums), np.asarray(sums.selected.any(2)))
                 )
@@ -74,12 +80,18 @@ def _selections(layer: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     return (TOP,) if bool(layer["self_repair"].isnan().any()) else SELECTIONS
 
 
-def _selected(arrays: Arrays, selection: str) -> Bool[np.ndarray, "prompt position head"]:
+def _selected(
+    arrays: Arrays, selection: str, first_position: int
+) -> Bool[np.ndarray, "prompt position head"]:
     effects, measured = arrays["direct_effect"], ~np.isnan(arrays["self_repair"])
     if selection == ALL:
-        return np.ones(effects.shape, dtype=bool)
+        every = np.ones(effects.shape, dtype=bool)
+        every[:, :first_position] = False
+        return every
+    if measured.all():
+        return top_mask(torch.from_numpy(effects), first_position=first_position).numpy()
     # A sweep of top tokens has said which they are; its clean pass may have rounded otherwise.
-    return top_mask(torch.from_numpy(effects)).numpy() if measured.all() else measured
+    return measured
 
 
 def _quantiles(arrays: Arrays, sums: PromptSums) -> dict[str, Float[np.ndarray, " head"]]:

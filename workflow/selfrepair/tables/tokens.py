@@ -38,23 +38,32 @@ def regions(
 
 
 def token_table(
-    arrays: Mapping[str, Tensor], heads: Sequence[Head], *, model: str, seed: int, resamples: int
+    arrays: Mapping[str, Tensor],
+    heads: Sequence[Head],
+    *,
+    model: str,
+    seed: int,
+    resamples: int,
+    first_position: int = 0,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """E3: every top token of the chosen heads under resample ablation, and the share of each region.
 
     Args:
         arrays: TOKEN_EFFECTS by name, [prompt, position, head], heads in the given order.
+        first_position: tokens before it are left out (`text.prompts.first_position`).
     Returns:
         tokens: one row per top token of each head; summaries: the share of each region per head,
         on top tokens and on all tokens.
     """
     values = {name: arrays[name].double().numpy() for name in TOKEN_EFFECTS}
     region = regions(values["direct_effect"], values["delta_logit"])
-    top = top_mask(arrays["direct_effect"]).numpy()
+    top = top_mask(arrays["direct_effect"], first_position=first_position).numpy()
+    every = np.ones_like(top)
+    every[:, :first_position] = False
     weights = prompt_weights(len(top), resamples, seed=seed)
     rows = []
     for selection in SELECTIONS:
-        sums = PromptSums(weights, top if selection == TOP else np.ones_like(top))
+        sums = PromptSums(weights, top if selection == TOP else every)
         rows += _region_shares(region, sums, heads, selection=selection, model=model)
     names = np.array(TOKEN_REGIONS)[region]
     tokens = _token_rows(top, heads, model, {**values, "region": names})
@@ -94,17 +103,18 @@ def scale_table(
     model: str,
     seed: int,
     resamples: int,
+    first_position: int = 0,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """E4: S / S' on the top tokens of last-layer heads, and how often it is above 1.
 
     Args:
         ratios: per ablation S / S', [prompt, position, head].
-        direct_effect: clean, which decides the top tokens.
+        direct_effect: clean, which decides the top tokens; first_position: none is before it.
     Returns:
         scale_ratios: one row per ablation, head and top token; summaries: the share above 1 per
         ablation and head, and over all of the heads.
     """
-    top = top_mask(direct_effect).numpy()
+    top = top_mask(direct_effect, first_position=first_position).numpy()
     sums = PromptSums(prompt_weights(len(top), resamples, seed=seed), top)
     tables, rows = [], []
     for ablation, ratio in ratios.items():

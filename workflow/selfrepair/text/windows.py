@@ -27,21 +27,26 @@ def cut_prompts(
     prompts: int,
     tokens_per_prompt: int,
     seed: int,
+    bos_token: int | None = None,
 ) -> pl.DataFrame:
     """Token windows of one document each, and each prompt's resample partner (`donor`).
 
+    Args:
+        bos_token: a beginning-of-sequence token to put first in each window, which is then one token
+            of text shorter; None: windows hold tokens of the text alone.
     Returns:
         One row per prompt: prompt, source, document, licence, document_sha256, token_offset,
-        character_start, character_end, sha256 (of that text), donor (a prompt), tokens (list).
+        character_start, character_end, sha256 (of that text), tokens (list, bos_token first),
+        bos_token, donor (a prompt).
     Raises:
         InputError: the documents of a source do not hold the prompts asked of it.
     """
     names = list(sources)
     dealt = deal_sources(sources, prompts)
+    first = [] if bos_token is None else [bos_token]
+    length = tokens_per_prompt - len(first)
     windows = {
-        names[index]: _windows(
-            documents.filter(source=names[index]), tokenizer, tokens_per_prompt, seed
-        )
+        names[index]: _windows(documents.filter(source=names[index]), tokenizer, length, seed)
         for index in sorted(set(dealt))
     }
     rows = []
@@ -49,10 +54,13 @@ def cut_prompts(
         window = next(windows[names[index]], None)
         if window is None:
             raise _too_few(documents, names[index], dealt.count(index), dealt[:prompt].count(index))
-        rows.append({"prompt": prompt, **window})
+        rows.append({"prompt": prompt, **window, "tokens": first + window["tokens"]})
     donors = sample_derangement(prompts, torch.Generator().manual_seed(seed))
     table = pl.DataFrame(rows, schema_overrides={"tokens": pl.List(pl.Int32)})
-    return table.with_columns(donor=pl.Series(donors.tolist(), dtype=pl.Int32))
+    return table.with_columns(
+        bos_token=pl.lit(bos_token, dtype=pl.Int32),
+        donor=pl.Series(donors.tolist(), dtype=pl.Int32),
+    )
 
 
 def _windows(
