@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from common.adapter import run
+from common.settings import notes_on_weights
 from selfrepair.files.shards import worst_errors
 from selfrepair.files.storage import read_json, write_json, write_text
 from selfrepair.tables.findings import findings, headline
@@ -14,7 +15,10 @@ def main(snakemake):
     depth = pl.concat([pl.read_parquet(path) for path in snakemake.input.depth])
     records = [read_json(Path(path)) for path in snakemake.input.provenance]
     errors = {k.removesuffix("_error"): v for k, v in worst_errors(records).items()}
-    write_text(Path(snakemake.output.findings), findings(depth, errors))
+    write_text(
+        Path(snakemake.output.findings),
+        findings(depth, errors, weights=notes_on_weights(snakemake)),
+    )
     write_json(Path(snakemake.output.metrics), headline(depth))
 
 

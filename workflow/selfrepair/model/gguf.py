@@ -96,7 +96,7 @@ def convert_gguf(gguf: Path, folder: Path, *, name: str) -> dict[str, Any]:
     tokenizer.save_pretrained(folder)
     return {
         "architecture": architecture,
-        "quantisation": dict(Counter(tensor.tensor_type.name for tensor in tensors)),
+        "quantisation": dict(Counter(tensor.tensor_type.name for tensor in reader.tensors)),
         "tied_embeddings": config.tie_word_embeddings,
     }
 
@@ -141,17 +141,20 @@ def _with_rope_in_config(
 
     A "longrope" with the same divisors for short and long texts is exactly that.
     """
+    kept = []
     for tensor in tensors:
-        if tensor.name == ROPE_DIVISORS:
-            divisors = dequantize(tensor.data, tensor.tensor_type).tolist()
-            config.rope_parameters = config.rope_parameters | {
-                "rope_type": "longrope",
-                "short_factor": divisors,
-                "long_factor": divisors,
-                "attention_factor": 1.0,
-                "original_max_position_embeddings": config.max_position_embeddings,
-            }
-    return [tensor for tensor in tensors if tensor.name != ROPE_DIVISORS]
+        if tensor.name != ROPE_DIVISORS or "rope_theta" not in config.rope_parameters:
+            kept.append(tensor)
+            continue
+        divisors = dequantize(tensor.data, tensor.tensor_type).tolist()
+        config.rope_parameters = config.rope_parameters | {
+            "rope_type": "longrope",
+            "short_factor": divisors,
+            "long_factor": divisors,
+            "attention_factor": 1.0,
+            "original_max_position_embeddings": config.max_position_embeddings,
+        }
+    return kept
 
 
 def _check_scaling(

@@ -43,10 +43,17 @@ def headline(depth: pl.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def findings(depth: pl.DataFrame, errors: Mapping[str, float]) -> str:
+def findings(
+    depth: pl.DataFrame,
+    errors: Mapping[str, float],
+    *,
+    weights: Mapping[str, str] | None = None,
+) -> str:
     """What a study found, as Markdown: top tokens by depth, then the last layers by ablation.
 
-    errors: the largest error of each sum that is checked, by name, in logits.
+    Args:
+        errors: the largest error of each sum that is checked, by name, in logits.
+        weights: what is to be known about a model's weights, by model; of some or none.
     """
     top = depth.filter(selection=TOP)
     ablation = _main_ablation(top)
@@ -65,6 +72,7 @@ def findings(depth: pl.DataFrame, errors: Mapping[str, float]) -> str:
             *_lines(top.filter(depth=QUARTERS[-1]), "ablation", "ablation"),
             "",
             *_caution(top),
+            *(f"Weights of {model}: {note}.\n" for model, note in (weights or {}).items()),
             f"Largest errors of the sums, in logits: {worst}.",
             "",
         ]
