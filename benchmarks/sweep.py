@@ -76,7 +76,9 @@ def default_study() -> tuple[dict, dict]:
 def smollm2() -> tuple[str, Decoder]:
     """The default study's model."""
     config, wheels = default_study()
-    where = model_location(config["models"]["smollm2"], wheels, ROOT / config["cache"])
+    where = model_location(
+        config["models"]["smollm2"], wheels, ROOT / config["cache"], key="smollm2"
+    )
     return "SmolLM2-135M", selfrepair.load_model(where, device="cpu")
 
 

@@ -1,5 +1,10 @@
 # What the study found, each claim of the paper beside it, and the numbers that the authors released.
 
+# What is said of each model besides its numbers.
+ABOUT_MODELS = [
+    f"models.{model}.{key}" for model in MODELS for key in ("title", "weights")
+]
+
 
 rule summarise:
     input:
@@ -20,6 +25,8 @@ rule summarise:
     conda:
         "../envs/selfrepair.yaml"
     threads: 1
+    params:
+        settings=settings(*ABOUT_MODELS),
     script:
         "../scripts/summarise.py"
 
@@ -50,7 +57,7 @@ rule judge_claims:
     threads: 1
     params:
         figures=figures_by_title(),
-        settings=settings("study", *(f"models.{model}.title" for model in MODELS)),
+        settings=settings("study", *ABOUT_MODELS),
     script:
         "../scripts/judge_claims.py"
 

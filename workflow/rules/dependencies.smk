@@ -2,6 +2,7 @@
 from snakemake.io import sourcecache_entry
 
 from selfrepair.files.storage import sidecar
+from selfrepair.study.materials import named_wheels
 
 sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
 from common import rule_code
@@ -26,20 +27,19 @@ def code_of(script, *modules):
 def settings(*keys):
     """The values of dotted keys of the config, by key: all that a rule's result depends on there.
 
-    In a key, {model} is the job's model and {wheel} that model's wheel (without one, such a key is left
-    out). A key that the config does not have is None. dvc.yaml names the same keys.
+    In a key, {model} is the job's model; a key with {wheel} stands for one key for each wheel that the
+    model names. A key that the config does not have is None. dvc.yaml names the same keys.
     """
 
     def values(wildcards):
-        model = wildcards.get("model")
-        wheel = config["models"].get(model, {}).get("wheel")
-        return {
-            key.replace("{wheel}", wheel or ""): config_value(
-                key.format(model=model, wheel=wheel)
-            )
+        model = wildcards.get("model", "")
+        wheels = named_wheels(config["models"].get(model))
+        named = [
+            key.replace("{wheel}", wheel)
             for key in keys
-            if wheel or "{wheel}" not in key
-        }
+            for wheel in (wheels if "{wheel}" in key else [""])
+        ]
+        return {key: config_value(key.replace("{model}", model)) for key in named}
 
     return values
 
@@ -60,8 +60,12 @@ def config_value(key):
 
 
 def model_files(wildcards):
-    """The files of a model in a local directory: what follows them is out of date when they change."""
-    folder = Path(config["models"][wildcards.model].get("name", "")).expanduser()
+    """The files of a model that lie on this machine: what follows them is out of date when they change."""
+    model = config["models"][wildcards.model]
+    folder = Path(model.get("name", "")).expanduser()
+    if "gguf" in model:
+        path = Path(folder, model["gguf"]).expanduser()
+        return on_every_node([str(path)] if path.is_file() else [])
     endings = (".json", ".safetensors", ".bin", ".model", ".txt")
     if not Path(folder, "config.json").is_file():
         return []

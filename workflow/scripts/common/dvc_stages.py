@@ -144,8 +144,11 @@ def _of_each_model(keys: Collection[str], models: Collection[str]) -> set[str]:
 
 
 def _covers(read: Collection[str], key: str) -> bool:
-    """Whether a key of the materials is among those read; texts are `sources.<name>` there."""
-    return key in read or (key.startswith("sources.") and "text.sources" in read)
+    """Whether a key of the materials is among those read, or a section around one; texts are
+    `sources.<name>` there."""
+    if key.startswith("sources."):
+        return "text.sources" in read
+    return any(name == key or name.startswith(f"{key}.") for name in read)
 
 
 def _stated(key: str, config: Any) -> str:

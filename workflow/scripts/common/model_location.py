@@ -12,5 +12,6 @@ def location_of_model(snakemake: Any) -> tuple[str, str | None]:
     settings = snakemake.params.settings
     stated = {key: value for key, value in below(settings, "models.{model}").items() if value}
     wheels = wheels_of(below(settings, "wheels"))
-    location = model_location(stated, wheels, machine_of(snakemake).cache)
+    key = snakemake.wildcards.model
+    location = model_location(stated, wheels, machine_of(snakemake).cache, key=key)
     return location, stated.get("revision")

@@ -6,6 +6,7 @@ from typing import Any
 
 from selfrepair.files.provenance import Stopwatch, environment
 from selfrepair.files.storage import read_json
+from selfrepair.model.weights import weights_record
 
 
 def provenance_of(
@@ -23,6 +24,7 @@ def provenance_of(
         "study": config["study"],
         "model": snakemake.wildcards.model,
         "model_commit": model.commit,
+        "weights": weights_record(model.name),
         "architecture": model.architecture,
         "dtype": model.dtype_name,
         **precision,

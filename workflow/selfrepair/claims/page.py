@@ -30,6 +30,10 @@ _MARKDOWN = """\
 {% for model, rows in models %}
 ## {{ model }}: {{ tally(rows) }}
 
+{% if model in weights %}
+Weights {{ weights[model] }}.
+
+{% endif %}
 | claim of the paper | measured | value | paper's definition | holds if | verdict | figure |
 |---|---|---|---|---|---|---|
 {% for row in rows -%}
@@ -66,6 +70,9 @@ figure { margin: 2em 0; } figure img { max-width: 100%; }
 <p>{{ how }}</p>
 {% for model, rows in models %}
 <h2>{{ model }}: {{ tally(rows) }}</h2>
+{% if model in weights %}
+<p>Weights {{ weights[model] }}.</p>
+{% endif %}
 <table>
 <thead><tr><th>claim of the paper</th><th>measured</th><th>value</th><th>holds if</th><th>verdict</th>
 <th>figure</th></tr></thead>
@@ -90,22 +97,43 @@ figure { margin: 2em 0; } figure img { max-width: 100%; }
 """
 
 
-def markdown(claims: pl.DataFrame, *, study: str, paths: FigurePaths) -> str:
-    """The page in Markdown; paths: of figures without their ending."""
-    return _render(_MARKDOWN, claims, study, paths, ending=".png", escape=False)
+def markdown(
+    claims: pl.DataFrame,
+    *,
+    study: str,
+    paths: FigurePaths,
+    weights: Mapping[str, str] | None = None,
+) -> str:
+    """The page in Markdown.
+
+    Args:
+        study: its name.
+        paths: of figures, without their ending.
+        weights: what is to be known about a model's weights, by model; of some or none.
+    """
+    return _render(
+        _MARKDOWN, claims, study=study, paths=paths, weights=weights, ending=".png", escape=False
+    )
 
 
-def page(claims: pl.DataFrame, *, study: str, paths: FigurePaths) -> str:
-    """The page in HTML, with every figure that a claim refers to."""
-    return _render(_HTML, claims, study, paths, ending="", escape=True)
+def page(
+    claims: pl.DataFrame,
+    *,
+    study: str,
+    paths: FigurePaths,
+    weights: Mapping[str, str] | None = None,
+) -> str:
+    """The page in HTML, with every figure that a claim refers to (arguments as `markdown`)."""
+    return _render(_HTML, claims, study=study, paths=paths, weights=weights, ending="", escape=True)
 
 
 def _render(
     template: str,
     claims: pl.DataFrame,
+    *,
     study: str,
     paths: FigurePaths,
-    *,
+    weights: Mapping[str, str] | None,
     ending: str,
     escape: bool,
 ) -> str:
@@ -120,6 +148,7 @@ def _render(
         title=f"Claims of the paper, measured: study {study}",
         how=_HOW,
         models=models,
+        weights=weights or {},
         tally=_tally,
         footing=_footing,
         figures=lambda rows: dict((row["figure"], row["path"]) for row in rows).items(),

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import (
+    constants,
+    hf_hub_download,
+    snapshot_download,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     HTTPError,
     LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -58,6 +64,52 @@ def locate_model(
     return folder, folder.name
 
 
+def locate_file(
+    name: str | None, file: str, *, revision: str | None = None, download: bool = True
+) -> Path:
+    """A single file of a model: in a repository of the hub, in a directory, or by its own path.
+
+    Args:
+        name: a hub name or a directory; None if `file` is a path.
+        file: its path in there.
+        revision: a hub branch, tag or commit.
+        download: whether a file of the hub is fetched; without, only whether it may be is checked.
+    Raises:
+        InputError: there is no such file; or as `locate_model`.
+    """
+    if name is None or is_local(name):
+        path = Path(name or "", file).expanduser()
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; correct `gguf`")
+        return path
+    try:
+        found = hf_hub_download(name, file, revision=revision, dry_run=not download)
+    except Exception as error:
+        raise InputError(f"model {name}: {_reason(error, name, revision, file)}") from error
+    return Path(found if isinstance(found, str) else found.local_path)
+
+
+def cached_file(name: str | None, file: str, revision: str | None = None) -> Path | None:
+    """As `locate_file`, but only what is on this machine, without asking the hub; None if it is not."""
+    path = Path(name or "", file).expanduser()
+    if path.is_file() or name is None:
+        return path if path.is_file() else None
+    try:
+        found = try_to_load_from_cache(name, file, revision=revision)
+    except HFValidationError:
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def commit_of(path: Path) -> str | None:
+    """The commit of a file in the hub's cache; None for other files."""
+    cache = Path(constants.HF_HUB_CACHE)
+    if not path.is_relative_to(cache):
+        return None
+    # models--owner--name/snapshots/<commit>/...
+    return path.relative_to(cache).parts[2]
+
+
 def _has(name: str, commit: str, kind: str) -> bool:
     return any(_snapshot(name, commit, [*_CONFIG_AND_TOKENIZER, kind]).glob(kind))
 
@@ -73,8 +125,8 @@ def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
         raise InputError(f"model {name}: {_reason(error, name, revision)}") from error
 
 
-def _reason(error: Exception, name: str, revision: str | None) -> str:
-    """What went wrong between us and the hub, and what to do about it."""
+def _reason(error: Exception, name: str, revision: str | None, file: str = "") -> str:
+    """What went wrong between us and the hub, and what to do about it; file: the only one asked for."""
     cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
     if isinstance(cause, GatedRepoError):
         return _gated(f"{constants.ENDPOINT}/{name}")
@@ -85,6 +137,8 @@ def _reason(error: Exception, name: str, revision: str | None) -> str:
             "the hub has no model of this name that you may see; correct `name`, or, if it is "
             "private, set HF_TOKEN or run `hf auth login`"
         )
+    if isinstance(cause, RemoteEntryNotFoundError):
+        return f"the hub has no file {file!r} in it; correct `gguf`"
     if isinstance(cause, HFValidationError):
         return "neither a directory nor a hub name (organisation/model); correct `name`"
     if isinstance(cause, HfHubHTTPError):
@@ -95,7 +149,8 @@ def _reason(error: Exception, name: str, revision: str | None) -> str:
         return f"the hub refuses the request ({first_line(cause)}); {what}"
     if isinstance(error, LocalEntryNotFoundError):
         which = f" at revision {revision!r}" if revision else ""
-        return f"not, or not all of it, in the hub's cache{which}, and {_remedy(name, revision)}"
+        missing = f"{file} is not" if file else "not, or not all of it,"
+        return f"{missing} in the hub's cache{which}, and {_remedy(name, revision, file)}"
     return f"cannot be fetched ({first_line(error)}); try again, or name a local directory"
 
 
@@ -135,6 +190,8 @@ def _offline(commands: str) -> str:
     )
 
 
-def _remedy(name: str, revision: str | None) -> str:
-    download = f"hf download {name}" + (f" --revision {revision}" if revision else "")
+def _remedy(name: str, revision: str | None, file: str) -> str:
+    download = " ".join(["hf download", name, *([file] if file else [])])
+    if revision:
+        download += f" --revision {revision}"
     return _offline(f"`make fetch CONFIG=...` or `{download}`")

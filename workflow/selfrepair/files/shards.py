@@ -14,6 +14,7 @@ _SHARED = (
     "study",
     "model",
     "model_commit",
+    "weights",
     "ablation",
     "tokens",
     "bos_token",

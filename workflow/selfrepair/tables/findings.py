@@ -43,11 +43,19 @@ def headline(depth: pl.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def findings(depth: pl.DataFrame, errors: Mapping[str, float], warnings: Sequence[str] = ()) -> str:
+def findings(
+    depth: pl.DataFrame,
+    errors: Mapping[str, float],
+    warnings: Sequence[str] = (),
+    *,
+    weights: Mapping[str, str] | None = None,
+) -> str:
     """What a study found, as Markdown: top tokens by depth, then the last layers by ablation.
 
-    errors: the largest error of each sum that is checked, by name, in logits; warnings: what jobs
-    warned of, a line each, which comes first.
+    Args:
+        errors: the largest error of each sum that is checked, by name, in logits.
+        warnings: what jobs warned of, a line each, which comes first.
+        weights: what is to be known about a model's weights, by model; of some or none.
     """
     top = depth.filter(selection=TOP)
     ablation = _main_ablation(top)
@@ -67,6 +75,7 @@ def findings(depth: pl.DataFrame, errors: Mapping[str, float], warnings: Sequenc
             *_lines(top.filter(depth=QUARTERS[-1]), "ablation", "ablation"),
             "",
             *_caution(top),
+            *(f"Weights of {model}: {note}.\n" for model, note in (weights or {}).items()),
             f"Largest errors of the sums, in logits: {worst}.",
             "",
         ]
