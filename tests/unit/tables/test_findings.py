@@ -30,6 +30,13 @@ def test_few_prompts_are_warned_of(tables):
     assert warning not in findings(depth.with_columns(n_prompts=pl.lit(8)), ERRORS)
 
 
+def test_what_is_to_be_known_about_weights_is_told(tables):
+    _, depth = tables
+    text = findings(depth, ERRORS, weights={"m": "de-quantised from 4 bits"})
+    assert "\n\nWeights of m: de-quantised from 4 bits.\n\nLargest errors" in text
+    assert "Weights" not in findings(depth, ERRORS)
+
+
 def test_values_without_an_interval_stand_alone(tables):
     _, depth = tables
     bounds = pl.col("^.*_(low|high)$")
