@@ -32,6 +32,16 @@ def test_a_page_escapes_names_and_shows_each_figure_once(claims, paths):
     assert text.count("<img ") == 2 * claims["figure"].n_unique()
 
 
+def test_what_is_to_be_known_about_weights_stands_below_the_model(claims, paths):
+    options = {"study": "s", "paths": paths, "weights": {"a": "de-quantised <from> 4 bits"}}
+    text = markdown(claims, **options)
+    assert "supported\n\nWeights de-quantised <from> 4 bits.\n\n| claim" in text.split("## a:")[1]
+    assert text.count("Weights ") == 1
+    assert "</h2>\n<p>Weights de-quantised &lt;from&gt; 4 bits.</p>\n<table>" in page(
+        claims, **options
+    )
+
+
 def test_what_was_not_measured_is_said_so(depth, summaries, paths):
     claims = judge(depth.filter(model="a"), summaries.filter(pl.col("experiment") != "E8"))
     text = markdown(claims, study="s", paths=paths)

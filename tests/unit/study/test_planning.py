@@ -9,11 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import selfrepair
 import tiny_models
+from gguf_files import tiny_model, write_gguf
 from selfrepair import InputError
 from selfrepair.model.decoder import Decoder
 from selfrepair.model.memory import shape_of_decoder
 from selfrepair.model.replay import Replay
 from selfrepair.model.sizes import Shape, check_shape, shape_from
+from selfrepair.model.weights import model_location
 from selfrepair.study.config import read_study
 from selfrepair.study.planning import (
     device_bytes,
@@ -21,6 +23,7 @@ from selfrepair.study.planning import (
     plan_table,
     shape_of,
 )
+from selfrepair.study.schema import read_yaml
 
 Tiny = Callable[..., Decoder]
 
@@ -145,6 +148,28 @@ def test_a_local_model_is_planned_from_its_config(tiny_folder: Callable[[str], P
         d_head=8,
         gated=True,
     )
+
+
+def test_a_converted_model_is_planned_once_it_is_here(tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf", tiny_model("llama"))
+    model, config = {"gguf": str(file)}, {"cache": str(tmp_path / "cache"), "wheels": {}}
+    assert shape_of(model, config) is None
+    assert shape_of({"name": "nobody/nothing", "gguf": "x.gguf"}, config) is None
+    model_location(model, {}, tmp_path / "cache", key="tiny")
+    shape = shape_of(model, config)
+    assert shape is not None
+    assert (shape.layers, shape.heads, shape.kv_heads, shape.tied) == (2, 4, 2, True)
+
+
+def test_models_of_the_materials_are_planned_before_they_are_fetched() -> None:
+    config = study("config.yaml")
+    materials = read_yaml(ROOT / "config/materials.yaml")["models"]
+    # As their model cards state them, in millions.
+    stated = {"smollm2": 134.5, "gemma3-270m": 268, "qwen-coder-500m": 494, "qwen-coder-1500m": 1544}
+    for key, parameters in stated.items():
+        shape = shape_of(materials[key], config)
+        assert shape is not None
+        assert shape.parameters / 1e6 == pytest.approx(parameters, rel=0.01)
 
 
 def test_a_model_of_experts_has_no_shape() -> None:

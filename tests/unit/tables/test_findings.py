@@ -36,6 +36,13 @@ def test_warnings_of_jobs_come_first(tables):
     assert text.startswith("**Warning:** models.m: better without.\n\nSelf-repair under")
 
 
+def test_what_is_to_be_known_about_weights_is_told(tables):
+    _, depth = tables
+    text = findings(depth, ERRORS, weights={"m": "de-quantised from 4 bits"})
+    assert "\n\nWeights of m: de-quantised from 4 bits.\n\nLargest errors" in text
+    assert "Weights" not in findings(depth, ERRORS)
+
+
 def test_values_without_an_interval_stand_alone(tables):
     _, depth = tables
     bounds = pl.col("^.*_(low|high)$")
