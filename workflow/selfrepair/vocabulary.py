@@ -21,10 +21,12 @@ EFFECTS = (
     "self_repair",
     "from_heads",
     "from_mlps",
+    "from_post_norms",
     "from_norm",
 )
-# The terms that self-repair is the sum of.
-TERMS = ("from_heads", "from_mlps", "from_norm")
+# The terms that self-repair is the sum of; from_post_norms is exactly 0 in a model that normalises no
+# sublayer's output.
+TERMS = ("from_heads", "from_mlps", "from_post_norms", "from_norm")
 # What has a share of the direct effect in the tables.
 SHARED_EFFECTS = ("self_repair", *TERMS)
 # What is kept of every token of a chosen head (E3).

@@ -24,8 +24,11 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "mean": {"ablation": "mean"},
     "zero": {"ablation": "zero"},
 }
-PER_HEAD = [name for name in SweepResult.__dataclass_fields__ if "error" not in name]
-PER_HEAD.remove("scale")
+# What is stored of a model without post-norms.
+PER_HEAD = [
+    *("direct_effect", "ablated_direct_effect", "delta_logit", "self_repair"),
+    *("from_heads", "from_mlps", "from_norm", "ablated_scale"),
+]
 PARTS = ("from_heads", "from_mlps", "from_norm")
 
 

@@ -17,8 +17,9 @@ from transformers.pytorch_utils import Conv1D
 
 import tiny_models
 from selfrepair import InputError, load_model
-from selfrepair.model import replay
-from selfrepair.model.decoder import DTYPES, Decoder, FinalNorm
+from selfrepair.model import products, replay
+from selfrepair.model.decoder import DTYPES, Decoder
+from selfrepair.model.norms import Norm
 from selfrepair.model.packed import (
     PackedLinear,
     PackedMLP,
@@ -44,17 +45,19 @@ def refusal(call: Callable[[], object]) -> str:
 
 def test_shape_annotations_are_enforced() -> None:
     torch.testing.assert_close(
-        replay.dot(torch.ones(2, 3), torch.ones(2, 3)), torch.full((2,), 3.0)
+        products.dot(torch.ones(2, 3), torch.ones(2, 3)), torch.full((2,), 3.0)
     )
     with pytest.raises(jaxtyping.TypeCheckError):
-        replay.dot(torch.ones(2, 3), torch.ones(4, 2, 3))  # broadcasts: only the annotation objects
+        products.dot(
+            torch.ones(2, 3), torch.ones(4, 2, 3)
+        )  # broadcasts: only the annotation objects
 
 
 def test_shape_annotations_are_enforced_in_dataclasses() -> None:
     sums = torch.ones(2, 3)
-    replay.Replayed(torch.ones(2, 3, 4), sums, sums)
+    replay.Replayed(torch.ones(2, 3, 4), sums, sums, sums)
     with pytest.raises(jaxtyping.TypeCheckError):
-        replay.Replayed(torch.ones(2, 3), sums, sums)
+        replay.Replayed(torch.ones(2, 3), sums, sums, sums)
 
 
 # --- what load_model refuses -------------------------------------------------------------------
@@ -168,9 +171,9 @@ def test_plain_network_computes_the_bridge_logits(name: str, tiny: Tiny) -> None
 def test_final_norm_scale_is_its_definition() -> None:
     residual = torch.tensor([[1.0, 2.0, 3.0, 6.0]])
     parts = {"module": nn.Identity(), "gain": torch.ones(4), "bias": torch.zeros(4), "eps": 0.5}
-    centred = FinalNorm(**parts, centred=True).scale(residual)
+    centred = Norm(**parts, centred=True).scale(residual)
     torch.testing.assert_close(centred, torch.tensor([(14 / 4 + 0.5) ** 0.5]))
-    uncentred = FinalNorm(**parts, centred=False).scale(residual)
+    uncentred = Norm(**parts, centred=False).scale(residual)
     torch.testing.assert_close(uncentred, torch.tensor([(50 / 4 + 0.5) ** 0.5]))
 
 

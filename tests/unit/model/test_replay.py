@@ -11,7 +11,8 @@ import tiny_models
 from selfrepair import clean_pass
 from selfrepair.model.decoder import Decoder
 from selfrepair.model.direct_effect import targets
-from selfrepair.model.replay import Recording, Replay, dot
+from selfrepair.model.products import dot
+from selfrepair.model.replay import Recording, Replay
 
 Tiny = Callable[..., Decoder]
 

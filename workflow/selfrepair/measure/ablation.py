@@ -17,7 +17,7 @@ from torch import Tensor
 from ..ablations import ABLATIONS, DONORS, MEANS, Baselines
 from ..errors import InputError
 from ..model.decoder import Decoder
-from ..model.replay import Recording, Replay, Replayed
+from ..model.replay import Recording, Replay, Replayed, Scales
 
 
 def replacement(
@@ -49,9 +49,9 @@ def any_needs(ablations: Collection[str], what: str) -> bool:
 class AblatedRows:
     """Recorded prompts in which a head's output is changed, ready to be replayed.
 
-    change: what the ablation adds to the layer's attention output; residual: the layer's clean
+    change: what the ablation adds to the layer's raw attention output; residual: the layer's clean
     input; unchanged_out: the changed output of a parallel layer, whose MLP does not see the change,
-    else None; all [row, position, d_model].
+    else None; all [row, position, d_model]. scales: the clean scales of post-norms in these rows.
     """
 
     layer: int
@@ -59,6 +59,7 @@ class AblatedRows:
     residual: Float[Tensor, "row position d_model"]
     attention_out: Float[Tensor, "row position d_model"]
     unchanged_out: Float[Tensor, "row position d_model"] | None
+    scales: Scales
 
     def replay(self, replay: Replay, directions: Float[Tensor, "row position d_model"]) -> Replayed:
         """Everything after the change; directions: u of each row."""
@@ -68,6 +69,7 @@ class AblatedRows:
             attention_out=self.attention_out,
             unchanged_out=self.unchanged_out,
             directions=directions,
+            scales=self.scales,
         )
 
     def layer_output(self, replay: Replay) -> Float[Tensor, "row position d_model"]:
@@ -95,14 +97,18 @@ def ablated_rows(
     """
     ablated, length = decoder.layers[layer], delta_z.shape[1]
     change = torch.bmm(delta_z, ablated.w_o[head])
+    before = recording.attention_out[layer][prompt, :length]
+    unchanged_out = None
+    if ablated.parallel:
+        after = recording.residual[layer + 1][prompt, :length]
+        unchanged_out = after + ablated.attention_write.change(before, change)
     return AblatedRows(
         layer=layer,
         change=change,
         residual=recording.residual[layer][prompt, :length],
-        attention_out=recording.attention_out[layer][prompt, :length] + change,
-        unchanged_out=(
-            recording.residual[layer + 1][prompt, :length] + change if ablated.parallel else None
-        ),
+        attention_out=before + change,
+        unchanged_out=unchanged_out,
+        scales=recording.scales(prompt, length),
     )
 
 

@@ -57,7 +57,14 @@ def clean_batch(replay: Replay, tokens: Int[Tensor, "prompt length"]) -> CleanBa
     scale = decoder.final_norm.scale(recording.residual[-1])
     logit, surprisal = target_logits(decoder, recording.residual[-1], tokens[:, 1:])
     effects = [
-        head_direct_effects(decoder, layer, recording.z[layer], wanted.directions, scale)
+        head_direct_effects(
+            decoder,
+            layer,
+            recording.z[layer],
+            wanted.directions,
+            scale,
+            recording.attention_scale[layer],
+        )
         for layer in range(decoder.n_layers)
     ]
     error = conservation_error(decoder, recording, wanted, logit)

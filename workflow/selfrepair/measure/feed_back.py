@@ -3,7 +3,9 @@
 A head's own output, times 1, 3, 5, is added to its layer's input at one position, and its new direct
 effect there is measured. Controls: a random direction, and another head of the layer, both scaled to the
 norm of the head's own output, so that only the direction differs. Direct effects are in logits, with the
-clean final norm scale S (docs/method.md sections 1 and 5).
+clean final norm scale S. Where the block normalises its attention's output, a head's own output is what it
+adds to the stream at the clean scale of that post-norm, which stays in the new direct effect too
+(docs/method.md sections 1, 3 and 5).
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..model.decoder import Decoder
-from ..model.replay import Replay, cut_lengths, dot
+from ..model.products import dot
+from ..model.replay import Replay, cut_lengths
 from ..vocabulary import FED_BACK, Head
 from .batches import (
     CleanBatch,
@@ -150,7 +153,9 @@ class _FeedBackBatch:
         stream[each, :, :, position] += added
         z = self.replay.head_outputs(layer, stream.flatten(0, 2))
         z = z.unflatten(0, added.shape[:3])[each, :, :, position, head]
+        sigma = self._post_scale(layer, prompt, position)
         u = self.clean.targets.directions[prompt, position]
+        u = weights.attention_write.through(u, sigma)
         scale = self.clean.scale[prompt, position]
         seen = torch.einsum("id,ied->ie", u, weights.w_o[head])
         value = z - weights.value_bias[head][:, None, None]
@@ -175,6 +180,7 @@ class _FeedBackBatch:
         """What is fed back before scaling, all of the norm of the head's own output."""
         weights, z = self.model.layers[layer], self.clean.recording.z[layer]
         n_heads, width = self.model.n_heads, self.model.d_model
+        sigma = self._post_scale(layer, prompt, position)
         noise, steps = np.empty((len(head), width)), np.empty(len(head), dtype=np.int64)
         for i, (row, k, index) in enumerate(instances.tolist()):
             draw = np.random.default_rng([self.seed, *self.heads[index], first_prompt + row, k])
@@ -183,7 +189,8 @@ class _FeedBackBatch:
 
         def write(of: Tensor) -> Tensor:
             value = z[prompt, position, of] - weights.value_bias[of]
-            return torch.einsum("ie,ied->id", value, weights.w_o[of])
+            raw = torch.einsum("ie,ied->id", value, weights.w_o[of])
+            return weights.attention_write.through(raw, sigma)
 
         own = write(head)
         vectors = [own, torch.from_numpy(noise).to(own), write(other)]
@@ -193,3 +200,8 @@ class _FeedBackBatch:
         return torch.stack(
             [own, *(v / v.norm(dim=-1, keepdim=True) * norm for v in vectors[1:])], 1
         )
+
+    def _post_scale(self, layer: int, prompt: Tensor, position: Tensor) -> Tensor | None:
+        """The clean scale of the attention's post-norm in some places, if it has one."""
+        sigma = self.clean.recording.attention_scale[layer]
+        return None if sigma is None else sigma[prompt, position]

@@ -1,7 +1,8 @@
 """Which neurons of an MLP make up for an ablated head (docs/method.md section 3; E7 to E10).
 
 DE(neuron i) = a_i (W_out[i] . u) / S with the post-activation a (gated: gate * up); its self-repair is
-the change of that under ablation, clean S on both sides. An instance is a chosen head on one of its
+the change of that under ablation, clean S on both sides (and the clean scale of the MLP's post-norm, if
+it has one). An instance is a chosen head on one of its
 top tokens. What is per neuron is reduced here, so that memory does not grow with the tokens.
 """
 
@@ -21,7 +22,7 @@ from ..ablations import RESAMPLE
 from ..errors import InputError
 from ..model.decoder import Decoder
 from ..model.direct_effect import check_error
-from ..model.replay import Replay, dot
+from ..model.replay import Replay
 from ..vocabulary import Head
 from .ablation import ablated_rows, check_ablations
 from .batches import (
@@ -290,7 +291,9 @@ class _NeuronBatch:
             ablated = clean
             if mlp in seen:
                 ablated = tuple(_shaped(v, u[prompt])[row, position] for v in seen[mlp][0])
-            values = self._measure(mlp, clean, ablated, u[at], self.clean.scale[at])
+            tau = recording.mlp_scale[mlp]
+            post_scale = None if tau is None else tau[at]
+            values = self._measure(mlp, clean, ablated, u[at], self.clean.scale[at], post_scale)
             self._pool(index, place, values.pop("change"), values.pop("effect"))
             for name, value in values.items():
                 columns.setdefault(name, []).append(
@@ -313,15 +316,19 @@ class _NeuronBatch:
         ablated: tuple[Tensor, ...],
         u: Float[Tensor, "instance d_model"],
         scale: Float[Tensor, " instance"],
+        post_scale: Float[Tensor, " instance"] | None,
     ) -> dict[str, Tensor]:
-        """Every quantity of some instances; clean, ablated: (post-activations, MLP output)."""
-        neurons = self.model.layers[mlp].neurons
+        """Every quantity of some instances; clean, ablated: (post-activations, MLP output).
+
+        post_scale: the clean scale of the MLP's post-norm, if it has one.
+        """
+        neurons, write = self.model.layers[mlp].neurons, self.model.layers[mlp].mlp_write
         assert neurons is not None
-        seen = (u @ neurons.w_out.T) / scale[:, None]
+        seen = (write.through(u, post_scale) @ neurons.w_out.T) / scale[:, None]
         effect, after = clean[0] * seen, ablated[0] * seen
         change = (ablated[0] - clean[0]) * seen
-        bias = dot(neurons.b_out.expand_as(u), u) / scale
-        whole = [dot(out, u) / scale for _, out in (clean, ablated)]
+        bias = write.projection(neurons.b_out.expand_as(u), u, post_scale) / scale
+        whole = [write.projection(out, u, post_scale) / scale for _, out in (clean, ablated)]
         sums = torch.stack([effect.sum(1), after.sum(1)]) + bias
         error = float((sums - torch.stack(whole)).abs().max())
         check_error("neuron", error, self.model.dtype_name)

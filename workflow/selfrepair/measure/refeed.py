@@ -2,7 +2,7 @@
 
 Layer l + 1 reads layer l's input again, and the change of each of its heads' direct effects is compared
 with their change when a head of layer l is ablated. Direct effects are in logits, with the clean final
-norm scale S (docs/method.md sections 1 and 5).
+norm scale S and the clean scales of post-norms (docs/method.md sections 1, 3 and 5).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 from ..ablations import RESAMPLE
 from ..errors import InputError
 from ..model.decoder import Decoder
-from ..model.replay import Replay, dot
+from ..model.products import dot
+from ..model.replay import Replay
 from ..vocabulary import SELECTIONS
 from .ablation import ablated_rows, check_ablations
 from .batches import CleanBatch, Progress, Recorded, checked_sizes, for_each_batch, tensors_of
@@ -97,6 +98,7 @@ class _RefeedBatch:
         """One pair of layers: what refeeding changes, and each head's ablation, added to the sums."""
         recording, after = self.clean.recording, self.model.layers[layer + 1]
         u, scale = self.clean.targets.directions, self.clean.scale
+        u = after.attention_write.through(u, recording.attention_scale[layer + 1])
         seen = torch.einsum("pkd,hed->pkhe", u, after.w_o) / scale[..., None, None]
         clean_z = recording.z[layer + 1]
         refed_z = torch.cat(

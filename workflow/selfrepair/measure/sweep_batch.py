@@ -19,10 +19,11 @@ from ..ablations import ABLATIONS, DONORS
 from ..model.decoder import Decoder
 from ..model.direct_effect import check_error
 from ..model.memory import BatchLimit, attempt
-from ..model.replay import Replay, cut_lengths, dot
+from ..model.products import dot
+from ..model.replay import Replay, cut_lengths
 from .ablation import ablated_rows, replacement
 from .batches import Recorded, stored
-from .sweep_result import PER_HEAD, SweepResult
+from .sweep_result import SweepResult, measured_of, zeros_where_measured
 from .workers import Workers
 
 
@@ -67,14 +68,20 @@ class SweepBatch:
         self.model, self.clean, self.donor_z = model, recorded.clean, recorded.donor_z
         self.mean_z, self.limit = mean_z, limit
         self.selected = None if selected is None else recorded.of(selected).to(model.device)
-        shape = (len(PER_HEAD), model.n_layers, model.n_heads, *self.clean.scale.shape)
+        self.quantities = measured_of(model)
+        shape = (len(self.quantities), model.n_layers, model.n_heads, *self.clean.scale.shape)
         self.out = torch.empty(shape, dtype=self.clean.direct_effect.dtype, device=model.device)
         # Clean dot products with u that every replay is compared with: of the final residual, and of
-        # all attention and MLP outputs from each layer on, [layer + 1, …].
+        # what all attention and MLP outputs from each layer on add to it, [layer + 1, …].
         u, recording = self.clean.targets.directions, self.clean.recording
         self.clean_projection = dot(recording.residual[-1], u)
-        self.clean_heads = _suffix_sums([dot(a, u) for a in recording.attention_out])
-        self.clean_mlps = _suffix_sums([dot(m, u) for m in recording.mlp_out])
+        heads, mlps = [], []
+        for at, layer in enumerate(model.layers):
+            of_attention, of_mlp = recording.attention_scale[at], recording.mlp_scale[at]
+            added = layer.attention_write.projection(recording.attention_out[at], u, of_attention)
+            heads.append(added)
+            mlps.append(layer.mlp_write.projection(recording.mlp_out[at], u, of_mlp))
+        self.clean_heads, self.clean_mlps = _suffix_sums(heads), _suffix_sums(mlps)
 
     def run(
         self, replay: Replay, workers: Workers, ablation: str, chosen: dict[int, list[int]]
@@ -161,19 +168,19 @@ class SweepBatch:
         return after[at] - z[at]
 
     def _measure(self, replay: Replay, rows: Rows) -> Float[Tensor, "quantity row position"]:
-        """Every quantity of PER_HEAD for some rows; a row whose z does not change is unchanged."""
+        """Every quantity for some rows; a row whose z does not change is unchanged."""
         delta_z = self._delta_z(rows)
         scale = self.clean.scale[rows.prompt, : rows.length]
         effect = self.clean.direct_effect[rows.prompt, : rows.length, rows.layer, rows.head]
         zero = torch.zeros_like(effect)
-        columns = {name: zero for name in PER_HEAD}
+        columns = {name: zero for name in self.quantities}
         columns |= {"ablated_direct_effect": effect, "ablated_scale": scale}
-        measured = torch.stack([columns[name] for name in PER_HEAD])
+        measured = torch.stack([columns[name] for name in self.quantities])
         changed = delta_z.ne(0).flatten(1).any(1)
         if changed.any():
             some = replace(rows, head=rows.head[changed], prompt=rows.prompt[changed])
             changes = self._replay_rows(replay, some, delta_z[changed])
-            measured[:, changed] = torch.stack([changes[name] for name in PER_HEAD])
+            measured[:, changed] = torch.stack([changes[name] for name in self.quantities])
         return measured
 
     def _replay_rows(
@@ -193,7 +200,8 @@ class SweepBatch:
         first_mlp = layer + 1 if self.model.layers[layer].parallel else layer
         heads = (replayed.heads - self.clean_heads[layer + 1][at]) / scale
         mlps = (replayed.mlps - self.clean_mlps[first_mlp][at]) / scale
-        delta_effect = dot(ablated.change, u) / scale
+        write, sigma = self.model.layers[layer].attention_write, ablated.scales[layer][0]
+        delta_effect = write.projection(ablated.change, u, sigma) / scale
         ablated_scale = self.model.final_norm.scale(replayed.residual)
         projection = dot(replayed.residual, u)
         delta_logit = projection / ablated_scale - self.clean_projection[at] / scale
@@ -204,6 +212,7 @@ class SweepBatch:
             "self_repair": delta_logit - delta_effect,
             "from_heads": heads,
             "from_mlps": mlps,
+            "from_post_norms": replayed.post_norms / scale,
             "from_norm": projection * (1 / ablated_scale - 1 / scale),
             "ablated_scale": ablated_scale,
         }
@@ -215,8 +224,12 @@ class SweepBatch:
             ExactnessError: they do not.
         """
         out = self.out.permute(0, 3, 4, 1, 2)
-        values = {name: stored(array.clone()) for name, array in zip(PER_HEAD, out, strict=True)}
+        values = {n: stored(array.clone()) for n, array in zip(self.quantities, out, strict=True)}
         parts = values["from_heads"] + values["from_mlps"] + values["from_norm"]
+        if self.model.has_post_norms:
+            parts = parts + values["from_post_norms"]
+        else:
+            values["from_post_norms"] = zeros_where_measured(values["from_norm"])
         asked = torch.zeros(parts.shape[2:], dtype=torch.bool)
         for layer, heads in chosen.items():
             asked[layer, heads] = True
@@ -232,6 +245,7 @@ class SweepBatch:
             scale=stored(self.clean.scale),
             conservation_error=self.clean.conservation_error,
             decomposition_error=error,
+            has_post_norms=self.model.has_post_norms,
             **values,
         )
 

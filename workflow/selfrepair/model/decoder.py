@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .norms import Norm, Write
+
 DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -43,6 +45,8 @@ class Layer:
     override_at: the module whose output a replay gives instead of computing it: the attention, or its
     output projection where the attention module returns something else as well.
     neurons: the linear map that reads the MLP's neurons, None if its MLP has no such map.
+    attention_write, mlp_write: how the two raw outputs enter the residual stream: as they are, times a
+    constant, or through a post-norm.
     """
 
     block: nn.Module
@@ -54,32 +58,8 @@ class Layer:
     override_at: nn.Module
     parallel: bool = False
     neurons: Neurons | None = None
-
-
-@dataclass
-class FinalNorm:
-    """The final norm y = gain * (r - [centred] mean(r)) / S + bias, found by its values, not its name.
-
-    gain, bias: [d_model]; S is the scale of docs/method.md section 1.
-    """
-
-    module: nn.Module
-    gain: Float[Tensor, " d_model"]
-    bias: Float[Tensor, " d_model"]
-    eps: float
-    centred: bool
-
-    def scale(self, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch"]:
-        """S_k: sqrt(var + eps) of the centred residual, or sqrt(mean square + eps) for RMSNorm."""
-        if self.centred:
-            residual = residual - residual.mean(-1, keepdim=True)
-        return (residual.square().mean(-1) + self.eps).sqrt()
-
-    def apply(self, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        scale = self.scale(residual)[..., None]
-        if self.centred:
-            residual = residual - residual.mean(-1, keepdim=True)
-        return self.gain * residual / scale + self.bias
+    attention_write: Write = field(default_factory=Write)
+    mlp_write: Write = field(default_factory=Write)
 
 
 @dataclass
@@ -89,18 +69,23 @@ class Decoder:
     bridge: the hooked TransformerBridge (the slow reference uses it); network: the plain Hugging Face
     model on the same weights; unembedding: [vocabulary, d_model]; unembedding_bias: [vocabulary];
     commit: what the hub gave, None for a local directory.
+    logit_scale: what the model multiplies its logits by; part of u and b (docs/method.md section 1).
+    logit_softcap: the model then makes its logits x into cap * tanh(x / cap); everything is measured on
+    x, before the cap (section 3). None: no cap.
     """
 
     name: str
     bridge: Any
     network: Any
     layers: list[Layer]
-    final_norm: FinalNorm
+    final_norm: Norm
     unembedding: Float[Tensor, "vocabulary d_model"]
     unembedding_bias: Float[Tensor, " vocabulary"]
     tokenizer: Any
     architecture: str
     commit: str | None = None
+    logit_scale: float = 1.0
+    logit_softcap: float | None = None
     _caches: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -136,6 +121,15 @@ class Decoder:
         return str(self.dtype).removeprefix("torch.")
 
     @property
+    def has_post_norms(self) -> bool:
+        """Whether any block normalises a sublayer's output before adding it to the stream."""
+        return any(
+            write.norm is not None
+            for layer in self.layers
+            for write in (layer.attention_write, layer.mlp_write)
+        )
+
+    @property
     def context_length(self) -> int:
         return int(self.bridge.cfg.n_ctx)
 
@@ -146,6 +140,8 @@ class Decoder:
         """
         modules = list(self.network.modules())
         held = [*modules, *self.layers, *(layer.neurons for layer in self.layers), self.final_norm]
+        writes = [w for layer in self.layers for w in (layer.attention_write, layer.mlp_write)]
+        held += [write.norm for write in writes if write.norm is not None]
         tensors = [value for item in held for value in vars(item or ()).values()]
         tensors += [*self.network.parameters(), *self.network.buffers()]
         shared = [self.bridge, self.tokenizer, self.network.config, self._caches]
@@ -154,7 +150,18 @@ class Decoder:
         return copy.deepcopy(self, {id(value): value for value in shared})
 
     def to_logits(self, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
-        """The model's own logits of a final residual, centred over the vocabulary."""
-        normed = self.final_norm.module(residual)
-        logits = normed @ self.unembedding.T + self.unembedding_bias
+        """The model's logits of a final residual before any soft cap, centred over the vocabulary."""
+        logits = self.uncapped_logits(residual)
         return logits - logits.mean(-1, keepdim=True)
+
+    def uncapped_logits(
+        self, residual: Float[Tensor, "*batch d_model"]
+    ) -> Float[Tensor, "*batch vocab"]:
+        """The model's logits of a final residual before any soft cap."""
+        logits = self.final_norm.module(residual) @ self.unembedding.T + self.unembedding_bias
+        return logits if self.logit_scale == 1 else self.logit_scale * logits
+
+    def capped(self, logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch vocab"]:
+        """What the model's own output is, given its logits before the cap."""
+        cap = self.logit_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)

@@ -1,7 +1,8 @@
 """Direct effects: what each component's output adds to the centred logit of the target token.
 
 docs/method.md section 1 (Rushing & Nanda 2024, section 2): DE(c) = (c . u) / S with the clean final norm
-scale S, and the conservation law: all direct effects and b add up to the logit.
+scale S, and the conservation law: all direct effects and b add up to the logit. Where a block normalises
+a sublayer's output, c is what it adds at the clean scale of that post-norm (section 3).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from ..errors import ExactnessError
 from .decoder import ERROR_BOUNDS, Decoder
-from .replay import Recording, dot
+from .products import dot, sum_dtype
+from .replay import Recording
 
 
 @dataclass
@@ -32,7 +34,7 @@ def targets(decoder: Decoder, next_tokens: Int[Tensor, "prompt position"]) -> Ta
     """Target directions u and offsets b of docs/method.md section 1, table of symbols.
 
     u = gain * (W_U[y] - mean over vocabulary), for LayerNorm minus its own mean over d_model;
-    b = bias . (W_U[y] - mean) + b_U[y] - mean b_U.
+    b = bias . (W_U[y] - mean) + b_U[y] - mean b_U. What the model multiplies its logits by is in both.
     """
     mean_row, mean_bias = _vocabulary_means(decoder)
     norm = decoder.final_norm
@@ -42,6 +44,8 @@ def targets(decoder: Decoder, next_tokens: Int[Tensor, "prompt position"]) -> Ta
     directions = rows * norm.gain
     if norm.centred:
         directions = directions - directions.mean(-1, keepdim=True)
+    if decoder.logit_scale != 1:
+        directions, offsets = decoder.logit_scale * directions, decoder.logit_scale * offsets
     return Targets(directions, offsets)
 
 
@@ -59,9 +63,14 @@ def head_direct_effects(
     z: Float[Tensor, "prompt position head d_head"],
     directions: Float[Tensor, "prompt position d_model"],
     scale: Float[Tensor, "prompt position"],
+    post_scale: Float[Tensor, "prompt position"] | None = None,
 ) -> Float[Tensor, "prompt position head"]:
-    """DE of each head's output (z - b_V) W_O, logits; the folded value bias belongs to no head."""
+    """DE of each head's output (z - b_V) W_O, logits; the folded value bias belongs to no head.
+
+    scale: S; post_scale: the clean scale of the attention's post-norm, if it has one.
+    """
     part = decoder.layers[layer]
+    directions = part.attention_write.through(directions, post_scale)
     seen = torch.einsum("pkd,hed->pkhe", directions, part.w_o)
     return dot(z - part.value_bias, seen) / scale[..., None]
 
@@ -71,11 +80,16 @@ def bias_direct_effect(
     layer: int,
     directions: Float[Tensor, "prompt position d_model"],
     scale: Float[Tensor, "prompt position"],
+    post_scale: Float[Tensor, "prompt position"] | None = None,
 ) -> Float[Tensor, "prompt position"]:
-    """DE of the attention output bias with the folded value bias, b_V W_O + b_O; logits."""
+    """DE of the attention output bias with the folded value bias, b_V W_O + b_O; logits.
+
+    scale, post_scale: as for `head_direct_effects`.
+    """
     part = decoder.layers[layer]
     bias = torch.einsum("he,hed->d", part.value_bias, part.w_o) + part.b_o
-    return dot(bias.expand_as(directions), directions) / scale
+    write = part.attention_write
+    return write.projection(bias.expand_as(directions), directions, post_scale) / scale
 
 
 def conservation_error(
@@ -87,10 +101,12 @@ def conservation_error(
     """Largest |sum of DE + b - centred logit| in logits; own: the model's own centred logits."""
     u, scale = wanted.directions, decoder.final_norm.scale(clean.residual[-1])
     total = dot(clean.residual[0], u) / scale + wanted.offsets
-    for layer in range(decoder.n_layers):
-        total = total + head_direct_effects(decoder, layer, clean.z[layer], u, scale).sum(-1)
-        total = total + bias_direct_effect(decoder, layer, u, scale)
-        total = total + dot(clean.mlp_out[layer], u) / scale
+    for layer, part in enumerate(decoder.layers):
+        sigma, tau = clean.attention_scale[layer], clean.mlp_scale[layer]
+        heads = head_direct_effects(decoder, layer, clean.z[layer], u, scale, sigma)
+        total = total + heads.sum(-1)
+        total = total + bias_direct_effect(decoder, layer, u, scale, sigma)
+        total = total + part.mlp_write.projection(clean.mlp_out[layer], u, tau) / scale
     return float((total - own).abs().max())
 
 
@@ -101,13 +117,17 @@ def target_logits(
 ) -> tuple[Float[Tensor, "prompt position"], Float[Tensor, "prompt position"]]:
     """Centred logit and surprisal (nats) of the targets, by the model's own unembedding.
 
-    A prompt at a time: the logits of the whole vocabulary are large.
+    The logit is the one before a soft cap; the surprisal is the model's own, so after it. A prompt at a
+    time: the logits of the whole vocabulary are large.
     """
     logits, surprisals = [], []
     for row, wanted in zip(residual, next_tokens, strict=True):
-        every = decoder.to_logits(row).to(torch.promote_types(row.dtype, torch.float32))
+        every = decoder.to_logits(row).to(sum_dtype(row.dtype))
         own = every.gather(-1, wanted[:, None])[:, 0]
         logits.append(own)
+        if decoder.logit_softcap is not None:
+            every = decoder.capped(decoder.uncapped_logits(row)).to(every.dtype)
+            own = every.gather(-1, wanted[:, None])[:, 0]
         surprisals.append(every.logsumexp(-1) - own)
     return torch.stack(logits), torch.stack(surprisals)
 

@@ -10,6 +10,7 @@ from transformers import AutoConfig
 
 from ..errors import InputError, first_line
 from ..files.hub import locate_model
+from .constants import find_factors, find_logit_constants, logit_error
 from .decoder import DTYPES, ERROR_BOUNDS, Decoder
 from .direct_effect import conservation_error, targets
 from .memory import refuse_weights
@@ -32,7 +33,7 @@ def load_model(
     Raises:
         InputError: missing directory, weights or tokenizer; a model that the hub and its cache do not
             give; unknown dtype or device; weights that do not fit into the device's memory; an
-            architecture without separable heads, or whose blocks normalise a sublayer's output.
+            architecture without separable heads.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
@@ -107,12 +108,18 @@ def _probe(decoder: Decoder) -> None:
     tokens = torch.randint(0, decoder.vocabulary, (1, length), generator=generator)
     tokens = tokens.to(decoder.device)
     logits = decoder.network(tokens[:, :-1]).logits
-    logits = logits - logits.mean(-1, keepdim=True)
-    bound = 0.02 * ERROR_BOUNDS[decoder.dtype_name] * max(50.0, float(logits.abs().max()))
     replay = Replay(decoder)
     clean = replay.record(tokens[:, :-1])
-    own = logits.gather(-1, tokens[:, 1:, None])[..., 0]
-    error = conservation_error(decoder, clean, targets(decoder, tokens[:, 1:]), own)
+    find_logit_constants(decoder, clean.residual[-1], logits)
+    find_factors(decoder, clean)
+    every = decoder.to_logits(clean.residual[-1])
+    own = every.gather(-1, tokens[:, 1:, None])[..., 0]
+    bound = 0.02 * ERROR_BOUNDS[decoder.dtype_name] * max(50.0, float(every.abs().max()))
+    errors = (
+        logit_error(decoder, clean.residual[-1], logits),
+        conservation_error(decoder, clean, targets(decoder, tokens[:, 1:]), own),
+    )
+    error = float(torch.tensor(errors).max())  # NaN if either is
     what = "the direct effects of its components do not add up to its logits"
     for index, layer in enumerate(decoder.layers):
         if not error <= bound:

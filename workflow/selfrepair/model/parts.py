@@ -12,12 +12,12 @@ import logging
 import warnings
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .decoder import Decoder, FinalNorm, Layer, Neurons
+from .decoder import Decoder, Layer, Neurons
+from .norms import Write, norm_of
 from .packed import fused_norm, packed, packed_mlp
 
 # Both say at import what a study cannot change: which optional back ends are missing.
@@ -47,9 +47,9 @@ def find_parts(
     blocks = network.get_submodule(_blocks_path(bridge))
     head = network.get_output_embeddings()
     norm = network.get_submodule(bridge.ln_final.name)
-    layers = [_layer(bridge, index, block, name) for index, block in enumerate(blocks)]
-    if like is not None:
-        known = like.layers[0]
+    known = like.layers[0] if like else None
+    layers = [_layer(bridge, index, block, name, known) for index, block in enumerate(blocks)]
+    if known is not None:
         for layer in layers:
             layer.parallel = known.parallel
             if known.override_at is known.output_projection:
@@ -59,11 +59,18 @@ def find_parts(
         bridge=bridge,
         network=network,
         layers=layers,
-        final_norm=_final_norm(norm, name, like.final_norm if like else None),
+        final_norm=norm_of(
+            norm,
+            values=head.weight,
+            what=f"model {name}: its final norm",
+            like=like.final_norm if like else None,
+        ),
         unembedding=head.weight.detach(),
         unembedding_bias=_or_zeros(getattr(head, "bias", None), head.weight, head.weight.shape[0]),
         tokenizer=tokenizer,
         architecture=(network.config.architectures or [type(network).__name__])[0],
+        logit_scale=like.logit_scale if like else 1.0,
+        logit_softcap=like.logit_softcap if like else None,
     )
 
 
@@ -74,20 +81,12 @@ def _refuse_unmeasurable(bridge: TransformerBridge, name: str) -> None:
         raise InputError(f"model {name} ({kind}): no final norm and unembedding; use a decoder LM")
     for index, block in enumerate(bridge.blocks):
         parts = block.submodules
-        if {"ln1_post", "ln2_post"} & set(parts):
-            raise InputError(
-                f"model {name} ({kind}): its blocks normalise a sublayer's output before adding it, "
-                "so a head's direct effect is not defined; use a model that normalises inputs only"
-            )
         attention = parts.get("attn")
         if attention is None or not {"o", "v"} <= set(attention.submodules) or "mlp" not in parts:
             raise InputError(
                 f"model {name} ({kind}): layer {index} has no separable attention heads and MLP; "
                 "use a transformer whose attention has value and output projections"
             )
-    cap = getattr(bridge.original_model.config, "final_logit_softcapping", None)
-    if cap:
-        raise InputError(f"model {name} ({kind}): logits are soft-capped at {cap}, not linear")
 
 
 def _plain_network(bridge: TransformerBridge) -> Any:
@@ -129,7 +128,9 @@ def _blocks_path(bridge: TransformerBridge) -> str:
     return str(mapping["blocks"].name)
 
 
-def _layer(bridge: TransformerBridge, index: int, block: nn.Module, name: str) -> Layer:
+def _layer(
+    bridge: TransformerBridge, index: int, block: nn.Module, name: str, like: Layer | None
+) -> Layer:
     parts = bridge.blocks[index]
     attention = block.get_submodule(parts.attn.name)
     projection = attention.get_submodule(parts.attn.o.name)
@@ -151,7 +152,29 @@ def _layer(bridge: TransformerBridge, index: int, block: nn.Module, name: str) -
         value_bias=_value_bias(parts, w_o, name),
         override_at=attention,
         neurons=_neurons(parts.mlp, mlp),
+        attention_write=_write(
+            parts, "ln1_post", block, w_o, name, like.attention_write if like else None
+        ),
+        mlp_write=_write(parts, "ln2_post", block, w_o, name, like.mlp_write if like else None),
     )
+
+
+def _write(
+    parts: Any, key: str, block: nn.Module, values: Tensor, name: str, like: Write | None
+) -> Write:
+    """How a sublayer's output enters the stream: through its post-norm, if the bridge names one."""
+    if key not in parts.submodules:
+        return Write() if like is None else Write(factor=like.factor)
+    what = f"model {name}: the norm of a sublayer's output"
+    norm = norm_of(
+        block.get_submodule(parts.submodules[key].name),
+        values=values,
+        what=what,
+        like=None if like is None else like.norm,
+    )
+    if norm.centred or bool(like is None and norm.bias.any()):
+        raise InputError(f"{what} is no RMSNorm, for which a head's direct effect is not defined")
+    return Write(norm)
 
 
 def _neurons(bridged_mlp: Any, mlp: nn.Module) -> Neurons | None:
@@ -199,26 +222,3 @@ def _unbridged(module: nn.Module) -> nn.Module:
     while isinstance(module, GeneralizedComponent):
         module = module.original_component  # type: ignore[assignment]
     return module
-
-
-def _final_norm(module: Any, name: str, like: FinalNorm | None = None) -> FinalNorm:
-    """Tell LayerNorm from RMSNorm, and gain w from 1 + w, by what the module computes."""
-    weight = getattr(module, "weight", None)
-    eps = next(
-        (float(getattr(module, k)) for k in ("eps", "variance_epsilon") if hasattr(module, k)), 0.0
-    )
-    size = weight.shape[0] if weight is not None else module.normalized_shape[0]
-    values = weight if weight is not None else next(module.parameters(), torch.zeros(1))
-    gain = weight.detach() if weight is not None else torch.ones(size).to(values)
-    bias = _or_zeros(getattr(module, "bias", None), values, size)
-    if like is not None:
-        return FinalNorm(module, gain, bias, eps, like.centred)
-    generator = torch.Generator().manual_seed(0)
-    probe = (torch.randn(8, size, generator=generator) + 0.5).to(values.device)
-    expected = copy.deepcopy(module).float()(probe)
-    for centred in (True, False):
-        for shift in (0, 1):
-            guess = FinalNorm(module, gain.float() + shift, bias.float(), eps, centred)
-            if torch.allclose(guess.apply(probe), expected, rtol=1e-4, atol=1e-4):
-                return FinalNorm(module, gain + shift, bias, eps, centred)
-    raise InputError(f"model {name}: its final norm is neither a LayerNorm nor an RMSNorm")

@@ -10,7 +10,7 @@ A position never sees later ones, and the last has no target, so callers pass to
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,10 +20,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .decoder import Decoder
+from .decoder import Decoder, Layer
+from .norms import Write
+from .products import sum_dtype
 
 # What a layer is called with besides the residual stream.
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+# Clean scales of a layer's post-norms, [row, position]: of its attention and of its MLP, per layer.
+Scales = list[tuple[Tensor | None, Tensor | None]]
 
 # Streams are cut after the last position looked at in steps of this: few lengths are learnt quickly.
 LENGTH_STEP = 16
@@ -34,32 +39,52 @@ class Recording:
     """What a clean pass leaves behind, per layer.
 
     residual: [prompt, position, d_model], the input of each layer and, last, of the final norm;
-    z: [prompt, position, head, d_head]; attention_out, mlp_out: [prompt, position, d_model].
+    z: [prompt, position, head, d_head]; attention_out, mlp_out: [prompt, position, d_model], the raw
+    outputs, before any post-norm; attention_scale, mlp_scale: [prompt, position], the scales of those
+    post-norms, None where there is none.
     """
 
     residual: list[Float[Tensor, "prompt position d_model"]] = field(default_factory=list)
     z: list[Float[Tensor, "prompt position head d_head"]] = field(default_factory=list)
     attention_out: list[Float[Tensor, "prompt position d_model"]] = field(default_factory=list)
     mlp_out: list[Float[Tensor, "prompt position d_model"]] = field(default_factory=list)
+    attention_scale: list[Float[Tensor, "prompt position"] | None] = field(default_factory=list)
+    mlp_scale: list[Float[Tensor, "prompt position"] | None] = field(default_factory=list)
+
+    def scales(self, prompt: Int[Tensor, " row"], length: int) -> Scales:
+        """The post-norms' scales in some prompts, up to a length."""
+
+        def cut(scale: Tensor | None) -> Tensor | None:
+            return None if scale is None else scale[prompt, :length]
+
+        pairs = zip(self.attention_scale, self.mlp_scale, strict=True)
+        return [(cut(of_attention), cut(of_mlp)) for of_attention, of_mlp in pairs]
 
 
 @dataclass
 class _Sums:
-    """Running dot products of the replayed sublayers' outputs with the rows' target directions."""
+    """Running dot products of what the replayed sublayers add with the rows' target directions."""
 
     directions: Float[Tensor, "row position d_model"]
     heads: Float[Tensor, "row position"]
     mlps: Float[Tensor, "row position"]
+    post_norms: Float[Tensor, "row position"]
 
 
 @dataclass
 class Replayed:
-    """residual: final residual [row, position, d_model]; heads, mlps: [row, position], the summed
-    dot products of all replayed attention and MLP outputs with the target direction."""
+    """What a replay gives of each row and position.
+
+    residual: final residual; heads, mlps: the summed dot products with the target direction of what
+    all replayed attention and MLP outputs add to the stream, at the clean scales of post-norms;
+    post_norms: what the changed scales of all post-norms do to these, that of the ablated layer's own
+    attention included (docs/method.md section 3; zero in a model without post-norms).
+    """
 
     residual: Float[Tensor, "row position d_model"]
     heads: Float[Tensor, "row position"]
     mlps: Float[Tensor, "row position"]
+    post_norms: Float[Tensor, "row position"]
 
 
 class _StopForwardError(Exception):
@@ -116,25 +141,32 @@ class Replay:
         attention_out: Float[Tensor, "row position d_model"],
         unchanged_out: Float[Tensor, "row position d_model"] | None,
         directions: Float[Tensor, "row position d_model"],
+        scales: Scales | None = None,
     ) -> Replayed:
         """Replay rows whose attention output at `layer` is `attention_out`.
 
         Args:
             layer, residual, attention_out, unchanged_out: as for `layer_output`.
             directions: u of each row and position (docs/method.md section 1).
+            scales: the clean scales of every layer's post-norms in these rows, if the model has any.
         """
         rows, positions = residual.shape[:2]
         zeros = torch.zeros(
-            rows, positions, device=residual.device, dtype=_sum_dtype(residual.dtype)
+            rows, positions, device=residual.device, dtype=sum_dtype(residual.dtype)
         )
-        sums = _Sums(directions, heads=zeros, mlps=zeros.clone())
-        with self._hooks(self._summing_hooks(sums, layer)):
+        sums = _Sums(directions, heads=zeros, mlps=zeros.clone(), post_norms=zeros.clone())
+        scales = scales or [(None, None)] * self.decoder.n_layers
+        write = self.decoder.layers[layer].attention_write
+        if write.norm is not None:
+            _, changed = write.rescaled(attention_out, directions, scales[layer][0])
+            sums.post_norms += changed
+        with self._hooks(self._summing_hooks(sums, layer, scales)):
             stream = self.layer_output(
                 layer, residual=residual, attention_out=attention_out, unchanged_out=unchanged_out
             )
             for later in range(layer + 1, self.decoder.n_layers):
                 stream = self._call(later, stream)
-        return Replayed(stream, sums.heads, sums.mlps)
+        return Replayed(stream, sums.heads, sums.mlps, sums.post_norms)
 
     @torch.no_grad()
     def layer_output(
@@ -267,54 +299,66 @@ class Replay:
         def layer_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             recording.residual.append(_split_stream(args, kwargs)[0])
 
-        def attention_result(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            recording.z.append(args[0].reshape(*shape, n_heads, -1))
-            recording.attention_out.append(output.reshape(*shape, -1))
+        def hooks_of(layer: Layer) -> list[RemovableHandle]:
+            def attention_result(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+                recording.z.append(args[0].reshape(*shape, n_heads, -1))
+                raw = output.reshape(*shape, -1)
+                recording.attention_out.append(raw)
+                recording.attention_scale.append(layer.attention_write.scale(raw))
 
-        def mlp_result(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-            recording.mlp_out.append(_first(output).reshape(*shape, -1))
+            def mlp_result(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+                raw = _first(output).reshape(*shape, -1)
+                recording.mlp_out.append(raw)
+                recording.mlp_scale.append(layer.mlp_write.scale(raw))
 
-        for layer in self.decoder.layers:
-            handles += [
+            return [
                 layer.block.register_forward_pre_hook(layer_input, with_kwargs=True),
                 layer.output_projection.register_forward_hook(attention_result),
                 layer.mlp.register_forward_hook(mlp_result),
             ]
+
+        def norm_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if len(recording.residual) == self.decoder.n_layers:  # NanoChat uses it before, too
+                layer_input(_, args, kwargs)
+
+        for layer in self.decoder.layers:
+            handles += hooks_of(layer)
         norm = self.decoder.final_norm.module
-        return [*handles, norm.register_forward_pre_hook(layer_input, with_kwargs=True)]
+        return [*handles, norm.register_forward_pre_hook(norm_input, with_kwargs=True)]
 
-    def _summing_hooks(self, sums: _Sums, ablated: int) -> list[RemovableHandle]:
+    def _summing_hooks(self, sums: _Sums, ablated: int, scales: Scales) -> list[RemovableHandle]:
         """Sum what changes: MLPs from the ablated layer on, other heads from the next layer on."""
-        shape, handles = sums.directions.shape, []
-
-        def attention_result(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
-            sums.heads += dot(output.reshape(shape), sums.directions)
-
-        def mlp_result(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-            sums.mlps += dot(_first(output).reshape(shape), sums.directions)
-
+        handles = []
         for index, layer in enumerate(self.decoder.layers[ablated:], start=ablated):
+            of_attention, of_mlp = scales[index]
             if index > ablated:
-                handles.append(layer.output_projection.register_forward_hook(attention_result))
-            handles.append(layer.mlp.register_forward_hook(mlp_result))
+                hook = _summing_hook(sums, sums.heads, layer.attention_write, of_attention)
+                handles.append(layer.output_projection.register_forward_hook(hook))
+            hook = _summing_hook(sums, sums.mlps, layer.mlp_write, of_mlp)
+            handles.append(layer.mlp.register_forward_hook(hook))
         return handles
+
+
+def _summing_hook(
+    sums: _Sums, total: Tensor, write: Write, clean_scale: Tensor | None
+) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+    """A hook that adds to `total` what a sublayer's output adds, and to the post-norms' sum."""
+
+    def result(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        raw = _first(output).reshape(sums.directions.shape)
+        if write.norm is None:
+            total.add_(write.projection(raw, sums.directions, None))
+            return
+        at_clean_scale, changed = write.rescaled(raw, sums.directions, clean_scale)
+        total.add_(at_clean_scale)
+        sums.post_norms.add_(changed)
+
+    return result
 
 
 def cut_lengths(ends: Int[Tensor, "*batch"], whole: int) -> Int[Tensor, "*batch"]:
     """Lengths to replay that hold all positions before `ends`; there are few different ones."""
     return (-(-ends // LENGTH_STEP) * LENGTH_STEP).clamp(max=whole)
-
-
-def dot(
-    left: Float[Tensor, "*batch d_model"], right: Float[Tensor, "*batch d_model"]
-) -> Float[Tensor, "*batch"]:
-    """Dot product over the last axis, multiplied and summed in float32 at least."""
-    dtype = _sum_dtype(left.dtype)
-    return (left.to(dtype) * right.to(dtype)).sum(-1)
-
-
-def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype == torch.float64 else torch.float32
 
 
 def _first(output: Any) -> Tensor:

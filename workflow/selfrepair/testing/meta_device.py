@@ -105,7 +105,9 @@ def dry_run(decoder: Decoder, *, prompts: int, rows: int, positions: int) -> Dry
         u = wanted.directions
         effects = torch.stack(
             [
-                head_direct_effects(decoder, layer, recording.z[layer], u, scale)
+                head_direct_effects(
+                    decoder, layer, recording.z[layer], u, scale, recording.attention_scale[layer]
+                )
                 for layer in range(decoder.n_layers)
             ]
         )

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..ablations import ABLATIONS, Baselines
-from ..measure.sweep_result import PER_HEAD, SweepResult
+from ..measure.sweep_result import PER_HEAD, SweepResult, zeros_where_measured
 from ..model.decoder import Decoder
 
 Cache = dict[str, Tensor]
@@ -54,6 +54,7 @@ def sweep_reference(
         measured["ablated_direct_effect"] = effects[..., layer, head] + lost
         for name, value in measured.items():
             out[name][..., layer, head] = value
+    out["from_post_norms"] = zeros_where_measured(out["from_norm"])
     out = {name: value[:, :-1] for name, value in out.items()}
     parts = out["from_heads"] + out["from_mlps"] + out["from_norm"]
     return SweepResult(
@@ -61,6 +62,7 @@ def sweep_reference(
         scale=scale[:, :-1],
         conservation_error=error,
         decomposition_error=float((out["self_repair"] - parts).abs().nan_to_num().max()),
+        has_post_norms=False,
         **out,
     )
 
