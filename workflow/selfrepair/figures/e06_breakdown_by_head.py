@@ -1,4 +1,4 @@
-"""E6: direct effect, ablated direct effect, and self-repair's three terms, head by head."""
+"""E6: direct effect, ablated direct effect, and the terms of self-repair, head by head."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from ..vocabulary import TERMS
+from ..tables.terms import POST_NORMS, terms_of
 from . import words
 from .axes import Span, interval_limits, layer_axis, n_cut, placed, side_by_side
 from .marks import LINES, MOST_BARS, headings_of, layer_bands, points, rule, whiskers
 from .rows import count_of, head_rows, layer_means, stacked
-from .theme import BLACK, BLUE, GREEN, GREY, ORANGE, PINK
+from .theme import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK
 
 EFFECTS = ("direct_effect", "ablated_direct_effect")
 ROWS = {
@@ -20,6 +20,7 @@ ROWS = {
     "ablated_direct_effect": ("Direct effect,\nablated", GREY),
     "from_heads": ("From heads", BLUE),
     "from_mlps": ("From MLPs", PINK),
+    "from_post_norms": ("From post-norms", AMBER),
     "from_norm": ("From norm", GREEN),
 }
 WIDTH, HEIGHT = 760, 110
@@ -29,18 +30,20 @@ def draw(heads: pl.DataFrame) -> alt.VConcatChart:
     """One model, resample ablation, top tokens, all in logits.
 
     Within a layer the heads stand side by side in order; the bar across a layer is its mean. The two
-    direct effects share one scale and the three terms another, so that heights compare.
+    direct effects share one scale and the terms another, so that heights compare. What post-norms make
+    up for has a row if the model has any.
 
     Raises:
         InputError: more than one model, a column is missing, or the table has no such rows.
     """
     rows, missing = _rows(heads)
     rows = rows.with_columns(side_by_side(count_of(heads, "head")))
-    groups = [_placed(rows, names) for names in (EFFECTS, TERMS)]
+    terms = terms_of(rows)
+    groups = [_placed(rows, names) for names in (EFFECTS, terms)]
     bars = rows.height <= MOST_BARS
     parts = [
-        _facet(part, y, n_layers=count_of(heads, "layer"), bars=bars, last=names == TERMS)
-        for (part, y), names in zip(groups, (EFFECTS, TERMS), strict=True)
+        _facet(part, y, n_layers=count_of(heads, "layer"), bars=bars, last=names == terms)
+        for (part, y), names in zip(groups, (EFFECTS, terms), strict=True)
     ]
     marked = pl.concat([part for part, _ in groups])
     return words.titled(
@@ -69,7 +72,8 @@ def _placed(rows: pl.DataFrame, names: tuple[str, ...]) -> tuple[pl.DataFrame, S
 
 def _facet(rows: pl.DataFrame, y: Span, *, n_layers: int, bars: bool, last: bool) -> alt.FacetChart:
     x = layer_axis(n_layers, title="Layer" if last else None)
-    colours = dict(ROWS.values())
+    headings = headings_of(rows)
+    colours = {heading: colour for heading, colour in ROWS.values() if heading in headings}
     scale = alt.Scale(domain=list(colours), range=list(colours.values()))
     place: dict[str, Any] = {"x": x.x(), "color": alt.Color("panel:N", scale=scale, legend=None)}
     tooltip = [*words.HEAD_TIP, *words.interval_tip("value", "Value")]
@@ -88,21 +92,21 @@ def _facet(rows: pl.DataFrame, y: Span, *, n_layers: int, bars: bool, last: bool
         label.encode(x=x.x(), y=y.y(), text="name:N").transform_filter("isValid(datum.name)"),
     ]
     chart = alt.LayerChart(layer=layers, data=rows).properties(width=WIDTH, height=HEIGHT)
-    return chart.facet(
-        row=alt.Row("panel:N", title=None, sort=headings_of(rows), header=LINES), spacing=8
-    )
+    return chart.facet(row=alt.Row("panel:N", title=None, sort=headings, header=LINES), spacing=8)
 
 
 def caption(heads: pl.DataFrame) -> str:
     rows, _ = _rows(heads)
+    scales = ["the scales of the sublayers' post-norms"] * (POST_NORMS in terms_of(rows))
+    sources = ["other heads", "MLPs", *scales, "the final norm's scale"]
     return (
         f"Every attention head of {rows['model'][0]} ({rows.height:,} in all) under resample"
         f" ablation, averaged over its top tokens ({words.LARGEST}): {words.sample(rows)}. The first"
         " two rows are the head's direct effect on the target token's logit before and after"
-        " ablation; the other three are what other heads, MLPs and the final norm's scale then make"
-        " up for, and add up to self-repair: positive restores the logit, negative adds to the loss."
-        " A point is one head, in order within its layer, a bar the layer's mean; the first two rows"
-        " share a scale, the last three another."
+        f" ablation; the others are what {words.listed(sources)} then make up for, and add up to"
+        " self-repair: positive restores the logit, negative adds to the loss. A point is one head, in"
+        " order within its layer, a bar the layer's mean; the first two rows share a scale, the others"
+        " another."
     )
 
 

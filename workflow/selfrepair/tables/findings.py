@@ -11,6 +11,7 @@ import polars as pl
 from ..ablations import RESAMPLE
 from ..formats import with_interval
 from ..vocabulary import QUARTERS, SHARED_EFFECTS, TOP, bounded
+from .terms import POST_NORMS, models_with_post_norms
 
 # With fewer prompts than this a percentile interval covers clearly less than it says.
 FEW_PROMPTS = 8
@@ -21,6 +22,7 @@ SHOWN = {
     "self-repair": "self_repair",
     "from heads": "from_heads",
     "from MLPs": "from_mlps",
+    "from post-norms": POST_NORMS,
     "from norm": "from_norm",
     "self-repair, share": "self_repair_share",
     "from norm, share": "from_norm_share",
@@ -31,14 +33,20 @@ def headline(depth: pl.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     """Scalars by model and group of layers, which `dvc metrics show` reads.
 
     Of top tokens under resample ablation, or else the first one; effects in logits, shares of the
-    direct effect; values that are not finite are left out.
+    direct effect; values that are not finite are left out, and what post-norms make up for in models
+    that have none.
     """
     top = depth.filter(selection=TOP)
     shares = (f"{name}_share" for name in SHARED_EFFECTS)
     names = ("direct_effect", *SHARED_EFFECTS, *shares, "restored_share")
+    normed = models_with_post_norms(top)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for row in top.filter(ablation=_main_ablation(top)).iter_rows(named=True):
-        values = {name: row[name] for name in names if np.isfinite(row[name])}
+        values = {
+            name: row[name]
+            for name in names
+            if np.isfinite(row[name]) and (row["model"] in normed or POST_NORMS not in name)
+        }
         found.setdefault(row["model"], {})[row["depth"]] = values
     return found
 
@@ -84,11 +92,19 @@ def _caution(table: pl.DataFrame) -> list[str]:
 
 
 def _lines(table: pl.DataFrame, key: str, heading: str) -> list[str]:
-    """A Markdown table with a row per model and value of the column `key`."""
-    head = ["model", heading, "prompts", *SHOWN]
+    """A Markdown table with a row per model and value of the column `key`.
+
+    What post-norms make up for has a column if a model has any; it is empty for models without.
+    """
+    normed = models_with_post_norms(table)
+    shown = {word: name for word, name in SHOWN.items() if normed or name != POST_NORMS}
+    head = ["model", heading, "prompts", *shown]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in table.iter_rows(named=True):
-        cells = [_cell(row, name) for name in SHOWN.values()]
+        has_all = row["model"] in normed
+        cells = [
+            _cell(row, name) if has_all or name != POST_NORMS else "" for name in shown.values()
+        ]
         lines.append(f"| {row['model']} | {row[key]} | {row['n_prompts']} | {' | '.join(cells)} |")
     return lines
 
