@@ -31,6 +31,7 @@ rule judge_claims:
             for experiment in EXPERIMENTS.values()
             for path in expand(table(experiment.summaries), model=MODELS)
         ],
+        provenance=expand(f"{RESULTS}/{{model}}/heads.json", model=MODELS),
         code=code_of("judge_claims"),
     output:
         table=f"{RESULTS}/claims.parquet",

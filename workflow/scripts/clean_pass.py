@@ -9,6 +9,7 @@ from common.settings import machine_of
 from selfrepair.files.provenance import Stopwatch
 from selfrepair.files.storage import write_tensors
 from selfrepair.measure.clean_pass import clean_pass
+from selfrepair.measure.notes import neuron_layers, notes_about
 from selfrepair.text.prompts import read_prompts
 
 
@@ -24,6 +25,8 @@ def main(snakemake):
         range(len(tokens)),
         tokens_per_prompt=tokens.shape[1],
         parallel_layers=[layer.parallel for layer in model.layers],
+        neuron_layers=neuron_layers(model),
+        notes=notes_about(model),
         conservation_error=clean.conservation_error,
         mean_surprisal_nats=float(clean.surprisal.mean()),
     )

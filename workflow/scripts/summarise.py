@@ -14,7 +14,8 @@ def main(snakemake):
     depth = pl.concat([pl.read_parquet(path) for path in snakemake.input.depth])
     records = [read_json(Path(path)) for path in snakemake.input.provenance]
     errors = {k.removesuffix("_error"): v for k, v in worst_errors(records).items()}
-    write_text(Path(snakemake.output.findings), findings(depth, errors))
+    notes = {record["title"]: record["notes"] for record in records}
+    write_text(Path(snakemake.output.findings), findings(depth, errors, notes))
     write_json(Path(snakemake.output.metrics), headline(depth))
 
 

@@ -39,6 +39,14 @@ def test_post_norms_are_shown_of_models_that_have_them(tables):
     assert found["m"]["first quarter"]["from_post_norms_share"] == row["from_post_norms_share"]
 
 
+def test_notes_stand_below_the_tables(tables):
+    _, depth = tables
+    assert "\nNotes:\n\n- m: Odd.\n- m: Even.\n\n" in findings(
+        depth, ERRORS, {"m": ["Odd.", "Even."]}
+    )
+    assert findings(depth, ERRORS, {"m": []}) == findings(depth, ERRORS)
+
+
 def test_few_prompts_are_warned_of(tables):
     _, depth = tables
     warning = "fewer than 8 prompts are too narrow"

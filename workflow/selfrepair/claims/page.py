@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -13,6 +13,9 @@ from .judge import estimate
 
 # Where the figure of a claim lies, seen from the page: by model and figure.
 FigurePaths = Mapping[str, Mapping[str, str]]
+# What a reader must know of each model to read its numbers.
+Notes = Mapping[str, Sequence[str]]
+NO_NOTES: Notes = {}
 
 _HOW = (
     "Each verdict follows from a rule that stands in the code, the same for every model: supported if "
@@ -30,6 +33,12 @@ _MARKDOWN = """\
 {% for model, rows in models %}
 ## {{ model }}: {{ tally(rows) }}
 
+{% for note in notes.get(model, ()) %}
+- {{ note }}
+{% if loop.last %}
+
+{% endif %}
+{% endfor %}
 | claim of the paper | measured | value | paper's definition | holds if | verdict | figure |
 |---|---|---|---|---|---|---|
 {% for row in rows -%}
@@ -66,6 +75,9 @@ figure { margin: 2em 0; } figure img { max-width: 100%; }
 <p>{{ how }}</p>
 {% for model, rows in models %}
 <h2>{{ model }}: {{ tally(rows) }}</h2>
+{% for note in notes.get(model, ()) %}
+<p>{{ note }}</p>
+{% endfor %}
 <table>
 <thead><tr><th>claim of the paper</th><th>measured</th><th>value</th><th>holds if</th><th>verdict</th>
 <th>figure</th></tr></thead>
@@ -90,14 +102,16 @@ figure { margin: 2em 0; } figure img { max-width: 100%; }
 """
 
 
-def markdown(claims: pl.DataFrame, *, study: str, paths: FigurePaths) -> str:
-    """The page in Markdown; paths: of figures without their ending."""
-    return _render(_MARKDOWN, claims, study, paths, ending=".png", escape=False)
+def markdown(
+    claims: pl.DataFrame, *, study: str, paths: FigurePaths, notes: Notes = NO_NOTES
+) -> str:
+    """The page in Markdown; paths: of figures without their ending; notes: shown under each model."""
+    return _render(_MARKDOWN, claims, study, paths, notes, ending=".png", escape=False)
 
 
-def page(claims: pl.DataFrame, *, study: str, paths: FigurePaths) -> str:
+def page(claims: pl.DataFrame, *, study: str, paths: FigurePaths, notes: Notes = NO_NOTES) -> str:
     """The page in HTML, with every figure that a claim refers to."""
-    return _render(_HTML, claims, study, paths, ending="", escape=True)
+    return _render(_HTML, claims, study, paths, notes, ending="", escape=True)
 
 
 def _render(
@@ -105,6 +119,7 @@ def _render(
     claims: pl.DataFrame,
     study: str,
     paths: FigurePaths,
+    notes: Notes,
     *,
     ending: str,
     escape: bool,
@@ -120,6 +135,7 @@ def _render(
         title=f"Claims of the paper, measured: study {study}",
         how=_HOW,
         models=models,
+        notes=notes,
         tally=_tally,
         footing=_footing,
         figures=lambda rows: dict((row["figure"], row["path"]) for row in rows).items(),

@@ -21,6 +21,8 @@ _SHARED = (
     "heads",
     "scalings",
     "n_neurons",
+    "not_measured",
+    "logit_softcap",
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,10 +51,15 @@ def headline(depth: pl.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     return found
 
 
-def findings(depth: pl.DataFrame, errors: Mapping[str, float]) -> str:
+def findings(
+    depth: pl.DataFrame,
+    errors: Mapping[str, float],
+    notes: Mapping[str, Sequence[str]] | None = None,
+) -> str:
     """What a study found, as Markdown: top tokens by depth, then the last layers by ablation.
 
-    errors: the largest error of each sum that is checked, by name, in logits.
+    errors: the largest error of each sum that is checked, by name, in logits. notes: what a reader must
+    know of a model, by model.
     """
     top = depth.filter(selection=TOP)
     ablation = _main_ablation(top)
@@ -73,6 +78,7 @@ def findings(depth: pl.DataFrame, errors: Mapping[str, float]) -> str:
             *_lines(top.filter(depth=QUARTERS[-1]), "ablation", "ablation"),
             "",
             *_caution(top),
+            *_noted(notes or {}),
             f"Largest errors of the sums, in logits: {worst}.",
             "",
         ]
@@ -89,6 +95,11 @@ def _caution(table: pl.DataFrame) -> list[str]:
     if (table["n_prompts"] >= FEW_PROMPTS).all():
         return []
     return [f"Intervals that rest on fewer than {FEW_PROMPTS} prompts are too narrow.", ""]
+
+
+def _noted(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    lines = [f"- {model}: {note}" for model, about in notes.items() for note in about]
+    return ["Notes:", "", *lines, ""] if lines else []
 
 
 def _lines(table: pl.DataFrame, key: str, heading: str) -> list[str]:

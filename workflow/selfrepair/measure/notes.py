@@ -1,0 +1,40 @@
+"""What a reader must know of a model to read its numbers: short sentences, shown wherever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..model.decoder import Decoder
+from ..vocabulary import NO_NEURONS
+
+
+def notes_about(model: Decoder) -> list[str]:
+    """What holds for every number of a model; none for most models."""
+    if model.logit_softcap is None:
+        return []
+    return [
+        f"The model caps its logits softly at {model.logit_softcap:g}; everything is measured on the"
+        " logits before the cap."
+    ]
+
+
+def neuron_layers(model: Decoder) -> list[bool]:
+    """Per layer, whether the neurons of its MLP can be measured: not those of a mixture of experts."""
+    return [layer.neurons is not None for layer in model.layers]
+
+
+def neuron_notes(measurable: Sequence[bool]) -> list[str]:
+    """What is left out of the neuron experiments (E7 to E10); none if nothing is.
+
+    measurable: of `neuron_layers`.
+    """
+    left_out = [layer for layer, some in enumerate(measurable) if not some]
+    if not left_out:
+        return []
+    if len(left_out) == len(measurable):
+        return [f"E7 to E10 are not measured: {NO_NEURONS}."]
+    layers = ", ".join(map(str, left_out))
+    return [
+        f"E7 to E10 are not measured for the MLPs of layers {layers}, which have no single output"
+        " projection to read neurons from (mixtures of experts)."
+    ]
