@@ -60,6 +60,9 @@ def test_effects_share_a_scale_and_terms_another() -> None:
     first, second = drawn(spec, "point", "value")
     assert {row["quantity"] for row in first["rows"]} == set(EFFECTS)
     assert {row["quantity"] for row in second["rows"]} == set(TERMS)
+    scales = [part["encoding"]["color"]["scale"] for part in (first, second)]
+    assert scales[0] == scales[1]  # else they are merged and colours mixed up
+    assert dict(zip(scales[0]["domain"], scales[0]["range"], strict=True)) == dict(ROWS.values())
     domains = [part["encoding"]["y"]["scale"]["domain"] for part in (first, second)]
     assert domains[0] != domains[1]
 

@@ -21,6 +21,8 @@ def test_layers_without_neurons_are_noted(tiny):
     some = neuron_layers(dataclasses.replace(model, layers=experts))
     assert some == [False] + [True] * (model.n_layers - 1)
     (note,) = neuron_notes(some)
-    assert "of layers 0, which" in note
+    assert "the MLP of layer 0, which has no" in note
+    (note,) = neuron_notes([False, True, False])
+    assert "the MLPs of layers 0, 2, which have no" in note
     (note,) = neuron_notes([False, False])
     assert note.startswith("E7 to E10 are not measured: the MLPs of this model")

@@ -41,9 +41,13 @@ def draw(heads: pl.DataFrame) -> alt.VConcatChart:
     terms = terms_of(rows)
     groups = [_placed(rows, names) for names in (EFFECTS, terms)]
     bars = rows.height <= MOST_BARS
+    # One scale for both parts: Vega-Lite would merge two of them, and mix up their colours.
+    names, colours = zip(*(ROWS[name] for name in (*EFFECTS, *terms)), strict=True)
+    scale = alt.Scale(domain=list(names), range=list(colours))
+    colour = alt.Color("panel:N", scale=scale, legend=None)
     parts = [
-        _facet(part, y, n_layers=count_of(heads, "layer"), bars=bars, last=names == terms)
-        for (part, y), names in zip(groups, (EFFECTS, terms), strict=True)
+        _facet(part, y, colour, n_layers=count_of(heads, "layer"), bars=bars, last=last)
+        for (part, y), last in zip(groups, (False, True), strict=True)
     ]
     marked = pl.concat([part for part, _ in groups])
     return words.titled(
@@ -70,12 +74,11 @@ def _placed(rows: pl.DataFrame, names: tuple[str, ...]) -> tuple[pl.DataFrame, S
     return part, y
 
 
-def _facet(rows: pl.DataFrame, y: Span, *, n_layers: int, bars: bool, last: bool) -> alt.FacetChart:
+def _facet(
+    rows: pl.DataFrame, y: Span, colour: alt.Color, *, n_layers: int, bars: bool, last: bool
+) -> alt.FacetChart:
     x = layer_axis(n_layers, title="Layer" if last else None)
-    headings = headings_of(rows)
-    colours = {heading: colour for heading, colour in ROWS.values() if heading in headings}
-    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
-    place: dict[str, Any] = {"x": x.x(), "color": alt.Color("panel:N", scale=scale, legend=None)}
+    place: dict[str, Any] = {"x": x.x(), "color": colour}
     tooltip = [*words.HEAD_TIP, *words.interval_tip("value", "Value")]
     side = alt.expr("datum.depth > 0.5 ? 'right' : 'left'")
     shift = alt.expr("datum.depth > 0.5 ? -6 : 6")
@@ -92,7 +95,9 @@ def _facet(rows: pl.DataFrame, y: Span, *, n_layers: int, bars: bool, last: bool
         label.encode(x=x.x(), y=y.y(), text="name:N").transform_filter("isValid(datum.name)"),
     ]
     chart = alt.LayerChart(layer=layers, data=rows).properties(width=WIDTH, height=HEIGHT)
-    return chart.facet(row=alt.Row("panel:N", title=None, sort=headings, header=LINES), spacing=8)
+    return chart.facet(
+        row=alt.Row("panel:N", title=None, sort=headings_of(rows), header=LINES), spacing=8
+    )
 
 
 def caption(heads: pl.DataFrame) -> str:

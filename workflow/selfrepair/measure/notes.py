@@ -33,8 +33,9 @@ def neuron_notes(measurable: Sequence[bool]) -> list[str]:
         return []
     if len(left_out) == len(measurable):
         return [f"E7 to E10 are not measured: {NO_NEURONS}."]
-    layers = ", ".join(map(str, left_out))
+    which = f"the MLP{'s' * (len(left_out) > 1)} of layer{'s' * (len(left_out) > 1)}"
+    has = "have" if len(left_out) > 1 else "has"
     return [
-        f"E7 to E10 are not measured for the MLPs of layers {layers}, which have no single output"
-        " projection to read neurons from (mixtures of experts)."
+        f"E7 to E10 are not measured if they look at {which} {', '.join(map(str, left_out))}, which {has}"
+        " no single output projection to read neurons from, as in a mixture of experts."
     ]
