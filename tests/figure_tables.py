@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import polars as pl
 
-from selfrepair.vocabulary import QUARTERS, SELECTIONS, SHARED_EFFECTS, TERMS, TOP
+from selfrepair.tables.terms import POST_NORMS
+from selfrepair.vocabulary import QUARTERS, SELECTIONS, SHARED_EFFECTS, TERMS, TOP, bounded
 
+# Exactly 0 in a model without post-norms.
+NO_POST_NORMS = [*bounded(POST_NORMS), *bounded(f"{POST_NORMS}_share")]
 COUNTS = {"n_prompts": 321, "n_tokens": 1234}
 
 
@@ -22,11 +27,13 @@ def heads_table(
     layers: int = 4,
     heads: int = 3,
     ablations: tuple[str, ...] = ("resample", "mean", "zero"),
+    post_norms: bool = False,
     seed: int = 0,
 ) -> pl.DataFrame:
     """A heads table with the identities of the method: shares, self_repair and delta_logit add up.
 
-    Direct effects are positive on top tokens and of either sign on all tokens.
+    Direct effects are positive on top tokens and of either sign on all tokens. Without post_norms what
+    they make up for is exactly 0.
     """
     draw = np.random.default_rng(seed)
     rows = []
@@ -37,10 +44,12 @@ def heads_table(
                     effect = draw.uniform(0.5, 2) if selection == TOP else draw.normal(0, 0.05)
                     row = {"direct_effect": effect, "ablated_direct_effect": 0.1 * effect}
                     row |= {name: draw.normal(0.1, 0.1) for name in TERMS}
+                    row[POST_NORMS] *= post_norms
                     row["self_repair"] = sum(row[name] for name in TERMS)
                     row["delta_logit"] = row["self_repair"] - 0.9 * effect
                     row |= {f"{name}_share": row[name] / effect for name in SHARED_EFFECTS}
                     row = with_bounds(row)
+                    row |= {} if post_norms else dict.fromkeys(NO_POST_NORMS, 0.0)
                     row |= {
                         f"{name}_share_clipped": draw.uniform(0, 0.5) for name in SHARED_EFFECTS
                     }
@@ -65,8 +74,11 @@ def change(table: pl.DataFrame, layer: int, head: int, **values: float | None) -
     )
 
 
-def depth_table(*models: str, seed: int = 0) -> pl.DataFrame:
-    """Quarters of the layers and their second half; the terms' shares add up to self-repair's."""
+def depth_table(*models: str, post_norms: Collection[str] = (), seed: int = 0) -> pl.DataFrame:
+    """Quarters of the layers and their second half; the terms' shares add up to self-repair's.
+
+    post_norms: the models that have some.
+    """
     draw = np.random.default_rng(seed)
     rows = []
     for model in models:
@@ -74,7 +86,11 @@ def depth_table(*models: str, seed: int = 0) -> pl.DataFrame:
             for selection in SELECTIONS:
                 for depth in (*QUARTERS, "second half"):
                     row = {f"{name}_share": draw.uniform(-0.2, 0.4) for name in TERMS}
+                    own = model in post_norms
+                    row[f"{POST_NORMS}_share"] *= own
                     row["self_repair_share"] = sum(row.values())
                     keys = {"model": model, "ablation": ablation, "selection": selection}
-                    rows.append(keys | {"depth": depth, "n_heads": 9} | COUNTS | with_bounds(row))
+                    row = with_bounds(row | {POST_NORMS: row[f"{POST_NORMS}_share"]})
+                    row |= {} if own else dict.fromkeys(NO_POST_NORMS, 0.0)
+                    rows.append(keys | {"depth": depth, "n_heads": 9} | COUNTS | row)
     return pl.DataFrame(rows)

@@ -1,16 +1,10 @@
 # What the study found, each claim of the paper beside it, and the numbers that the authors released.
 
-# What is said of each model besides its numbers.
-ABOUT_MODELS = [
-    f"models.{model}.{key}" for model in MODELS for key in ("title", "weights")
-]
-
 
 rule summarise:
     input:
         depth=expand(table("depth"), model=MODELS),
         provenance=expand(f"{RESULTS}/{{model}}/heads.json", model=MODELS),
-        clean=expand(rules.clean_pass.output.provenance, model=MODELS),
         code=code_of("summarise"),
     output:
         metrics=f"{RESULTS}/headline.json",
@@ -25,8 +19,6 @@ rule summarise:
     conda:
         "../envs/selfrepair.yaml"
     threads: 1
-    params:
-        settings=settings(*ABOUT_MODELS),
     script:
         "../scripts/summarise.py"
 
@@ -39,6 +31,7 @@ rule judge_claims:
             for experiment in EXPERIMENTS.values()
             for path in expand(table(experiment.summaries), model=MODELS)
         ],
+        provenance=expand(f"{RESULTS}/{{model}}/heads.json", model=MODELS),
         code=code_of("judge_claims"),
     output:
         table=f"{RESULTS}/claims.parquet",
@@ -57,7 +50,7 @@ rule judge_claims:
     threads: 1
     params:
         figures=figures_by_title(),
-        settings=settings("study", *ABOUT_MODELS),
+        settings=settings("study"),
     script:
         "../scripts/judge_claims.py"
 

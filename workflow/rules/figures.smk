@@ -34,6 +34,12 @@ def figure_tables(figure):
     return {name: [table(name)] for name in figure.tables}
 
 
+def notes_for_figure(figure):
+    """Where the notes on each model of a figure stand."""
+    path = rules.clean_pass.output.provenance
+    return expand(path, model=MODELS) if figure.scope == "study" else [path]
+
+
 def about_figure(figure):
     """What a figure shows, for Snakemake's report: the docstring of its module."""
     path = Path("workflow/selfrepair/figures", f"{figure.module}.py")
@@ -47,6 +53,7 @@ for figure in FIGURES:
             f"draw_{figure.key}"
         input:
             **figure_tables(figure),
+            notes=notes_for_figure(figure),
             code=code_of("draw", f"selfrepair.figures.{figure.module}"),
         output:
             **figure_files(figure),

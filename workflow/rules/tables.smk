@@ -9,6 +9,7 @@ rule decompose:
         sweeps=expand(
             f"{RESULTS}/{{{{model}}}}/sweeps/{{ablation}}.json", ablation=ABLATIONS
         ),
+        clean=rules.clean_pass.output.provenance,
         beside=shards_behind("sweeps", *ABLATIONS),
         code=code_of("decompose"),
     output:
@@ -21,7 +22,7 @@ rule decompose:
         "../envs/selfrepair.yaml"
     threads: 1
     params:
-        settings=settings(*STATISTICS),
+        settings=settings(*STATISTICS, "models.{model}.weights"),
     script:
         "../scripts/decompose.py"
 

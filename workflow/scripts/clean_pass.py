@@ -12,6 +12,7 @@ from selfrepair.files.provenance import Stopwatch
 from selfrepair.files.storage import write_tensors
 from selfrepair.measure.bos_trial import bos_trial
 from selfrepair.measure.clean_pass import clean_pass
+from selfrepair.measure.notes import neuron_layers, notes_about
 from selfrepair.model.tokenizer import bos_token_of, load_tokenizer
 from selfrepair.text.prompts import read_prompts
 
@@ -33,6 +34,8 @@ def main(snakemake):
         bos_trial=trial,
         warnings=warnings,
         parallel_layers=[layer.parallel for layer in model.layers],
+        neuron_layers=neuron_layers(model),
+        notes=notes_about(model),
         conservation_error=clean.conservation_error,
         mean_surprisal_nats=float(clean.surprisal.mean()),
     )

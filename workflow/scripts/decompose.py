@@ -7,6 +7,7 @@ from common.settings import title_of
 from selfrepair.files.provenance import environment
 from selfrepair.files.shards import SweptLayers, worst_errors
 from selfrepair.files.storage import file_sha256, read_json, write_json, write_table
+from selfrepair.measure.notes import model_notes
 from selfrepair.tables.heads import head_tables
 from selfrepair.text.prompts import first_position
 
@@ -26,9 +27,12 @@ def main(snakemake):
     )
     for path, table in ((output.heads, heads), (output.depth, depth)):
         write_table(Path(path), table)
+    clean = read_json(Path(snakemake.input.clean))
     provenance = {
         "sha256": file_sha256(Path(output.heads)),
+        "title": title_of(snakemake),
         "bos_token": bos_token,
+        "notes": model_notes(clean, weights=settings["models.{model}.weights"]),
         **worst_errors(sweeps.values()),
         "sweeps": sweeps,
         "config": snakemake.config,

@@ -6,17 +6,24 @@ from pathlib import Path
 import polars as pl
 
 from common.adapter import run
+from selfrepair.figures.notes import noted
 from selfrepair.figures.saving import save_figure
+from selfrepair.files.storage import read_json
 
 
 def main(snakemake):
     figure = import_module(f"selfrepair.figures.{snakemake.params.module}")
-    tables = [
-        pl.concat([pl.read_parquet(path) for path in snakemake.input[name]])
+    parts = [
+        [pl.read_parquet(path) for path in snakemake.input[name]]
         for name in snakemake.params.tables
     ]
-    stem = Path(snakemake.output.png).with_suffix("")
-    save_figure(figure.draw(*tables), figure.caption(*tables), stem)
+    tables = [pl.concat(part) for part in parts]
+    # A table that was left empty, of one model, does not name it, and need not.
+    titles = ["".join(table["model"].head(1)) for table in parts[0]]
+    records = [read_json(Path(path)) for path in snakemake.input.notes]
+    notes = {title: record["notes"] for title, record in zip(titles, records, strict=True)}
+    chart, caption = noted(figure.draw(*tables), figure.caption(*tables), notes)
+    save_figure(chart, caption, Path(snakemake.output.png).with_suffix(""))
 
 
 run(snakemake, main)

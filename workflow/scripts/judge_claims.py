@@ -5,10 +5,9 @@ from pathlib import Path
 import polars as pl
 
 from common.adapter import run
-from common.settings import notes_on_weights
-from selfrepair.claims.judge import judge, metrics
+from selfrepair.claims.judge import judge, metrics, post_norm_notes
 from selfrepair.claims.page import markdown, page
-from selfrepair.files.storage import write_json, write_table, write_text
+from selfrepair.files.storage import read_json, write_json, write_table, write_text
 
 
 def main(snakemake):
@@ -17,10 +16,12 @@ def main(snakemake):
         for paths in (snakemake.input.depth, snakemake.input.summaries)
     ]
     claims = judge(*tables)
+    records = [read_json(Path(path)) for path in snakemake.input.provenance]
+    terms = post_norm_notes(tables[0])
     options = {
         "study": snakemake.params.settings["study"],
         "paths": snakemake.params.figures,
-        "weights": notes_on_weights(snakemake),
+        "notes": {r["title"]: [*r["notes"], *terms.get(r["title"], [])] for r in records},
     }
     output = {name: Path(path) for name, path in snakemake.output.items()}
     write_table(output["table"], claims)

@@ -1,6 +1,7 @@
 """Measure the neurons that make up for chosen heads, on one shard of the prompts."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
@@ -11,18 +12,22 @@ from common.rule_model import load_rule_model
 from common.settings import machine_of
 from selfrepair.files.provenance import Stopwatch
 from selfrepair.files.storage import read_json, read_tensors, write_tensors
-from selfrepair.measure.neurons import neuron_repair
+from selfrepair.measure.neurons import neuron_repair, no_neuron_repair
 from selfrepair.measure.selection import top_mask
 from selfrepair.text.prompts import read_prompts
+from selfrepair.vocabulary import NO_NEURONS
 
 
 def main(snakemake):
     watch, machine = Stopwatch(), machine_of(snakemake)
     rows = list(snakemake.params.prompts)
+    clean, made = read_tensors(Path(snakemake.input.clean), ["direct_effect"])
+    chosen = read_json(Path(snakemake.input.heads))
+    if not all(made["neuron_layers"][mlp] for mlp in chosen["mlps"]):
+        leave_out(snakemake, made, chosen, watch, rows)
+        return
     prompts = read_prompts(Path(snakemake.input.prompts))
     tokens, donors = prompts.tokens, prompts.donors
-    clean, _ = read_tensors(Path(snakemake.input.clean), ["direct_effect"])
-    chosen = read_json(Path(snakemake.input.heads))
     heads = [tuple(head) for head in chosen["heads"]]
     total = snakemake.params.settings["experiments.prompts"]
     every = clean["direct_effect"][:total]
@@ -54,6 +59,20 @@ def main(snakemake):
         neuron_error=result.neuron_error,
     )
     write_tensors(Path(snakemake.output.tensors), result.arrays(), provenance)
+
+
+def leave_out(snakemake, made, chosen, watch, rows):
+    """Write a shard without an instance that says why; made: what the clean pass says of the model, which
+    is not loaded for this."""
+    model = SimpleNamespace(
+        commit=made["model_commit"],
+        architecture=made["architecture"],
+        dtype_name=made["dtype"],
+        logit_softcap=made["logit_softcap"],
+    )
+    nothing = no_neuron_repair(len(chosen["heads"]), len(chosen["mlps"]))
+    provenance = provenance_of(snakemake, model, watch, rows, heads=chosen, not_measured=NO_NEURONS)
+    write_tensors(Path(snakemake.output.tensors), nothing.arrays(), provenance)
 
 
 run(snakemake, main)

@@ -5,7 +5,6 @@ from pathlib import Path
 import polars as pl
 
 from common.adapter import run
-from common.settings import notes_on_weights
 from selfrepair.files.shards import worst_errors
 from selfrepair.files.storage import read_json, write_json, write_text
 from selfrepair.tables.findings import findings, headline
@@ -15,13 +14,8 @@ def main(snakemake):
     depth = pl.concat([pl.read_parquet(path) for path in snakemake.input.depth])
     records = [read_json(Path(path)) for path in snakemake.input.provenance]
     errors = {k.removesuffix("_error"): v for k, v in worst_errors(records).items()}
-    warnings = [
-        line for path in snakemake.input.clean for line in read_json(Path(path))["warnings"]
-    ]
-    write_text(
-        Path(snakemake.output.findings),
-        findings(depth, errors, warnings, weights=notes_on_weights(snakemake)),
-    )
+    notes = {record["title"]: record["notes"] for record in records}
+    write_text(Path(snakemake.output.findings), findings(depth, errors, notes))
     write_json(Path(snakemake.output.metrics), headline(depth))
 
 

@@ -43,6 +43,11 @@ SECOND_HALF, LAST_BUT_ONE = "second half", "last layer but one"
 TOKEN_REGIONS = ("breakage", "under-repair", "repair", "over-correction")
 # Regions of a neuron on a token by its direct effect before and after the ablation (E9).
 NEURON_REGIONS = ("erases more", "erases less", "erasure reversed", "adds more or less")
+# Why the neurons of a model may not be measured (E7 to E10).
+NO_NEURONS = (
+    "the MLPs of this model have no single output projection to read neurons from, as in a mixture of"
+    " experts"
+)
 # What is added to a layer's input (E11a): the head's own output, or one of two controls.
 FED_BACK = ("own", "random", "other")
 

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from selfrepair.claims.claims import CLAIMS, UNDECIDED, Summary
-from selfrepair.claims.judge import estimate, judge, metrics
+from selfrepair.claims.judge import estimate, judge, metrics, post_norm_notes
 from selfrepair.errors import InputError
 
 
@@ -66,3 +66,12 @@ def test_a_value_is_written_with_its_interval_and_unit(unit, value, low, high, t
 def test_no_models_are_refused(depth, summaries):
     with pytest.raises(InputError, match="claims: the table by depth has no model"):
         judge(depth.clear(), summaries)
+
+
+def test_what_post_norms_make_up_for_is_noted_of_models_that_have_them(depth):
+    own = (pl.col("model") == "b").cast(pl.Float64)
+    names = [f"from_post_norms{part}" for part in ("", "_share", "_share_low", "_share_high")]
+    values = dict(zip(names, (1.0, 0.12, 0.1, 0.14), strict=True))
+    found = post_norm_notes(depth.with_columns(**{n: own * v for n, v in values.items()}))
+    assert set(found) == {"b"}
+    assert "make up for 12 % [10, 14] of the direct effect (second half)" in found["b"][0]

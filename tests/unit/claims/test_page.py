@@ -32,16 +32,6 @@ def test_a_page_escapes_names_and_shows_each_figure_once(claims, paths):
     assert text.count("<img ") == 2 * claims["figure"].n_unique()
 
 
-def test_what_is_to_be_known_about_weights_stands_below_the_model(claims, paths):
-    options = {"study": "s", "paths": paths, "weights": {"a": "de-quantised <from> 4 bits"}}
-    text = markdown(claims, **options)
-    assert "supported\n\nWeights de-quantised <from> 4 bits.\n\n| claim" in text.split("## a:")[1]
-    assert text.count("Weights ") == 1
-    assert "</h2>\n<p>Weights de-quantised &lt;from&gt; 4 bits.</p>\n<table>" in page(
-        claims, **options
-    )
-
-
 def test_what_was_not_measured_is_said_so(depth, summaries, paths):
     claims = judge(depth.filter(model="a"), summaries.filter(pl.col("experiment") != "E8"))
     text = markdown(claims, study="s", paths=paths)
@@ -51,3 +41,17 @@ def test_what_was_not_measured_is_said_so(depth, summaries, paths):
         depth.filter(model="a").with_columns(ablation=pl.lit("mean")), summaries.clear()
     )
     assert "Nothing was measured." in markdown(nothing, study="s", paths=paths)
+
+
+def test_notes_stand_under_their_model(claims, paths):
+    options = {"study": "s", "paths": paths}
+    notes = {"a": ["Odd & <even>.", "More."], "b": []}
+    text = markdown(claims, **options, notes=notes)
+    first, second = text.split("## a:")[1].split("## b:")
+    assert first.splitlines()[1:6] == ["", "- Odd & <even>.", "- More.", "", first.splitlines()[5]]
+    assert first.splitlines()[5].startswith("| claim")
+    assert "Odd" not in second
+    shown = page(claims, **options, notes=notes)
+    assert "<p>Odd &amp; &lt;even&gt;.</p>\n<p>More.</p>" in shown.split("<h2>b:")[0]
+    for function in (markdown, page):
+        assert function(claims, **options, notes={}) == function(claims, **options)

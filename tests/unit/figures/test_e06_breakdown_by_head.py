@@ -11,6 +11,7 @@ from figure_specs import drawn, layers_of, subtitle
 from figure_tables import change, heads_table, two_models
 from selfrepair.errors import InputError
 from selfrepair.figures.e06_breakdown_by_head import EFFECTS, ROWS, caption, draw
+from selfrepair.tables.terms import POST_NORMS
 from selfrepair.vocabulary import TERMS
 
 
@@ -20,13 +21,20 @@ def points_of(spec: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return {name: [row for row in rows if row["quantity"] == name] for name in ROWS}
 
 
-def test_five_rows_with_all_heads_in_order() -> None:
-    table = heads_table(layers=3, heads=4)
+@pytest.mark.parametrize("post_norms", [False, True])
+def test_a_row_per_quantity_with_all_heads_in_order(post_norms: bool) -> None:
+    table = heads_table(layers=3, heads=4, post_norms=post_norms)
     spec = draw(table).to_dict()
     headings = [name for part in spec["vconcat"] for name in part["facet"]["row"]["sort"]]
-    assert headings == [name for name, _ in ROWS.values()]
+    assert headings == [name for key, (name, _) in ROWS.items() if post_norms or key != POST_NORMS]
+    assert ("post-norms" in caption(table)) is post_norms
+    assert ("post-norms" in str(spec)) is post_norms
     want = table.filter(ablation="resample", selection="top")
     for name, rows in points_of(spec).items():
+        if not rows:
+            assert name == POST_NORMS
+            assert not post_norms
+            continue
         for end in ("", "_low", "_high"):
             assert [row[f"value{end}"] for row in rows] == want[f"{name}{end}"].to_list()
         places = [row["place"] for row in rows]
@@ -48,9 +56,13 @@ def test_the_bar_across_a_layer_is_the_mean_of_its_heads() -> None:
 
 
 def test_effects_share_a_scale_and_terms_another() -> None:
-    first, second = drawn(draw(heads_table()).to_dict(), "point", "value")
+    spec = draw(heads_table(post_norms=True)).to_dict()
+    first, second = drawn(spec, "point", "value")
     assert {row["quantity"] for row in first["rows"]} == set(EFFECTS)
     assert {row["quantity"] for row in second["rows"]} == set(TERMS)
+    scales = [part["encoding"]["color"]["scale"] for part in (first, second)]
+    assert scales[0] == scales[1]  # else they are merged and colours mixed up
+    assert dict(zip(scales[0]["domain"], scales[0]["range"], strict=True)) == dict(ROWS.values())
     domains = [part["encoding"]["y"]["scale"]["domain"] for part in (first, second)]
     assert domains[0] != domains[1]
 
@@ -64,7 +76,7 @@ def test_layer_means_lie_within_the_axis() -> None:
 
 
 def test_the_largest_head_of_each_row_is_named() -> None:
-    table = change(heads_table(), 1, 2, from_mlps=-3.0)
+    table = change(heads_table(post_norms=True), 1, 2, from_mlps=-3.0)
     texts = [p for p in layers_of(draw(table).to_dict()) if p["mark"]["type"] == "text"]
     assert all(text["transform"] == [{"filter": "isValid(datum.name)"}] for text in texts)
     named = [row for text in texts for row in text["rows"] if row["name"] is not None]

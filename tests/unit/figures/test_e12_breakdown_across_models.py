@@ -11,7 +11,13 @@ import pytest
 from figure_specs import drawn, headings, subtitle
 from figure_tables import depth_table
 from selfrepair.errors import InputError
-from selfrepair.figures.e12_breakdown_across_models import PARTS, TOTAL, caption, draw
+from selfrepair.figures.e12_breakdown_across_models import (
+    PARTS,
+    POST_NORMS_SHARE,
+    TOTAL,
+    caption,
+    draw,
+)
 from selfrepair.vocabulary import QUARTERS
 
 
@@ -30,9 +36,10 @@ def test_every_quarter_and_part_of_every_model_is_drawn_once() -> None:
     assert whiskers["encoding"]["y2"]["field"] == "value_high"
     want = table.filter(pl.col("depth").is_in(QUARTERS), ablation="resample", selection="top")
     got = {(row["model"], row["depth"], row["part"]): row for row in bars["rows"]}
-    assert len(got) == len(bars["rows"]) == 4 * 4 * 4
+    parts = {name: part for name, part in PARTS.items() if name != POST_NORMS_SHARE}
+    assert len(got) == len(bars["rows"]) == 4 * 4 * len(parts)
     for row in want.to_dicts():
-        for name, (part, _) in PARTS.items():
+        for name, (part, _) in parts.items():
             mark = got[row["model"], row["depth"], part]
             for end in ("", "_low", "_high"):
                 assert mark[f"value{end}"] == row[f"{name}{end}"]
@@ -40,6 +47,20 @@ def test_every_quarter_and_part_of_every_model_is_drawn_once() -> None:
     assert bars["encoding"]["y"]["axis"]["format"] == ".0%"
     assert bars["encoding"]["x"]["sort"] == list(QUARTERS)
     assert bars["encoding"]["xOffset"]["field"] == "part"
+
+
+def test_post_norms_have_a_bar_in_models_that_have_them_only() -> None:
+    table = depth_table("a", "b", post_norms=["b"])
+    (bars,) = drawn(draw(table).to_dict(), "bar", "value")
+    name, _ = PARTS[POST_NORMS_SHARE]
+    own = [row for row in bars["rows"] if row["part"] == name]
+    assert {row["model"] for row in own} == {"b"}
+    assert len(own) == 4
+    assert name in bars["encoding"]["color"]["scale"]["domain"]
+    assert "post-norms" in caption(table).lower()
+    for part in (depth_table("a"), table.filter(model="a")):
+        assert name not in str(draw(part).to_dict())
+        assert "post-norms" not in caption(part).lower()
 
 
 def test_what_is_missing_or_beyond_the_axis_is_counted() -> None:

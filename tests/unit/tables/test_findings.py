@@ -23,24 +23,35 @@ def test_findings_name_the_model_and_its_numbers(tables):
     assert "conservation 2.0e-05, decomposition 3.0e-05" in text
 
 
+def test_post_norms_are_shown_of_models_that_have_them(tables):
+    _, depth = tables
+    row = depth.filter(ablation="resample", selection="top").row(0, named=True)
+    own = f"{row['from_post_norms']:.2f} [{row['from_post_norms_low']:.2f}, "
+    zero = depth.with_columns(pl.col("^from_post_norms.*$") * 0, model=pl.lit("plain"))
+    both = findings(pl.concat([zero, depth]), ERRORS)
+    lines = [line for line in both.splitlines() if line.startswith(("| m |", "| plain |"))]
+    assert [own in line for line in lines[:5]] == [False] * 4 + [True]
+    assert all("|  |" in line for line in lines if "plain" in line)
+    assert "post-norms" in both
+    assert "post-norms" not in findings(zero, ERRORS)
+    found = headline(pl.concat([zero, depth]))
+    assert not [name for name in found["plain"]["second half"] if "post_norms" in name]
+    assert found["m"]["first quarter"]["from_post_norms_share"] == row["from_post_norms_share"]
+
+
+def test_notes_stand_below_the_tables(tables):
+    _, depth = tables
+    assert "\nNotes:\n\n- m: Odd.\n- m: Even.\n\n" in findings(
+        depth, ERRORS, {"m": ["Odd.", "Even."]}
+    )
+    assert findings(depth, ERRORS, {"m": []}) == findings(depth, ERRORS)
+
+
 def test_few_prompts_are_warned_of(tables):
     _, depth = tables
     warning = "fewer than 8 prompts are too narrow"
     assert warning in findings(depth, ERRORS)  # six
     assert warning not in findings(depth.with_columns(n_prompts=pl.lit(8)), ERRORS)
-
-
-def test_warnings_of_jobs_come_first(tables):
-    _, depth = tables
-    text = findings(depth, ERRORS, ["models.m: better without"])
-    assert text.startswith("**Warning:** models.m: better without.\n\nSelf-repair under")
-
-
-def test_what_is_to_be_known_about_weights_is_told(tables):
-    _, depth = tables
-    text = findings(depth, ERRORS, weights={"m": "de-quantised from 4 bits"})
-    assert "\n\nWeights of m: de-quantised from 4 bits.\n\nLargest errors" in text
-    assert "Weights" not in findings(depth, ERRORS)
 
 
 def test_values_without_an_interval_stand_alone(tables):

@@ -7,7 +7,7 @@ import torch
 
 from selfrepair.errors import InputError
 from selfrepair.tables.heads import head_tables
-from selfrepair.vocabulary import EFFECTS
+from selfrepair.vocabulary import EFFECTS, TERMS
 
 
 def test_one_row_per_ablation_selection_layer_and_head(tables, sweep):
@@ -37,7 +37,7 @@ def test_aggregates_equal_a_plain_loop(sweep, tables):
             assert row["n_tokens"] == len(chosen) == 3
             for name in EFFECTS:
                 assert row[name] == pytest.approx(pick[name].mean(), rel=1e-12)
-            for name in ("self_repair", "from_heads", "from_mlps", "from_norm"):
+            for name in ("self_repair", *TERMS):
                 ratios = pick[name] / pick["direct_effect"]
                 share = pick[name].sum() / pick["direct_effect"].sum()
                 assert row[f"{name}_share"] == pytest.approx(share, rel=1e-12)
@@ -63,6 +63,25 @@ def test_missing_is_nan_and_never_zero(sweep, by_layer):
     assert not heads.filter(selection="all", layer=1, head=0)["self_repair"].is_nan().any()
 
 
+def without_post_norms(sweep):
+    return {name: values for name, values in sweep.items() if name != "from_post_norms"}
+
+
+def test_without_post_norms_their_term_is_exactly_zero(sweep, by_layer, tables):
+    layers = by_layer(without_post_norms(sweep))
+    for table, other in zip(
+        head_tables({"resample": layers, "zero": layers}, model="m", seed=0, resamples=200),
+        tables,
+        strict=True,
+    ):
+        own = [name for name in table.columns if name.startswith("from_post_norms")]
+        assert len(own) >= 7  # mean, share, clipped share, their bounds where they have some
+        assert (table.select(own) == 0).to_numpy().all()
+        assert table.columns == other.columns
+        rest = [name for name in table.columns if name not in own]
+        assert table.select(rest).equals(other.select(rest))
+
+
 def test_a_sweep_of_top_tokens_has_no_rows_of_all_tokens(sweep, by_layer):
     """What was not swept is NaN; what was is averaged as it was chosen."""
     swept = torch.zeros(sweep["direct_effect"].shape, dtype=torch.bool)
@@ -74,6 +93,9 @@ def test_a_sweep_of_top_tokens_has_no_rows_of_all_tokens(sweep, by_layer):
     row = heads.filter(layer=2, head=1).row(0, named=True)
     assert row["n_tokens"] == 3
     assert row["self_repair"] == pytest.approx(float(sweep["self_repair"][1, 3:6, 2, 1].mean()))
+    layers = by_layer(without_post_norms(part))
+    heads, _ = head_tables({"resample": layers}, model="m", seed=0, resamples=50)
+    assert (heads["from_post_norms"] == 0).all()
 
 
 def test_tokens_before_the_first_position_are_in_no_row(sweep, by_layer, tables):

@@ -9,7 +9,12 @@ import torch
 
 from selfrepair.errors import InputError
 from selfrepair.measure.neuron_bins import BINS, EDGES, group_ends
-from selfrepair.tables.neurons import THRESHOLDS, neuron_regions, neuron_tables
+from selfrepair.tables.neurons import (
+    THRESHOLDS,
+    neuron_regions,
+    neuron_tables,
+    no_neuron_tables,
+)
 from selfrepair.vocabulary import NEURON_REGIONS
 
 NEURONS, KEPT, PROMPTS = 40, 20, 6
@@ -232,3 +237,9 @@ def test_a_head_without_a_value_in_a_resample_leaves_the_others_theirs(parts, ta
     assert both["low"].min() <= over_heads["low"].item()
     assert over_heads["high"].item() <= both["high"].max()
     assert over_heads["value"].item() == pytest.approx(both["value"].mean())
+
+
+def test_tables_of_a_model_without_neurons_have_the_same_columns_and_no_row(tables):
+    for name, table in vars(no_neuron_tables()).items():
+        assert table.is_empty()
+        assert table.schema == getattr(tables, name).schema, name

@@ -27,6 +27,8 @@ def provenance_of(
         "weights": weights_record(model.name),
         "architecture": model.architecture,
         "dtype": model.dtype_name,
+        # Logits are measured before this cap; null: the model has none.
+        "logit_softcap": model.logit_softcap,
         **precision,
         "seed": config["seed"],
         "prompts": [rows[0], rows[-1] + 1],

@@ -49,14 +49,3 @@ def below(settings: Mapping[str, Any], section: str) -> dict[str, Any]:
     """The settings of one section by the rest of their key: of "wheels", those of "wheels.<name>" by name."""
     start = f"{section}."
     return {key.removeprefix(start): settings[key] for key in settings if key.startswith(start)}
-
-
-def notes_on_weights(snakemake: Any) -> dict[str, str]:
-    """What the config says of the weights of the study's models, by title; only of those of which it does."""
-    stated = below(snakemake.params.settings, "models")
-    models = [key.removesuffix(".weights") for key in stated if key.endswith(".weights")]
-    return {
-        stated[f"{model}.title"] or model: stated[f"{model}.weights"]
-        for model in models
-        if stated[f"{model}.weights"]
-    }

@@ -11,7 +11,8 @@ import polars as pl
 from ..ablations import RESAMPLE
 from ..errors import InputError
 from ..formats import with_interval
-from ..vocabulary import TOP, bounded
+from ..tables.terms import POST_NORMS, models_with_post_norms
+from ..vocabulary import SECOND_HALF, TOP, bounded
 from .claims import CLAIMS, Claim, Depth, Summary
 
 VALUE = ("value", "low", "high")
@@ -86,6 +87,20 @@ def _measured(
     return {key: row[column] for key, column in names}
 
 
+def post_norm_notes(depth: pl.DataFrame) -> dict[str, list[str]]:
+    """By model, what its post-norms make up for: a term of its own that no claim is about."""
+    found = {}
+    for model in models_with_post_norms(depth):
+        row = _measured(Depth(f"{POST_NORMS}_share"), depth.filter(model=model), pl.DataFrame())
+        share = estimate({**row, "unit": "share"})
+        found[model] = [
+            f"The model's post-norms, which scale what its sublayers write, make up for {share} of the"
+            f" direct effect ({SECOND_HALF}): a term of its own, which no claim counts as the final"
+            " norm's."
+        ]
+    return found
+
+
 def metrics(claims: pl.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     """The claims as scalars by model and claim, which `dvc metrics show` reads; missing left out."""
     names = (*VALUE, "verdict", *SIZES)
@@ -102,6 +117,6 @@ def estimate(row: Mapping[str, Any], *, clipped: bool = False) -> str:
     clipped: the value by the paper's own definition instead; nothing without one.
     """
     value, low, high = (row[name] for name in (bounded("clipped") if clipped else VALUE))
-    if value is None:
+    if value is None or math.isnan(value):
         return "" if clipped else "not measured"
     return with_interval(value, low, high, unit=row["unit"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -13,6 +13,9 @@ from .judge import estimate
 
 # Where the figure of a claim lies, seen from the page: by model and figure.
 FigurePaths = Mapping[str, Mapping[str, str]]
+# What a reader must know of each model to read its numbers.
+Notes = Mapping[str, Sequence[str]]
+NO_NOTES: Notes = {}
 
 _HOW = (
     "Each verdict follows from a rule that stands in the code, the same for every model: supported if "
@@ -30,10 +33,12 @@ _MARKDOWN = """\
 {% for model, rows in models %}
 ## {{ model }}: {{ tally(rows) }}
 
-{% if model in weights %}
-Weights {{ weights[model] }}.
+{% for note in notes.get(model, ()) %}
+- {{ note }}
+{% if loop.last %}
 
 {% endif %}
+{% endfor %}
 | claim of the paper | measured | value | paper's definition | holds if | verdict | figure |
 |---|---|---|---|---|---|---|
 {% for row in rows -%}
@@ -70,9 +75,9 @@ figure { margin: 2em 0; } figure img { max-width: 100%; }
 <p>{{ how }}</p>
 {% for model, rows in models %}
 <h2>{{ model }}: {{ tally(rows) }}</h2>
-{% if model in weights %}
-<p>Weights {{ weights[model] }}.</p>
-{% endif %}
+{% for note in notes.get(model, ()) %}
+<p>{{ note }}</p>
+{% endfor %}
 <table>
 <thead><tr><th>claim of the paper</th><th>measured</th><th>value</th><th>holds if</th><th>verdict</th>
 <th>figure</th></tr></thead>
@@ -98,42 +103,24 @@ figure { margin: 2em 0; } figure img { max-width: 100%; }
 
 
 def markdown(
-    claims: pl.DataFrame,
-    *,
-    study: str,
-    paths: FigurePaths,
-    weights: Mapping[str, str] | None = None,
+    claims: pl.DataFrame, *, study: str, paths: FigurePaths, notes: Notes = NO_NOTES
 ) -> str:
-    """The page in Markdown.
-
-    Args:
-        study: its name.
-        paths: of figures, without their ending.
-        weights: what is to be known about a model's weights, by model; of some or none.
-    """
-    return _render(
-        _MARKDOWN, claims, study=study, paths=paths, weights=weights, ending=".png", escape=False
-    )
+    """The page in Markdown; paths: of figures without their ending; notes: shown under each model."""
+    return _render(_MARKDOWN, claims, study, paths, notes, ending=".png", escape=False)
 
 
-def page(
-    claims: pl.DataFrame,
-    *,
-    study: str,
-    paths: FigurePaths,
-    weights: Mapping[str, str] | None = None,
-) -> str:
-    """The page in HTML, with every figure that a claim refers to (arguments as `markdown`)."""
-    return _render(_HTML, claims, study=study, paths=paths, weights=weights, ending="", escape=True)
+def page(claims: pl.DataFrame, *, study: str, paths: FigurePaths, notes: Notes = NO_NOTES) -> str:
+    """The page in HTML, with every figure that a claim refers to."""
+    return _render(_HTML, claims, study, paths, notes, ending="", escape=True)
 
 
 def _render(
     template: str,
     claims: pl.DataFrame,
-    *,
     study: str,
     paths: FigurePaths,
-    weights: Mapping[str, str] | None,
+    notes: Notes,
+    *,
     ending: str,
     escape: bool,
 ) -> str:
@@ -148,7 +135,7 @@ def _render(
         title=f"Claims of the paper, measured: study {study}",
         how=_HOW,
         models=models,
-        weights=weights or {},
+        notes=notes,
         tally=_tally,
         footing=_footing,
         figures=lambda rows: dict((row["figure"], row["path"]) for row in rows).items(),

@@ -1,4 +1,4 @@
-"""E6: direct effect, ablated direct effect, and self-repair's three terms, head by head."""
+"""E6: direct effect, ablated direct effect, and the terms of self-repair, head by head."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from ..vocabulary import TERMS
+from ..tables.terms import POST_NORMS, terms_of
 from . import words
 from .axes import Span, interval_limits, layer_axis, n_cut, placed, side_by_side
 from .marks import LINES, MOST_BARS, headings_of, layer_bands, points, rule, whiskers
 from .rows import count_of, head_rows, layer_means, stacked
-from .theme import BLACK, BLUE, GREEN, GREY, ORANGE, PINK
+from .theme import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK
 
 EFFECTS = ("direct_effect", "ablated_direct_effect")
 ROWS = {
@@ -20,6 +20,7 @@ ROWS = {
     "ablated_direct_effect": ("Direct effect,\nablated", GREY),
     "from_heads": ("From heads", BLUE),
     "from_mlps": ("From MLPs", PINK),
+    "from_post_norms": ("From post-norms", AMBER),
     "from_norm": ("From norm", GREEN),
 }
 WIDTH, HEIGHT = 760, 110
@@ -29,18 +30,24 @@ def draw(heads: pl.DataFrame) -> alt.VConcatChart:
     """One model, resample ablation, top tokens, all in logits.
 
     Within a layer the heads stand side by side in order; the bar across a layer is its mean. The two
-    direct effects share one scale and the three terms another, so that heights compare.
+    direct effects share one scale and the terms another, so that heights compare. What post-norms make
+    up for has a row if the model has any.
 
     Raises:
         InputError: more than one model, a column is missing, or the table has no such rows.
     """
     rows, missing = _rows(heads)
     rows = rows.with_columns(side_by_side(count_of(heads, "head")))
-    groups = [_placed(rows, names) for names in (EFFECTS, TERMS)]
+    terms = terms_of(rows)
+    groups = [_placed(rows, names) for names in (EFFECTS, terms)]
     bars = rows.height <= MOST_BARS
+    # One scale for both parts: Vega-Lite would merge two of them, and mix up their colours.
+    names, colours = zip(*(ROWS[name] for name in (*EFFECTS, *terms)), strict=True)
+    scale = alt.Scale(domain=list(names), range=list(colours))
+    colour = alt.Color("panel:N", scale=scale, legend=None)
     parts = [
-        _facet(part, y, n_layers=count_of(heads, "layer"), bars=bars, last=names == TERMS)
-        for (part, y), names in zip(groups, (EFFECTS, TERMS), strict=True)
+        _facet(part, y, colour, n_layers=count_of(heads, "layer"), bars=bars, last=last)
+        for (part, y), last in zip(groups, (False, True), strict=True)
     ]
     marked = pl.concat([part for part, _ in groups])
     return words.titled(
@@ -67,11 +74,11 @@ def _placed(rows: pl.DataFrame, names: tuple[str, ...]) -> tuple[pl.DataFrame, S
     return part, y
 
 
-def _facet(rows: pl.DataFrame, y: Span, *, n_layers: int, bars: bool, last: bool) -> alt.FacetChart:
+def _facet(
+    rows: pl.DataFrame, y: Span, colour: alt.Color, *, n_layers: int, bars: bool, last: bool
+) -> alt.FacetChart:
     x = layer_axis(n_layers, title="Layer" if last else None)
-    colours = dict(ROWS.values())
-    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
-    place: dict[str, Any] = {"x": x.x(), "color": alt.Color("panel:N", scale=scale, legend=None)}
+    place: dict[str, Any] = {"x": x.x(), "color": colour}
     tooltip = [*words.HEAD_TIP, *words.interval_tip("value", "Value")]
     side = alt.expr("datum.depth > 0.5 ? 'right' : 'left'")
     shift = alt.expr("datum.depth > 0.5 ? -6 : 6")
@@ -95,14 +102,16 @@ def _facet(rows: pl.DataFrame, y: Span, *, n_layers: int, bars: bool, last: bool
 
 def caption(heads: pl.DataFrame) -> str:
     rows, _ = _rows(heads)
+    scales = ["the scales of the sublayers' post-norms"] * (POST_NORMS in terms_of(rows))
+    sources = ["other heads", "MLPs", *scales, "the final norm's scale"]
     return (
         f"Every attention head of {rows['model'][0]} ({rows.height:,} in all) under resample"
         f" ablation, averaged over its top tokens ({words.LARGEST}): {words.sample(rows)}. The first"
         " two rows are the head's direct effect on the target token's logit before and after"
-        " ablation; the other three are what other heads, MLPs and the final norm's scale then make"
-        " up for, and add up to self-repair: positive restores the logit, negative adds to the loss."
-        " A point is one head, in order within its layer, a bar the layer's mean; the first two rows"
-        " share a scale, the last three another."
+        f" ablation; the others are what {words.listed(sources)} then make up for, and add up to"
+        " self-repair: positive restores the logit, negative adds to the loss. A point is one head, in"
+        " order within its layer, a bar the layer's mean; the first two rows share a scale, the others"
+        " another."
     )
 
 

@@ -14,20 +14,26 @@ from .axes import Span
 from .marks import facets
 from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import table_rows
+from .unmeasured import NOT_MEASURED, is_unmeasured, unmeasured
 
+TITLE = "How much single neurons repair"
 COLUMNS = (
     *("model", "layer", "head", "mlp_layer", "rank", "threshold", "share", "low", "high"),
     *("n_tokens", "n_prompts"),
 )
 
 
-def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart:
+def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     """One model, resample ablation, a panel per chosen head (and MLP); a line per threshold, a share
     of the head's direct effect, in a band of its 95 % interval.
 
+    An empty table, of a model without such neurons: words that say so.
+
     Raises:
-        InputError: more than one model, a column is missing, or the table has no such rows.
+        InputError: more than one model, a column is missing, or none of the rows has a value.
     """
+    if is_unmeasured("E7", neuron_ranks, "neuron_ranks", columns=COLUMNS):
+        return unmeasured(TITLE)
     rows, missing = _rows(neuron_ranks)
     last = int(rows["rank"].max())  # type: ignore[arg-type]
     step = 5 if last > 5 else 1
@@ -52,7 +58,7 @@ def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart:
     line = line.encode(x=x, y=y.y(), color=colour, tooltip=tooltip)
     return words.titled(
         facets([band, line], rows, size=(280, 200)),
-        "How much single neurons repair",
+        TITLE,
         about_neurons(rows, words.sample(rows)),
         "Line: the neuron of this rank repairs at least so much of the head's direct effect;"
         " band: 95 % interval",
@@ -61,6 +67,8 @@ def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart:
 
 
 def caption(neuron_ranks: pl.DataFrame) -> str:
+    if is_unmeasured("E7", neuron_ranks, "neuron_ranks", columns=COLUMNS):
+        return NOT_MEASURED
     rows, _ = _rows(neuron_ranks)
     return (
         f"For {heads_and_tokens(rows, words.sample(rows))}, the neurons of {mlps(rows)} are ranked on"

@@ -15,7 +15,9 @@ from .marks import DASHED, DOTTED, colour_notes, facets, line_through_zero, rule
 from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import table_rows
 from .theme import GREY
+from .unmeasured import NOT_MEASURED, is_unmeasured, unmeasured
 
+TITLE = "How repair is spread over neurons"
 COLUMNS = (
     *("model", "layer", "head", "mlp_layer", "rank_end", "n_neurons", "cumulative_share"),
     *("median_direct_effect", "n_tokens", "n_prompts"),
@@ -23,14 +25,18 @@ COLUMNS = (
 FIRST_NEURONS = 0.01
 
 
-def draw(neuron_curve: pl.DataFrame) -> alt.FacetChart:
+def draw(neuron_curve: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     """One model, resample ablation, a panel per chosen head (and MLP). Across: the share of neurons
     counted so far; up: their share of the summed absolute change. Points are groups of neurons,
     coloured by their median clean direct effect (logits): negative ones erase.
 
+    An empty table, of a model without such neurons: words that say so.
+
     Raises:
-        InputError: more than one model, a column is missing, or the table has no such rows.
+        InputError: more than one model, a column is missing, or none of the rows has a value.
     """
+    if is_unmeasured("E8", neuron_curve, "neuron_curve", columns=COLUMNS):
+        return unmeasured(TITLE)
     rows, missing = _rows(neuron_curve)
     effects = rows["median_direct_effect"]
     colour_title = ["Median direct effect,", "clean (logits)"]
@@ -59,7 +65,7 @@ def draw(neuron_curve: pl.DataFrame) -> alt.FacetChart:
     start = rows.unique("panel", maintain_order=True).with_columns(pl.col(names) * 0)
     return words.titled(
         facets(layers, pl.concat([start, rows]), size=(280, 280)),
-        "How repair is spread over neurons",
+        TITLE,
         about_neurons(rows, words.sample(rows)),
         "Neurons in order of repair, most repairing first; dotted: equal change of all neurons;"
         f" dashed: after the first {100 * FIRST_NEURONS:g} %",
@@ -69,6 +75,8 @@ def draw(neuron_curve: pl.DataFrame) -> alt.FacetChart:
 
 
 def caption(neuron_curve: pl.DataFrame) -> str:
+    if is_unmeasured("E8", neuron_curve, "neuron_curve", columns=COLUMNS):
+        return NOT_MEASURED
     rows, _ = _rows(neuron_curve)
     return (
         f"For {heads_and_tokens(rows, words.sample(rows))}, the neurons of {mlps(rows)} are sorted on"

@@ -26,18 +26,25 @@ from .marks import (
 from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import estimate, models_of, summary_rows, table_rows
 from .theme import GREY
+from .unmeasured import NOT_MEASURED, is_unmeasured, unmeasured
 
 KEYS = ("model", "layer", "head", "mlp_layer", "prompt", "position", "neuron", "region")
 EFFECTS = ("direct_effect", "ablated_direct_effect", "mlp_direct_effect")
+COLUMNS = (*KEYS, *EFFECTS)
+TITLE = "What the most repairing neurons do"
 
 
-def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
+def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     """One model, resample ablation, a panel per chosen head (and MLP), axes of one scale (logits);
     colour is the clean direct effect of the neuron's whole MLP.
 
+    An empty table, of a model without such neurons: words that say so.
+
     Raises:
-        InputError: more than one model, a column is missing, or no rows or shares for the model.
+        InputError: more than one model, a column is missing, no row has a value, or no shares for the model.
     """
+    if is_unmeasured("E9", top_neurons, "top_neurons", columns=COLUMNS):
+        return unmeasured(TITLE)
     rows, missing = _rows(top_neurons, summaries)
     limits = axis_limits(rows[EFFECTS[0]], rows[EFFECTS[1]], reach=0.5)
     x = Span(EFFECTS[0], "Neuron's direct effect, clean (logits)", limits)
@@ -64,7 +71,7 @@ def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
     ]
     return words.titled(
         facets(layers, drawn, size=(280, 280)),
-        "What the most repairing neurons do",
+        TITLE,
         about_neurons(rows, words.tokens_per_head(rows, "mlp_layer")),
         "Point: the instance's most repairing neuron; dashed: no change; above: each region's share",
         *density_note(rows, "panel"),
@@ -74,6 +81,8 @@ def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
 
 
 def caption(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> str:
+    if is_unmeasured("E9", top_neurons, "top_neurons", columns=COLUMNS):
+        return NOT_MEASURED
     rows, _ = _rows(top_neurons, summaries)
     many = crowded(rows, "panel")
     mark = "The darker a cell, the more instances" if many else "A point is one instance"
@@ -91,9 +100,8 @@ def caption(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> str:
 
 def _rows(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The instances, each with its panel's heading, which holds the shares; how many have no value."""
-    columns = [*KEYS, *EFFECTS]
     rows, missing = table_rows(
-        "E9", top_neurons, "top_neurons", columns=columns, finite=EFFECTS[:2]
+        "E9", top_neurons, "top_neurons", columns=COLUMNS, finite=EFFECTS[:2]
     )
     model = models_of(rows)[0]
     shares = summary_rows("E9", summaries, model, experiment="E9", quantity="anti_erasure_share")

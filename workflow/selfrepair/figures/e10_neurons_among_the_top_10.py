@@ -15,19 +15,27 @@ from .marks import DOTTED, crowded, facets
 from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import table_rows
 from .theme import BLUE, GREY
+from .unmeasured import NOT_MEASURED, is_unmeasured, unmeasured
 
 PANEL = ("layer", "head", "mlp_layer")
 COLUMNS = ("model", *PANEL, "neuron", "instances", "prompts", "n_tokens", "n_prompts")
 TOP = 10
+TITLE = "How often the same neurons repair"
+# A measured MLP that cannot react to the heads has no such neuron either.
+NONE = f"{NOT_MEASURED[:-1]}; or no neuron reacts to the heads that were named."
 
 
-def draw(neuron_counts: pl.DataFrame) -> alt.FacetChart:
+def draw(neuron_counts: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     """One model, resample ablation, a panel per chosen head (and MLP); neurons from the most to the
     least frequent, on a log axis. Dotted: if the ten were always the same.
 
+    An empty table, of a model without such neurons: words that say so.
+
     Raises:
-        InputError: more than one model, a column is missing, or the table has no such rows.
+        InputError: more than one model, a column is missing, or none of the rows has a value.
     """
+    if is_unmeasured("E10", neuron_counts, "neuron_counts", columns=COLUMNS):
+        return unmeasured(TITLE, NONE)
     rows, missing = _rows(neuron_counts)
     last = max(int(rows["rank"].max()), TOP)  # type: ignore[arg-type]
     x = alt.X("rank:Q", title="Neuron, most frequent first (rank)")
@@ -52,7 +60,7 @@ def draw(neuron_counts: pl.DataFrame) -> alt.FacetChart:
     layers = [same.encode(x=x, y=y), neurons.encode(x=x, y=y, tooltip=tooltip)]
     return words.titled(
         facets(layers, _thinned(rows), size=(280, 200)),
-        "How often the same neurons repair",
+        TITLE,
         about_neurons(rows, words.sample(rows)),
         f"Different neurons among the top {TOP} of at least one instance: {_different(rows):,};"
         f" dotted: if they were always the same {TOP}",
@@ -61,6 +69,8 @@ def draw(neuron_counts: pl.DataFrame) -> alt.FacetChart:
 
 
 def caption(neuron_counts: pl.DataFrame) -> str:
+    if is_unmeasured("E10", neuron_counts, "neuron_counts", columns=COLUMNS):
+        return NONE
     rows, _ = _rows(neuron_counts)
     return (
         f"For {heads_and_tokens(rows, words.sample(rows))}, the ten neurons of {mlps(rows)} that"

@@ -1,4 +1,4 @@
-"""E12: the share of the direct effect that heads, MLPs and the norm make up for, for all models."""
+"""E12: the share of the direct effect that heads, MLPs and norms make up for, for all models."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import altair as alt
 import polars as pl
 
 from ..ablations import RESAMPLE
+from ..tables.terms import POST_NORMS, models_with_post_norms
 from ..vocabulary import QUARTERS, TOP, bounded
 from . import words
 from .axes import WITHIN, Span, interval_limits, n_cut, placed
 from .marks import facets, points, rule, whiskers
 from .rows import check_columns, models_of, stacked, table_rows
-from .theme import BLACK, BLUE, GREEN, PINK
+from .theme import AMBER, BLACK, BLUE, GREEN, PINK
 
+POST_NORMS_SHARE = f"{POST_NORMS}_share"
 PARTS = {
     "from_heads_share": ("other heads", BLUE),
     "from_mlps_share": ("MLPs", PINK),
+    POST_NORMS_SHARE: ("post-norms", AMBER),
     "from_norm_share": ("final norm", GREEN),
     "self_repair_share": ("all self-repair", BLACK),
 }
@@ -28,7 +31,8 @@ def draw(depth: pl.DataFrame) -> alt.FacetChart:
     """Resample ablation, top tokens, a panel per model.
 
     Bars per quarter of the layers (ratio of means over their heads) with 95 % bootstrap intervals
-    over prompts, a diamond for all three together.
+    over prompts, a diamond for all of them together. A bar for post-norms only if a model has any, and
+    only in its panel.
 
     Raises:
         InputError: a column is missing, or the table has no such rows.
@@ -49,7 +53,8 @@ def draw(depth: pl.DataFrame) -> alt.FacetChart:
 
 
 def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:
-    names, colours = zip(*PARTS.values(), strict=True)
+    drawn = set(rows["part"])
+    names, colours = zip(*(part for part in PARTS.values() if part[0] in drawn), strict=True)
     axis = alt.Axis(labelAngle=0, grid=False, labelExpr="replace(datum.label, ' quarter', '')")
     quarter = alt.X("depth:O", title="Quarter of the layers", sort=list(QUARTERS), axis=axis)
     legend = alt.Legend(symbolType="square")
@@ -77,25 +82,33 @@ def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:
 
 def caption(depth: pl.DataFrame) -> str:
     rows, _ = _rows(depth)
+    some = PARTS[POST_NORMS_SHARE][0] in set(rows["part"])
+    post_norms = (
+        " Post-norms, which scale what a sublayer writes, have a bar in models with any." * some
+    )
     return (
         f"What makes up for an ablated attention head, in {words.listed(models_of(rows))} under"
         f" resample ablation, on the head's top tokens ({words.LARGEST}):"
         f" {words.sample(rows, unit='quarter')}. {words.REPAIR} Each bar is a part of it as a share of"
         " the heads' direct effect, for a quarter of the model's layers: a ratio of means over the"
         " quarter's heads, so 100 % would restore all that the heads contributed directly and a"
-        " negative share adds to the loss. The three bars add up to the black diamond; whiskers are"
-        " 95 % bootstrap intervals over prompts."
+        " negative share adds to the loss. The bars add up to the black diamond; whiskers are 95 %"
+        f" bootstrap intervals over prompts.{post_norms}"
     )
 
 
 def _rows(depth: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """A row per model, quarter and part, and how many of those have no finite share."""
+    """A row per model, quarter and part, and how many of those have no finite share.
+
+    No rows for the post-norms of models without any.
+    """
     keys = ("model", "depth", "ablation", "selection", "n_heads", "n_tokens", "n_prompts")
-    check_columns(
-        "E12", depth, "depth", [*keys, *(name for part in PARTS for name in bounded(part))]
-    )
+    drawn = (name for part in PARTS for name in bounded(part))
+    check_columns("E12", depth, "depth", [*keys, POST_NORMS, *drawn])
     names = {part: name for part, (name, _) in PARTS.items()}
-    table = stacked(depth, list(PARTS), *keys).with_columns(
+    own = pl.col("model").is_in(models_with_post_norms(depth))
+    table = stacked(depth, list(PARTS), *keys)
+    table = table.filter(own | (pl.col("quantity") != POST_NORMS_SHARE)).with_columns(
         part=pl.col("quantity").replace_strict(names)
     )
     return table_rows(

@@ -23,6 +23,8 @@ _SHARED = (
     "heads",
     "scalings",
     "n_neurons",
+    "not_measured",
+    "logit_softcap",
 )
 
 

@@ -143,6 +143,31 @@ def neuron_repair(
     return measured.result(conservation_error=worst)
 
 
+def no_neuron_repair(heads: int, mlps: int) -> NeuronRepair:
+    """No instance and nothing summed: what is stored of a model without such neurons."""
+    sums = _no_sums(heads, mlps, groups=0)
+    return NeuronRepair(**_no_rows(mlps, kept=0), **sums, conservation_error=0.0, neuron_error=0.0)
+
+
+def _no_rows(mlps: int, *, kept: int) -> dict[str, Tensor]:
+    none = torch.zeros(0, dtype=torch.int64)
+    rows = {name: none for name in ("head", "prompt", "position")}
+    rows |= {"head_effect": torch.zeros(0), "neuron": none.reshape(0, mlps, kept)}
+    for name in ("mlp_effect", "mlp_ablated_effect", "positive_sum", "absolute_sum"):
+        rows[name] = torch.zeros(0, mlps)
+    for name in ("neuron_effect", "neuron_ablated_effect"):
+        rows[name] = torch.zeros(0, mlps, kept)
+    return rows | {"top_percent_sum": torch.zeros(0, mlps)}
+
+
+def _no_sums(heads: int, mlps: int, *, groups: int) -> dict[str, Tensor]:
+    return {
+        "cumulative_share": torch.zeros(heads, mlps, groups, dtype=torch.float64),
+        "n_curves": torch.zeros(heads, mlps, dtype=torch.int32),
+        "effect_counts": torch.zeros(heads, mlps, groups, len(EDGES) + 1, dtype=torch.int32),
+    }
+
+
 def mlp_layers(model: Decoder, mlps: Sequence[int]) -> list[int]:
     """Layers counted from 0, refused if there is no such layer or its MLP has no neurons."""
     layers = layer_indices(mlps, model.n_layers, name="mlps")
@@ -211,23 +236,7 @@ class _Measured:
         if len(sizes) != 1:
             raise InputError(f"mlps: their MLPs have {sorted(sizes)} neurons; give layers alike")
         self.ends = group_ends(sizes.pop())
-        shape = (len(self.heads), len(self.mlps))
-        self.pooled = {
-            "cumulative_share": torch.zeros(*shape, len(self.ends), dtype=torch.float64),
-            "n_curves": torch.zeros(shape, dtype=torch.int32),
-            "effect_counts": torch.zeros(*shape, len(self.ends), len(EDGES) + 1, dtype=torch.int32),
-        }
-
-    def _no_rows(self) -> dict[str, Tensor]:
-        none, mlps = torch.zeros(0, dtype=torch.int64), len(self.mlps)
-        kept = min(KEPT, self._n_neurons(self.mlps[0]))
-        rows = {name: none for name in ("head", "prompt", "position")}
-        rows |= {"head_effect": torch.zeros(0), "neuron": none.reshape(0, mlps, kept)}
-        for name in ("mlp_effect", "mlp_ablated_effect", "positive_sum", "absolute_sum"):
-            rows[name] = torch.zeros(0, mlps)
-        for name in ("neuron_effect", "neuron_ablated_effect"):
-            rows[name] = torch.zeros(0, mlps, kept)
-        return rows | {"top_percent_sum": torch.zeros(0, mlps)}
+        self.pooled = _no_sums(len(self.heads), len(self.mlps), groups=len(self.ends))
 
     def _n_neurons(self, layer: int) -> int:
         neurons = self.model.layers[layer].neurons
@@ -236,8 +245,9 @@ class _Measured:
 
     def result(self, *, conservation_error: float) -> NeuronRepair:
         """Empty if no token was selected, as may happen in a small shard."""
+        kept = min(KEPT, self._n_neurons(self.mlps[0]))
         return NeuronRepair(
-            **joined_instances(self.rows or [self._no_rows()]),
+            **joined_instances(self.rows or [_no_rows(len(self.mlps), kept=kept)]),
             **self.pooled,
             conservation_error=conservation_error,
             neuron_error=self.neuron_error,

@@ -11,6 +11,7 @@ import polars as pl
 from ..ablations import RESAMPLE
 from ..formats import with_interval
 from ..vocabulary import QUARTERS, SHARED_EFFECTS, TOP, bounded
+from .terms import POST_NORMS, models_with_post_norms
 
 # With fewer prompts than this a percentile interval covers clearly less than it says.
 FEW_PROMPTS = 8
@@ -21,6 +22,7 @@ SHOWN = {
     "self-repair": "self_repair",
     "from heads": "from_heads",
     "from MLPs": "from_mlps",
+    "from post-norms": POST_NORMS,
     "from norm": "from_norm",
     "self-repair, share": "self_repair_share",
     "from norm, share": "from_norm_share",
@@ -31,14 +33,20 @@ def headline(depth: pl.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     """Scalars by model and group of layers, which `dvc metrics show` reads.
 
     Of top tokens under resample ablation, or else the first one; effects in logits, shares of the
-    direct effect; values that are not finite are left out.
+    direct effect; values that are not finite are left out, and what post-norms make up for in models
+    that have none.
     """
     top = depth.filter(selection=TOP)
     shares = (f"{name}_share" for name in SHARED_EFFECTS)
     names = ("direct_effect", *SHARED_EFFECTS, *shares, "restored_share")
+    normed = models_with_post_norms(top)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for row in top.filter(ablation=_main_ablation(top)).iter_rows(named=True):
-        values = {name: row[name] for name in names if np.isfinite(row[name])}
+        values = {
+            name: row[name]
+            for name in names
+            if np.isfinite(row[name]) and (row["model"] in normed or POST_NORMS not in name)
+        }
         found.setdefault(row["model"], {})[row["depth"]] = values
     return found
 
@@ -46,23 +54,18 @@ def headline(depth: pl.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
 def findings(
     depth: pl.DataFrame,
     errors: Mapping[str, float],
-    warnings: Sequence[str] = (),
-    *,
-    weights: Mapping[str, str] | None = None,
+    notes: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """What a study found, as Markdown: top tokens by depth, then the last layers by ablation.
 
-    Args:
-        errors: the largest error of each sum that is checked, by name, in logits.
-        warnings: what jobs warned of, a line each, which comes first.
-        weights: what is to be known about a model's weights, by model; of some or none.
+    errors: the largest error of each sum that is checked, by name, in logits. notes: what a reader must
+    know of a model, by model.
     """
     top = depth.filter(selection=TOP)
     ablation = _main_ablation(top)
     worst = ", ".join(f"{name} {value:.1e}" for name, value in errors.items())
     return "\n".join(
         [
-            *(f"**Warning:** {line}.\n" for line in warnings),
             f"Self-repair under {ablation} ablation on each head's top 2 % of tokens, mean over "
             "heads, in logits; shares are of the direct effect; 95 % intervals over prompts:",
             "",
@@ -75,7 +78,7 @@ def findings(
             *_lines(top.filter(depth=QUARTERS[-1]), "ablation", "ablation"),
             "",
             *_caution(top),
-            *(f"Weights of {model}: {note}.\n" for model, note in (weights or {}).items()),
+            *_noted(notes or {}),
             f"Largest errors of the sums, in logits: {worst}.",
             "",
         ]
@@ -94,12 +97,25 @@ def _caution(table: pl.DataFrame) -> list[str]:
     return [f"Intervals that rest on fewer than {FEW_PROMPTS} prompts are too narrow.", ""]
 
 
+def _noted(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    lines = [f"- {model}: {note}" for model, about in notes.items() for note in about]
+    return ["Notes:", "", *lines, ""] if lines else []
+
+
 def _lines(table: pl.DataFrame, key: str, heading: str) -> list[str]:
-    """A Markdown table with a row per model and value of the column `key`."""
-    head = ["model", heading, "prompts", *SHOWN]
+    """A Markdown table with a row per model and value of the column `key`.
+
+    What post-norms make up for has a column if a model has any; it is empty for models without.
+    """
+    normed = models_with_post_norms(table)
+    shown = {word: name for word, name in SHOWN.items() if normed or name != POST_NORMS}
+    head = ["model", heading, "prompts", *shown]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in table.iter_rows(named=True):
-        cells = [_cell(row, name) for name in SHOWN.values()]
+        has_all = row["model"] in normed
+        cells = [
+            _cell(row, name) if has_all or name != POST_NORMS else "" for name in shown.values()
+        ]
         lines.append(f"| {row['model']} | {row[key]} | {row['n_prompts']} | {' | '.join(cells)} |")
     return lines
 

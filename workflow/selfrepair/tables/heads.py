@@ -17,6 +17,7 @@ from .bootstrap import PromptSums, divide, prompt_weights
 from .depth import LayerMeans, depth_rows
 from .estimates import Arrays, resampled_means, with_intervals
 from .labels import labelled
+from .terms import POST_NORMS
 
 # Per layer of a sweep: its arrays by name, [prompt, position, head].
 LayerArrays = Sequence[Mapping[str, torch.Tensor]]
@@ -35,8 +36,8 @@ def head_tables(
     """The main table, one row per (ablation, selection, layer, head), and a summary by depth.
 
     Args:
-        sweeps: per ablation and layer the arrays of a SweepResult, [prompt, position, head]; of top
-            tokens alone there are no rows of all tokens.
+        sweeps: per ablation and layer the stored arrays of a SweepResult, [prompt, position, head]; of
+            top tokens alone there are no rows of all tokens.
         first_position: tokens before it are in no row (`text.prompts.first_position`).
     Returns:
         heads: means in logits; shares, unitless; `self_repair_sd`, the standard deviation over
@@ -57,7 +58,7 @@ def head_tables(
         means: dict[str, list[LayerMeans]] = {selection: [] for selection in selections}
         for layer in range(len(layers)):
             tensors = layers[layer]
-            arrays = {name: tensors[name].double().numpy() for name in EFFECTS}
+            arrays = _effects(tensors)
             weights = prompt_weights(len(arrays["direct_effect"]), resamples, seed=seed)
             for selection in selections:
                 sums = PromptSums(weights, _selected(arrays, selection, first_position))
@@ -73,6 +74,15 @@ def head_tables(
     if not heads:
         raise InputError("no sweeps to decompose")
     return pl.concat(heads), pl.concat(depths)
+
+
+def _effects(tensors: Mapping[str, torch.Tensor]) -> Arrays:
+    """EFFECTS by name. A sweep of a model without post-norms stores no from_post_norms: exactly 0 wherever
+    self-repair was measured, NaN elsewhere."""
+    if POST_NORMS not in tensors:
+        measured = ~tensors["self_repair"].isnan()
+        tensors = {**tensors, POST_NORMS: torch.zeros(measured.shape).where(measured, torch.nan)}
+    return {name: tensors[name].double().numpy() for name in EFFECTS}
 
 
 def _selections(layer: Mapping[str, torch.Tensor]) -> tuple[str, ...]:

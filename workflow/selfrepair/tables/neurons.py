@@ -37,6 +37,36 @@ HEADLINE = (
 )
 
 
+_KEYS: dict[str, Any] = {"model": pl.String} | dict.fromkeys(
+    ("layer", "head", "mlp_layer"), pl.Int32
+)
+_SIZES: dict[str, Any] = dict.fromkeys(("n_tokens", "n_prompts"), pl.Int32)
+# The tables of NeuronTables by name, without their summaries.
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "ranks": {
+        **_KEYS,
+        "rank": pl.Int32,
+        **dict.fromkeys(("threshold", "share", "low", "high"), pl.Float64),
+        **_SIZES,
+    },
+    "curve": {
+        **_KEYS,
+        **dict.fromkeys(("rank_end", "n_neurons"), pl.Int32),
+        **dict.fromkeys(("cumulative_share", "median_direct_effect"), pl.Float64),
+        **_SIZES,
+    },
+    "top_neurons": {
+        **_KEYS,
+        **dict.fromkeys(("prompt", "position", "neuron"), pl.Int32),
+        **dict.fromkeys(
+            ("direct_effect", "ablated_direct_effect", "mlp_direct_effect"), pl.Float64
+        ),
+        "region": pl.String,
+    },
+    "counts": {**_KEYS, **dict.fromkeys(("neuron", "instances", "prompts"), pl.Int32), **_SIZES},
+}
+
+
 @dataclass
 class NeuronTables:
     """The tables of E7 (ranks), E8 (curve), E9 (top_neurons), E10 (counts), and their summaries."""
@@ -98,6 +128,12 @@ def neuron_tables(
         summaries += _summaries(found, heads, model=model, group=f"MLP {mlp}")
     joined = {name: pl.concat(parts) for name, parts in tables.items()}
     return NeuronTables(**joined, summaries=summary_table(summaries))
+
+
+def no_neuron_tables() -> NeuronTables:
+    """The tables without a row: of a model whose MLPs have no neurons to measure."""
+    tables = {name: pl.DataFrame(schema=schema) for name, schema in SCHEMAS.items()}
+    return NeuronTables(**tables, summaries=summary_table([]))
 
 
 def _joined(shards: Sequence[Mapping[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
