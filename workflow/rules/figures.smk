@@ -40,6 +40,12 @@ def notes_for_figure(figure):
     return expand(path, model=MODELS) if figure.scope == "study" else [path]
 
 
+def weights_notes(figure):
+    """The keys of the config that say what is to be known of the weights of the models in a figure."""
+    models = MODELS if figure.scope == "study" else ["{model}"]
+    return [f"models.{model}.weights" for model in models]
+
+
 def about_figure(figure):
     """What a figure shows, for Snakemake's report: the docstring of its module."""
     path = Path("workflow/selfrepair/figures", f"{figure.module}.py")
@@ -71,5 +77,6 @@ for figure in FIGURES:
             module=figure.module,
             tables=list(figure.tables),
             about=about_figure(figure),
+            settings=settings(*weights_notes(figure)),
         script:
             "../scripts/draw.py"

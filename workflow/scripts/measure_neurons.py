@@ -65,13 +65,23 @@ def leave_out(snakemake, made, chosen, watch, rows):
     """Write a shard without an instance that says why; made: what the clean pass says of the model, which
     is not loaded for this."""
     model = SimpleNamespace(
+        name="",  # its weights were looked up for the clean pass
         commit=made["model_commit"],
         architecture=made["architecture"],
         dtype_name=made["dtype"],
         logit_softcap=made["logit_softcap"],
     )
     nothing = no_neuron_repair(len(chosen["heads"]), len(chosen["mlps"]))
-    provenance = provenance_of(snakemake, model, watch, rows, heads=chosen, not_measured=NO_NEURONS)
+    provenance = provenance_of(
+        snakemake,
+        model,
+        watch,
+        rows,
+        heads=chosen,
+        weights=made["weights"],
+        bos_token=made["bos_token"],
+        not_measured=NO_NEURONS,
+    )
     write_tensors(Path(snakemake.output.tensors), nothing.arrays(), provenance)
 
 
