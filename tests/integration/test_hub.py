@@ -21,6 +21,7 @@ import yaml
 from safetensors.torch import load_file
 
 from checkouts import ROOT, new_checkout
+from gguf_files import tiny_model, write_gguf
 from hub_server import GRANTED, Hub, Repository, serve
 from selfrepair import load_model, sweep
 from selfrepair.text.documents import sample_documents
@@ -130,7 +131,7 @@ def write_data_set(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of the repositories: models `new`, `old`, `pickled`, `weightless`; data set `words`."""
+    """Folders of the repositories: models `new`, `old`, `pickled`, `weightless`, `quantised`; data set `words`."""
     folder = tmp_path_factory.mktemp("material")
     new, _ = (
         save_tiny_model("gpt2", folder / name, seed=n) for n, name in enumerate(("new", "old"))
@@ -144,6 +145,9 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / "hub" / duplicate
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"the same weights again")
+    (folder / "quantised/files").mkdir(parents=True)
+    write_gguf(folder / "quantised/files/tiny.gguf", tiny_model("llama"))
+    (folder / "quantised/other.gguf").write_bytes(b"of the same model")
     write_data_set(folder / "words")
     return folder
 
@@ -160,6 +164,8 @@ def hub(material: Path) -> Iterator[Hub]:
         "models/org/pickled": repository("pickled"),
         "models/org/weightless": repository("weightless"),
         "models/org/gated": repository("new", gated=True),
+        "models/org/quantised": repository("quantised"),
+        "models/org/gated-quantised": repository("quantised", gated=True),
         "datasets/org/words": repository("words", WORDS),
         "datasets/org/gated": repository("words", WORDS, gated=True),
     }
@@ -200,6 +206,7 @@ def config(material: Path) -> dict:
         "old": {"name": "org/tiny", "revision": "step1000"},
         "pickled": {"name": "org/pickled"},
         "local": {"name": str(material / "new")},
+        "quantised": {"name": "org/quantised", "gguf": "files/tiny.gguf"},
     }
     return study(models, dataset="org/words")
 
@@ -231,6 +238,7 @@ def test_fetch_takes_each_file_that_is_needed_once(node: Machine, hub: Hub) -> N
     assert node.cached("models", "org/pickled") == pickled
     assert "datasets/org/words@c/words.jsonl" in node.fetched
     assert {f"models/org/tiny@{commit}/model.safetensors" for commit in "ab"} <= set(node.fetched)
+    assert node.cached("models", "org/quantised") == {"files/tiny.gguf"}
     assert len(node.fetched) == len(set(node.fetched))
 
 
@@ -253,6 +261,35 @@ def test_fetch_tells_which_model_is_missing_before_any_weights(
     assert f"{hub.endpoint}/org/gated" in line
     assert all(remedy in line for remedy in ("HF_TOKEN", "hf auth login", "local directory"))
     assert [f for f in hub.downloads[before:] if f.endswith(".safetensors")] == []
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        (
+            {"name": "org/quantised", "gguf": "no.gguf"},
+            ["model org/quantised: the hub has no file 'no.gguf' in it; correct `gguf`"],
+        ),
+        (
+            {"name": "org/gated-quantised", "gguf": "files/tiny.gguf"},
+            ["model org/gated-quantised: gated", "HF_TOKEN"],
+        ),
+        (
+            {"name": "org/quantised", "gguf": "files/tiny.gguf", "revision": "none"},
+            ["no revision 'none'"],
+        ),
+    ],
+)
+def test_fetch_tells_which_gguf_file_is_missing_before_any_weights(
+    model: dict, parts: list[str], bare: Machine, config: dict, checkout: Path, hub: Hub
+) -> None:
+    before = len(hub.downloads)
+    models = {"first": {"name": "org/tiny"}, "q": model}
+    done = fetch(bare, config | {"models": models}, checkout)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert [part for part in ["models.q: ", *parts] if part not in line] == []
+    assert [f for f in hub.downloads[before:] if f.endswith((".safetensors", ".gguf"))] == []
 
 
 # --- with the cache only -----------------------------------------------------------------------
@@ -345,6 +382,45 @@ answers = {{" ".join(k) if isinstance(k, tuple) else k: v for k, v in answers.it
 
 
 # --- a study -----------------------------------------------------------------------------------
+
+
+def test_a_gguf_file_of_the_hub_is_found_and_loaded_without_the_hub(
+    node: Machine, material: Path, checkout: Path, bare: Machine
+) -> None:
+    questions = f"""
+from selfrepair.model.weights import converted_folder, model_location, weights_record
+entry = {{"name": "org/quantised", "gguf": "files/tiny.gguf"}}
+cache = Path({str(checkout / "resources")!r})
+planned = converted_folder(entry, {{}}, cache)
+answers["absent"] = planned is None
+answers["told"] = told(lambda: model_location(entry, {{}}, cache, key="q"))
+if planned is not None:
+    answers["fetched"] = planned.is_dir()
+    answers["same"] = str(planned) == model_location(entry, {{}}, cache, key="q")
+    answers["record"] = weights_record(str(planned))
+    answers["layers"] = len(load_model(planned, device="cpu").layers)
+"""
+    answers = node.ask(questions, folder=checkout, offline=True)
+    assert answers["record"].pop("sha256")
+    assert answers == {
+        "absent": False,
+        "told": None,
+        "fetched": True,
+        "same": True,
+        "layers": 2,
+        "record": {
+            "file": "tiny",
+            "commit": NEW,
+            "architecture": "llama",
+            "quantisation": {"F32": 20},
+            "tied_embeddings": True,
+        },
+    }
+    answers = bare.ask(questions, folder=checkout, offline=True)
+    assert answers["absent"]
+    for part in ("models.q: model org/quantised: files/tiny.gguf is not", "HF_HUB_OFFLINE"):
+        assert part in answers["told"]
+    assert "`hf download org/quantised files/tiny.gguf`" in answers["told"]
 
 
 def test_a_study_of_hub_names_equals_that_of_local_directories(

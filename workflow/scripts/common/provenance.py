@@ -20,11 +20,12 @@ def provenance_of(
         measured = read_json(Path(path))["differences_from_float32"]
         # Logits, against float32 on a few heads and prompts.
         precision["precision_error"] = measured["self_repair"]["largest"]
+    weights = weights_record(model.name)
     return {
         "study": config["study"],
         "model": snakemake.wildcards.model,
-        "model_commit": model.commit,
-        "weights": weights_record(model.name),
+        "model_commit": weights["commit"] if weights else model.commit,
+        "weights": weights,
         "architecture": model.architecture,
         "dtype": model.dtype_name,
         # Logits are measured before this cap; null: the model has none.

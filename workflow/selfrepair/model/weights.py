@@ -130,7 +130,7 @@ def _source_of(model: Model, path: Path) -> _Source:
     """path: of the GGUF file, on this machine."""
     from ..files.hub import commit_of
 
-    commit = commit_of(path)
+    commit = commit_of(path) if "name" in model else None
     if commit is not None:
         identity = (str(model["name"]), commit, str(model["gguf"]))
     else:
