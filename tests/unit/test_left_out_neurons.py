@@ -22,6 +22,8 @@ CLEAN = {
     "architecture": "MixtralForCausalLM",
     "dtype": "float32",
     "logit_softcap": None,
+    "weights": None,
+    "bos_token": None,
     "neuron_layers": [True, False],
     "notes": ["It is odd."],
 }
@@ -117,11 +119,13 @@ def test_the_figures_are_there_and_say_so(folder, key):
     inputs = {name: [folder / f"{name}.parquet"] for name in figure.tables}
     inputs |= {"notes": [folder / "clean.json"]}
     outputs = {"png": folder / f"{key}.png"}
-    job(folder, "draw", inputs=inputs, outputs=outputs, module=figure.module, tables=figure.tables)
+    settings = {"models.{model}.weights": "made up"}
+    params = {"module": figure.module, "tables": figure.tables, "settings": settings}
+    job(folder, "draw", inputs=inputs, outputs=outputs, **params)
     caption = (
         (folder / f"{key}.html").read_text().split("<figcaption>")[1].split("</figcaption>")[0]
     )
-    assert caption == f"Not measured: {NO_NEURONS}. It is odd."
+    assert caption == f"Not measured: {NO_NEURONS}. It is odd. Weights of this model: made up."
     svg = (folder / f"{key}.svg").read_text()
     assert ">Not measured</text>" in svg
     assert "It is odd." in svg

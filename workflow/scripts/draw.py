@@ -24,7 +24,9 @@ def main(snakemake):
     notes = {title: record["notes"] for title, record in zip(titles, records, strict=True)}
     chart, caption = noted(figure.draw(*tables), figure.caption(*tables), notes)
     weights = zip(titles, snakemake.params.settings.values(), strict=True)
-    caption += "".join(f" Weights of {title}: {note}." for title, note in weights if note)
+    caption += "".join(
+        f" Weights of {title or 'this model'}: {note}." for title, note in weights if note
+    )
     save_figure(chart, caption, Path(snakemake.output.png).with_suffix(""))
 
 
