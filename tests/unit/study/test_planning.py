@@ -165,7 +165,12 @@ def test_models_of_the_materials_are_planned_before_they_are_fetched() -> None:
     config = study("config.yaml")
     materials = read_yaml(ROOT / "config/materials.yaml")["models"]
     # As their model cards state them, in millions.
-    stated = {"smollm2": 134.5, "gemma3-270m": 268, "qwen-coder-500m": 494, "qwen-coder-1500m": 1544}
+    stated = {
+        "smollm2": 134.5,
+        "gemma3-270m": 268,
+        "qwen-coder-500m": 494,
+        "qwen-coder-1500m": 1544,
+    }
     for key, parameters in stated.items():
         shape = shape_of(materials[key], config)
         assert shape is not None
