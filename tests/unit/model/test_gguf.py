@@ -184,8 +184,6 @@ def test_too_little_room_is_told_before_anything_is_written(
     path = write_gguf(tmp_path / "tiny.gguf", tiny_model("llama"))
     full = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(gguf.shutil, "disk_usage", lambda folder: full)
-    with pytest.raises(
-        InputError, match=r"0\.0 GB free; free some, or set `cache` to another disk"
-    ):
+    with pytest.raises(InputError, match=r"0\.0 GB free; free some, or set `cache`"):
         convert_gguf(path, tmp_path / "model", name="tiny")
     assert not list((tmp_path / "model").iterdir())
