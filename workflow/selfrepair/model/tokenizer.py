@@ -61,7 +61,7 @@ def _own_first_token(tokenizer: Any) -> int | None:
     own = tokenizer("x")["input_ids"]
     text = tokenizer("x", add_special_tokens=False)["input_ids"]
     starts = range(len(own) - len(text) + 1)
-    added = next((own[:at] for at in starts if own[at : at + len(text)] == text), [])
+    added: list[int] = next((own[:at] for at in starts if own[at : at + len(text)] == text), [])
     if len(added) > 1:
         tokens = " ".join(tokenizer.convert_ids_to_tokens(added))
         raise InputError(
