@@ -22,6 +22,7 @@ ROWS = {
     "from_mlps": ("From MLPs", PINK),
     "from_norm": ("From norm", GREEN),
 }
+SHOWN_TERMS = tuple(name for name in TERMS if name in ROWS)
 WIDTH, HEIGHT = 760, 110
 
 
@@ -36,11 +37,11 @@ def draw(heads: pl.DataFrame) -> alt.VConcatChart:
     """
     rows, missing = _rows(heads)
     rows = rows.with_columns(side_by_side(count_of(heads, "head")))
-    groups = [_placed(rows, names) for names in (EFFECTS, TERMS)]
+    groups = [_placed(rows, names) for names in (EFFECTS, SHOWN_TERMS)]
     bars = rows.height <= MOST_BARS
     parts = [
-        _facet(part, y, n_layers=count_of(heads, "layer"), bars=bars, last=names == TERMS)
-        for (part, y), names in zip(groups, (EFFECTS, TERMS), strict=True)
+        _facet(part, y, n_layers=count_of(heads, "layer"), bars=bars, last=names == SHOWN_TERMS)
+        for (part, y), names in zip(groups, (EFFECTS, SHOWN_TERMS), strict=True)
     ]
     marked = pl.concat([part for part, _ in groups])
     return words.titled(

@@ -51,7 +51,7 @@ def head_tables(
         means: dict[str, list[LayerMeans]] = {selection: [] for selection in selections}
         for layer in range(len(layers)):
             tensors = layers[layer]
-            arrays = {name: tensors[name].double().numpy() for name in EFFECTS}
+            arrays = _effects(tensors)
             weights = prompt_weights(len(arrays["direct_effect"]), resamples, seed=seed)
             for selection in selections:
                 sums = PromptSums(weights, _selected(arrays, selection))
@@ -67,6 +67,13 @@ def head_tables(
     if not heads:
         raise InputError("no sweeps to decompose")
     return pl.concat(heads), pl.concat(depths)
+
+
+def _effects(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """EFFECTS of a layer; from_post_norms, of which a model without post-norms stores nothing, as 0."""
+    arrays = {name: tensors[name].double().numpy() for name in EFFECTS if name in tensors}
+    zero = np.where(np.isnan(arrays["self_repair"]), np.nan, 0.0)
+    return {"from_post_norms": zero} | arrays
 
 
 def _selections(layer: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
