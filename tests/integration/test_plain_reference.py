@@ -97,8 +97,8 @@ def test_sums_are_exact_with_norms_in_float64(
         monkeypatch.setattr(norm.module, "forward", norm.apply)
     for options in ABLATIONS.values():
         result = selfrepair.sweep(model, TOKENS, **options)
-        assert result.conservation_error < 1e-12  # measured: 4e-15
-        assert result.decomposition_error < 1e-12  # measured: 1e-14
+        assert result.conservation_error < 1e-12  # measured: 3e-15
+        assert result.decomposition_error < 1e-12  # measured: 4e-15
         assert float(result.self_repair.abs().mean()) > 0.03
 
 
@@ -108,7 +108,7 @@ PROMPTS, LENGTH = 4, 18
 LONGER = random_tokens(PROMPTS, LENGTH)
 LONGER_DONORS = random_tokens(PROMPTS, LENGTH, seed=2)
 CASES = ["gemma2", "olmo2", "granite", "cohere"]
-CLOSE = 5e-5  # measured: 1e-5 (gemma2)
+CLOSE = 1e-5  # measured: 1e-6 (gemma2)
 
 
 def selected_at(heads: int, places: list[tuple[int, int, int]]) -> Tensor:
@@ -227,8 +227,8 @@ def test_refeeding_is_that_of_the_plain_model(name: str, tiny: Tiny, hooked: Hoo
         top = values * selected[:, :, layer, head, None, None]
         sums += torch.stack([top.sum((1, 2)), values.sum((1, 2))])
         pairs[head] = top.sum((0, 1))[..., :3]
-    room = CLOSE * LENGTH * model.n_heads**2
+    room = 1e-3  # of sums over 272 changes; measured: 6e-5 (gemma2)
     torch.testing.assert_close(found.prompt_sums[:, 0, layer], sums[0], rtol=0, atol=room)
     torch.testing.assert_close(found.prompt_sums[:, 1, layer], sums[1], rtol=0, atol=room)
     torch.testing.assert_close(found.pair_sums[layer], pairs, rtol=0, atol=room)
-    assert float(sums[1, :, 3:5].min()) > 100 * room
+    assert float(sums[1, :, 3:5].min()) > 50 * room

@@ -158,7 +158,7 @@ def test_without_post_norms_their_term_is_exactly_zero_and_not_stored(
     assert not some.from_post_norms[:, :, 1, 0].any()
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [("float32", 5e-5), ("float64", 1e-5)])
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 5e-5), ("float64", 5e-6)])
 @pytest.mark.parametrize("name", ["gemma2", "granite", "cohere"])
 def test_batch_chunk_and_shards_change_nothing_there_either(
     name: str, dtype: str, bound: float, tiny: Tiny
@@ -172,7 +172,8 @@ def test_batch_chunk_and_shards_change_nothing_there_either(
     selected = some_tokens(model, 0.3)
     few = selfrepair.sweep(model, TOKENS, donors=DONORS, selected=selected, batch=4)
     for key, values in whole.arrays().items():
-        # Measured: 1e-5 in float32, 4e-7 in float64 (norms and softmax are float32 there, too).
+        # Measured: 0 in float32, 2e-15 in float64; norms and softmax are float32 there, too, and may
+        # round apart on another machine.
         for other in (shards, small):
             assert float((getattr(other, key) - values).abs().max()) < bound, key
         if values.ndim == 4 and key != "direct_effect":
