@@ -7,7 +7,8 @@ BIN := .venv/bin
 # Extra Snakemake options, such as ARGS="-n" or ARGS="--cores 1".
 ARGS ?=
 
-.PHONY: help setup fetch study plan pull record dvc-stages check test test-remotes test-cluster benchmark
+.PHONY: help setup fetch study plan pull record dvc-stages check quick test test-remotes test-cluster \
+	benchmark
 
 help:
 	@echo "make study [CONFIG=config/config.yaml] [ARGS=...]   reproduce a study"
@@ -16,6 +17,7 @@ help:
 	@echo "make fetch [CONFIG=config/config.yaml]              only fetch what a study reads"
 	@echo "make pull                                           get the finished default study instead"
 	@echo "make record                                         record the default study with DVC"
+	@echo "make quick                                          lint, types and unit tests, 2 minutes"
 	@echo "make test                                           lint, types and all tests"
 	@echo "make test-remotes                                   stores on S3, WebDAV and SSH servers"
 	@echo "make test-cluster                                   the workflow through SLURM"
@@ -64,9 +66,18 @@ check: .venv/ready
 	$(BIN)/python workflow/scripts/update_dvc.py --check
 
 # Files side by side, as many as there are cores, each process on one thread.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	--no-loadscope-reorder
+
+# While working: nothing that starts Snakemake or DVC, or compares with the slow reference at length.
+quick: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST) -m "not slow and not remotes and not cluster" tests/unit
+
 test: check
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
-		--no-loadscope-reorder
+	$(PYTEST)
 
 # S3, WebDAV (nginx) and SSH stores; those whose server is not installed are skipped with the reason.
 test-remotes: .venv/ready

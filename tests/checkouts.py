@@ -4,13 +4,28 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
+# Rows of Snakemake's table of jobs that run nothing.
+TARGETS = {"total", "all", "documents", "claims"}
 PARTS = ("Snakefile", "workflow", "config", "profiles")
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """A folder that the first of the test processes makes and the others wait for."""
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            unfinished = folder.with_name(f"{folder.name}-unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
 
 
 def new_checkout(folder: Path) -> Path:
@@ -35,7 +50,7 @@ def run_in(folder: Path, *command: str, **environment: str) -> subprocess.Comple
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=1800,
     )
 
 
@@ -43,7 +58,7 @@ def planned_rules(dry_run: subprocess.CompletedProcess[str]) -> set[str]:
     """Rules that a `snakemake --dry-run --quiet rules` would run."""
     assert dry_run.returncode == 0, dry_run.stderr
     rows = [line.split() for line in (dry_run.stdout + dry_run.stderr).splitlines()]
-    return {row[0] for row in rows if len(row) == 2 and row[1].isdigit()} - {"total", "all"}
+    return {row[0] for row in rows if len(row) == 2 and row[1].isdigit()} - TARGETS
 
 
 @dataclass
@@ -61,14 +76,15 @@ class Checkout:
         self, *arguments: str, config: dict | None = None, **environment: str
     ) -> subprocess.CompletedProcess:
         """Run Snakemake with just these arguments, this config and these environment variables."""
-        path = self.folder / "config" / "tiny.yaml"
+        # Tests in several processes look at the same checkout, each with its own config.
+        path = self.folder / "config" / f"tiny-{os.getpid()}.yaml"
         path.write_text(yaml.safe_dump(config or self.config))
         command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", str(path)]
         return run_in(self.folder, *command, **environment)
 
     def planned(self, *arguments: str, **changes: object) -> set[str]:
         """Rules that a dry run would run."""
-        return planned_rules(self.snakemake("--dry-run", "--quiet", "rules", *arguments, **changes))
+        return planned_rules(self.snakemake("--quiet", "rules", "--dry-run", *arguments, **changes))
 
     def copy(self, folder: Path) -> "Checkout":
         """The same files, as old as here."""

@@ -57,24 +57,43 @@ def tiny(tiny_folder: Callable[[str], Path]) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The config of a study that takes a minute: a tiny model, made up words and tables."""
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of one test run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+def save_material(folder: Path) -> None:
+    """A tiny model, made up words, and tables as the authors would have released them."""
     from tiny_models import random_words, save_tiny_model
 
-    folder = tmp_path_factory.mktemp("material")
-    model = save_tiny_model("gpt2", folder / "model")
-    text = folder / "words.txt"
-    text.write_text("\n\n\n".join(random_words(60, seed=seed) for seed in range(9)))
-    released, hashes = folder / "released", {}
+    save_tiny_model("gpt2", folder / "model")
+    words = "\n\n\n".join(random_words(60, seed=seed) for seed in range(9))
+    (folder / "words.txt").write_text(words)
+    released = folder / "released"
     released.mkdir()
     for number, quantity in enumerate(("direct_effects", "ablated_direct_effects", "logit_diff")):
         table = torch.randn(3, 3, generator=torch.Generator().manual_seed(number))
         path = released / f"gpt2-tiny_condensed_{quantity}"
         path.write_bytes(pickle.dumps(table, protocol=4))
-        hashes[quantity] = hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def tiny_config(shared_folder: Path) -> dict:
+    """The config of a study that takes a minute: a tiny model, made up words and tables."""
+    from checkouts import made_once
+
+    folder = made_once(shared_folder / "material", save_material)
+    text, released = folder / "words.txt", folder / "released"
+    hashes = {
+        path.name.removeprefix("gpt2-tiny_condensed_"): hashlib.sha256(
+            path.read_bytes()
+        ).hexdigest()
+        for path in sorted(released.iterdir())
+    }
     return {
         "study": "tiny",
-        "models": {"gpt2": {"title": "Tiny GPT-2", "name": str(model)}},
+        "models": {"gpt2": {"title": "Tiny GPT-2", "name": str(folder / "model")}},
         "text": {
             "prompts": 6,
             "tokens_per_prompt": 16,

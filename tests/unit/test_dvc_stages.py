@@ -1,50 +1,229 @@
-"""dvc.yaml and .dvcignore agree with the code and the config; a study's records are told apart."""
+"""dvc.yaml says what the rules say; .dvcignore tells a study's records apart."""
 
 import base64
 import random
 import re
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from checkouts import new_checkout, run_in
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
 
-from update_dvc import STAGES, base64_pattern, ignored, updated  # noqa: E402
+from common.dvc_ignore import base64_pattern, dvc_ignore  # noqa: E402
+from common.dvc_stages import CONFIG, MATERIALS, dvc_yaml  # noqa: E402
+from common.study_jobs import Job, Study, jobs_of_study  # noqa: E402
+from selfrepair.errors import InputError  # noqa: E402
+from selfrepair.study.materials import read_materials  # noqa: E402
+from selfrepair.study.schema import read_schema, read_yaml  # noqa: E402
 
-TEXT = (ROOT / "dvc.yaml").read_text()
+SHARED = {"sources": {"news": {"kind": "csv", "wheel": "texts"}}, "wheels": {"texts": {}, "a": {}}}
+WRITTEN = {
+    "study": "small",
+    "seed": 0,
+    "dtype": "float32",
+    "models": {"one": {"wheel": "a", "member": "x"}, "two": {"wheel": "a", "member": "y"}},
+    "text": {"prompts": 4, "sources": {"news": {"weight": 1}}},
+    "sweep": {"store": "float16"},
+}
 
 
-def test_what_is_written_is_current():
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "workflow/scripts/update_dvc.py"), "--check"],
-        capture_output=True,
-        text=True,
-        check=False,
+def made_up(**changes) -> Study:
+    """Three phases: documents, a sweep in two shards of each model, a figure of all models."""
+
+    def job(rule, phase, model, inputs, outputs, *keys):
+        return Job(
+            rule, phase, model, inputs, (f"scripts/{rule}.py",), outputs, dict.fromkeys(keys)
+        )
+
+    jobs = [
+        job(
+            "sample",
+            "documents",
+            None,
+            ("texts/own.txt", "/far/away.txt"),
+            {"0": "results/small/documents.parquet"},
+            *("text.prompts", "text.sources", "wheels.texts"),
+        )
+    ]
+    for model in ("one", "two"):
+        shards = [f"results/small/{model}/sweeps/mean/shard-{i}of2.safetensors" for i in (0, 1)]
+        for shard in shards:
+            jobs.append(
+                job(
+                    "ablate",
+                    "ablate",
+                    model,
+                    ("results/small/documents.parquet",),
+                    {"tensors": shard},
+                    *("dtype", "sweep.store", "models.{model}.member", "wheels.a"),
+                    *changes.get("ablate", ()),
+                )
+            )
+        jobs.append(
+            job(
+                "gather",
+                "ablate",
+                model,
+                tuple(shards),
+                {"0": f"results/small/{model}/sweeps/mean.json"},
+            )
+        )
+    sweeps = tuple(f"results/small/{model}/sweeps/mean.json" for model in ("one", "two"))
+    figures = {"png": "figures/small/E1-x.png", "metrics": "results/small/headline.json"}
+    jobs.append(job("draw", "figures", None, sweeps, figures, "seed"))
+    rules = {"documents": ["sample"], "ablate": ["ablate", "gather", "spare"], "figures": ["draw"]}
+    return Study(jobs, rules, ("results/small/documents.parquet", *figures.values()))
+
+
+def stages(study: Study, config=WRITTEN) -> dict:
+    return yaml.safe_load(dvc_yaml(study, config, SHARED))["stages"]
+
+
+def test_a_stage_runs_its_phase_alone():
+    written = stages(made_up())
+    assert list(written) == ["documents", "ablate", "figures"]
+    assert (
+        "--allowed-rules sample documents $SNAKEMAKE_ARGS -- documents"
+        in written["documents"]["cmd"]
     )
-    assert done.returncode == 0, done.stderr
-    assert updated(TEXT, ["smollm2"]) == TEXT
+    assert written["ablate"]["foreach"] == "${models}"
+    command = written["ablate"]["do"]["cmd"]
+    # A rule that this study does not need is allowed, so that another number format needs no new stage.
+    assert "--allowed-rules ablate gather spare ablate@${key} " in command
+    assert written["figures"]["cmd"].endswith("-- all")
 
 
-def test_every_model_of_the_config_is_among_the_dependencies_of_the_figures():
-    text = updated(TEXT, ["smollm2", "another"])
-    figures = text[text.index("  figures:") :]
-    assert "- results/${study}/another/heads.parquet" in figures
-    assert figures.count("/another/") == figures.count("/smollm2/") > 10
-    assert updated(text, ["smollm2"]) == TEXT
+def test_a_stage_depends_on_what_other_phases_made_and_on_its_own_code():
+    written = stages(made_up())
+    deps = written["documents"]["deps"]
+    assert deps[0] == "texts/own.txt"
+    assert "/far/away.txt" not in deps
+    assert deps[-2:] == ["workflow/rules/documents.smk", "scripts/sample.py"]
+    deps = written["ablate"]["do"]["deps"]
+    assert deps[0] == "results/${study}/documents.parquet"
+    assert [path for path in deps if path.startswith("results")] == deps[:1]
+    assert {"scripts/ablate.py", "scripts/gather.py"} < set(deps)
+    # The last stage also waits for all that makes the study complete.
+    assert written["figures"]["deps"][:3] == [
+        "results/${study}/documents.parquet",
+        "results/${study}/one/sweeps",
+        "results/${study}/two/sweeps",
+    ]
 
 
-def test_a_module_that_is_no_longer_listed_is_noticed():
-    line = "        - workflow/selfrepair/replay.py\n"
-    assert TEXT.count(line) == 3  # clean, ablate, experiments
-    assert updated(TEXT.replace(line, ""), ["smollm2"]) == TEXT
+def test_outputs_are_files_folders_of_shards_metrics_and_pictures():
+    written = stages(made_up())
+    keep = {"persist": True}
+    assert written["ablate"]["do"]["outs"] == [{"results/${study}/${key}/sweeps": keep}]
+    assert written["figures"]["metrics"] == [{"results/${study}/headline.json": keep}]
+    assert written["figures"]["outs"] == [{"figures/${study}": keep}, {".snakemake/metadata": keep}]
+    content = yaml.safe_load(dvc_yaml(made_up(), WRITTEN, SHARED))
+    assert content["plots"] == ["figures/${study}/E1-x.png"]
 
 
-def test_every_stage_is_written():
-    stages = re.findall(r"^  ([a-z]+):$", TEXT.split("stages:")[1].split("plots:")[0], re.M)
-    assert stages == list(STAGES)
+def test_parameters_are_the_keys_that_the_rules_declare_in_the_file_that_states_them():
+    written = stages(made_up())
+    assert written["documents"]["params"] == [
+        {CONFIG: ["study", "text"]},
+        {MATERIALS: ["sources.news", "wheels.texts"]},
+    ]
+    # A section that is read to its last key is named as a whole: what is added to it counts too.
+    assert written["ablate"]["do"]["params"] == [
+        {CONFIG: ["dtype", "models.${key}.member", "study", "sweep"]},
+        {MATERIALS: ["wheels.a"]},
+    ]
+    assert written["figures"]["params"] == [{CONFIG: ["seed", "study"]}]
+
+
+def test_a_key_at_its_default_counts_through_the_section_that_it_would_be_added_to():
+    study = made_up(ablate=("sweep.tokens", "models.{model}.revision"))
+    params = stages(study)["ablate"]["do"]["params"][0][CONFIG]
+    assert params == ["dtype", "models.${key}", "study", "sweep"]
+    wider = WRITTEN | {"sweep": {"store": "float16", "prompts_per_shard": 8}}
+    assert "sweep.store" in stages(made_up(), wider)["ablate"]["do"]["params"][0][CONFIG]
+
+
+def test_a_key_that_dvc_could_not_see_change_is_refused():
+    with pytest.raises(InputError, match=r"config/config\.yaml: state tf32, even at its default"):
+        stages(made_up(ablate=("tf32",)))
+
+
+def test_a_model_with_a_dot_in_its_name_counts_with_all_models():
+    models = {"qwen-0.6b": WRITTEN["models"]["one"], **WRITTEN["models"]}
+    params = stages(made_up(), WRITTEN | {"models": models})["ablate"]["do"]["params"]
+    assert params[0][CONFIG] == ["dtype", "models", "study", "sweep"]
+
+
+@pytest.fixture(scope="module")
+def default() -> Study:
+    """The jobs of the default study."""
+    return jobs_of_study(ROOT, ROOT / CONFIG)
+
+
+def covered(key: str, params: set[str]) -> bool:
+    """Whether a key, or a section around it, is among the parameters."""
+    return any(key == param or key.startswith(f"{param}.") for param in params)
+
+
+@pytest.mark.slow
+def test_every_stage_has_exactly_the_parameters_that_its_rules_read(default):
+    """In the dvc.yaml of this repository: each declared key is covered, and nothing else is listed."""
+    content = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert list(content) == list(default.rules)
+    for phase, stage in content.items():
+        params = {
+            key
+            for file in stage.get("do", stage)["params"]
+            for keys in file.values()
+            for key in keys
+        }
+        params = {re.sub(r"^models\.(\$\{key\}|smollm2)", "models.{model}", p) for p in params}
+        params = {re.sub(r"^sources\..*", "text.sources", p) for p in params}
+        read = {
+            re.sub(r"^models\.smollm2", "models.{model}", key)
+            for job in default.jobs
+            if job.phase == phase
+            for key in job.settings
+        }
+        assert not [key for key in read if not covered(key, params)], phase
+        unread = [p for p in params - {"study"} if not any(covered(key, {p}) for key in read)]
+        assert not unread, phase
+
+
+def test_number_formats_and_tokens_are_parameters_of_what_they_change():
+    content = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for phase in ("clean", "ablate", "experiments"):
+        assert {"dtype", "tf32"} < set(content[phase]["do"]["params"][0][CONFIG]), phase
+    assert "sweep" in content["ablate"]["do"]["params"][0][CONFIG]
+    assert "measure_precision" in content["clean"]["do"]["cmd"]
+
+
+@pytest.mark.slow
+def test_any_drift_is_noticed(default):
+    """What `make check` compares: the file as a whole."""
+    materials = read_materials(ROOT / MATERIALS, read_schema(ROOT / "config/schema.yaml"))
+    text = dvc_yaml(default, read_yaml(ROOT / CONFIG), materials)
+    assert text == (ROOT / "dvc.yaml").read_text()
+    fewer = Study(default.jobs[:-1], default.rules, default.complete)
+    assert dvc_yaml(fewer, read_yaml(ROOT / CONFIG), materials) != text
+
+
+@pytest.mark.slow
+def test_the_check_compares_and_writes_nothing(tmp_path):
+    folder = new_checkout(tmp_path / "repo")
+    shutil.copy(ROOT / ".dvcignore", folder)
+    drifted = (ROOT / "dvc.yaml").read_text().replace("      - Snakefile\n", "", 1)
+    (folder / "dvc.yaml").write_text(drifted)
+    done = run_in(folder, sys.executable, "workflow/scripts/update_dvc.py", "--check")
+    assert done.returncode == 1
+    assert "error: dvc.yaml: out of date; run make dvc-stages" in done.stderr
+    assert (folder / "dvc.yaml").read_text() == drifted
 
 
 @pytest.mark.parametrize("prefix", ["results/default/", "results/ab/", "figures/x/", "figures/12/"])
@@ -58,5 +237,5 @@ def test_a_pattern_matches_exactly_the_paths_with_its_prefix(prefix):
         assert not pattern.match(base64.urlsafe_b64encode(outside.encode()).decode())
 
 
-def test_ignored_names_the_study():
-    assert base64_pattern("results/mine/") in ignored("mine")
+def test_what_is_ignored_names_the_study():
+    assert base64_pattern("results/mine/") in dvc_ignore("mine")

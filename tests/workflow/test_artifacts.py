@@ -85,9 +85,10 @@ def origin(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict) -> Repos
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     config = {key: value for key, value in tiny_config.items() if key != "published"}
-    config["ablations"] = config["ablations"] | {"mean": {"prompts": 4}}
-    config["sweep"] = config["sweep"] | {"store": "float16"}
-    config |= {"seed": 0, "dtype": "float32", "wheels": {}}
+    # A number format whose error is measured: one job more, and it has its stage too.
+    config |= {"seed": 0, "dtype": "bfloat16", "tf32": False}
+    config["ablations"] = {"resample": {"prompts": 6}, "mean": {"prompts": 4}}
+    config["sweep"] = {"prompts_per_shard": 6, "store": "float16"}
     (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
     repository = Repository(folder)
     repository.git("init", "-q", "-b", "main")
@@ -121,6 +122,19 @@ def test_recording_a_finished_study_leaves_both_tools_content(origin):
     assert origin.git("status", "--porcelain") == ""
 
 
+def test_a_cheaper_number_format_is_compared_with_float32(origin):
+    folder = origin.folder / "results/tiny/gpt2"
+    measured = json.loads((folder / "precision.json").read_text())
+    assert measured["dtype"] == "bfloat16"
+    repair = measured["differences_from_float32"]["self_repair"]
+    assert 1e-4 < repair["mean"] < repair["largest"] < 1
+    for path in ("sweeps/mean/shard-0of1.json", "experiments/neurons/shard-0of1.json"):
+        provenance = json.loads((folder / path).read_text())
+        assert provenance["dtype"] == "bfloat16"
+        assert provenance["precision_error"] == repair["largest"]
+    assert json.loads((folder / "heads.json").read_text())["precision_error"] == repair["largest"]
+
+
 def test_a_pull_brings_everything_and_leaves_nothing_to_do(origin, pulled):
     assert pulled.outputs() == origin.outputs()
     assert pulled.clean()
@@ -147,18 +161,16 @@ def test_metrics_plots_parameters_and_graph_tell_something(pulled, origin):
 def test_a_config_value_re_runs_what_depends_on_it(pulled):
     pulled.change_config(statistics={"resamples": 1200})
     planned = pulled.planned()
-    assert {"decompose", "tabulate_neurons", "claims", "draw_E1"} <= planned
-    assert not planned & {"clean_pass", "ablate_resample", "measure_neurons", "gather"}
+    assert {"decompose", "tabulate_neurons", "judge_claims", "draw_E1"} <= planned
+    assert not planned & {"clean_pass", "ablate_resample", "measure_neurons", "gather_sweep"}
     status = json.loads(pulled.dvc("status", "--json").stdout)
     assert set(status) == {"tables@gpt2"}
 
 
 def test_editing_the_figures_re_runs_no_sweep_in_either_tool(pulled):
-    module = pulled.folder / "workflow/selfrepair/figures.py"
+    module = pulled.folder / "workflow/selfrepair/figures/rows.py"
     module.write_text(module.read_text() + "\n# A change.\n")
-    assert (
-        pulled.planned() == {rule for rule in pulled.planned() if rule.startswith("draw_")} != set()
-    )
+    assert {rule.split("_")[0] for rule in pulled.planned()} == {"draw"}
     assert set(json.loads(pulled.dvc("status", "--json").stdout)) == {"figures"}
     planned = pulled.planned()
     pulled.dvc("repro")
@@ -170,7 +182,7 @@ def test_editing_a_measurement_re_runs_it_and_what_follows(pulled):
     script = pulled.folder / "workflow/scripts/measure_neurons.py"
     script.write_text(script.read_text() + "\n# A change.\n")
     planned = pulled.planned()
-    assert {"measure_neurons", "gather", "tabulate_neurons"} <= planned
+    assert {"measure_neurons", "gather_experiment", "tabulate_neurons"} <= planned
     assert not planned & {"clean_pass", "ablate_resample", "decompose", "measure_iterative"}
     assert set(json.loads(pulled.dvc("status", "--json").stdout)) == {"experiments@gpt2"}
 

@@ -1,10 +1,13 @@
 """The workflow as its users meet it: complete, incremental, and clear about mistakes."""
 
+import html
 import json
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,32 +16,24 @@ import pytest
 import torch
 
 import selfrepair
+from checkouts import ROOT, Checkout, run_in
+from selfrepair import catalogue
 from selfrepair.claims.claims import CLAIMS
 from selfrepair.files.shards import read_sweep
 from selfrepair.text.prompts import read_prompts
 
-FIGURES = ["E1-self-repair-by-depth", "E5-norm-share-by-depth", "E12-breakdown-across-models"]
-MODEL_FIGURES = [
-    "E2-effect-against-change",
-    "E3-effect-against-change-by-token",
-    "E4-norm-scale-ratio",
-    "E6-breakdown-by-head",
-    "E7-most-repairing-neurons",
-    "E8-cumulative-change-of-neurons",
-    "E9-effect-of-the-top-neuron",
-    "E10-neurons-among-the-top-10",
-    "E11a-self-repression",
-    "E11b-refeeding-against-ablation",
-    "published-against-measured",
-]
+sys.path.insert(0, str(ROOT / "workflow/scripts"))
+
+from common.rule_code import code_of
+
+FIGURES = [*catalogue.FIGURES, catalogue.PUBLISHED]
 ABLATE = {"ablate_resample", "ablate_zero"}
-MEASURE = {"ablate_chosen", "measure_neurons", "measure_iterative"}
-TABULATE = {"tabulate_tokens", "tabulate_neurons", "tabulate_iterative"}
-DRAW_HEADS = {"draw_E1", "draw_E2", "draw_E5", "draw_E6"}
-DRAW_EXPERIMENTS = {"draw_E3", "draw_E4", *(f"draw_E{n}" for n in (7, 8, 9, 10, "11a", "11b"))}
-# Everything that follows the table of heads.
-OF_HEADS = DRAW_HEADS | {"draw_E12", "draw_published", "compare_published", "summarise", "claims"}
-DRAW = DRAW_HEADS | DRAW_EXPERIMENTS | {"draw_E12", "draw_published"}
+MEASURE = {experiment.measure for experiment in catalogue.EXPERIMENTS}
+TABULATE = {experiment.tabulate for experiment in catalogue.EXPERIMENTS}
+DRAW = {f"draw_{figure.key}" for figure in FIGURES}
+# Everything that follows the table of heads and the one by depth.
+OF_HEADS = {f"draw_{f.key}" for f in FIGURES if {"heads", "depth", "published"} & {*f.tables}}
+OF_HEADS |= {"compare_published", "summarise", "judge_claims"}
 
 
 def test_everything_promised_is_there(finished):
@@ -46,8 +41,9 @@ def test_everything_promised_is_there(finished):
     heads = pl.read_parquet(results / "gpt2/heads.parquet")
     assert heads.height == 2 * 2 * 3 * 3
     assert set(heads["model"]) == {"Tiny GPT-2"}
-    stems = [figures / name for name in FIGURES] + [figures / "gpt2" / n for n in MODEL_FIGURES]
-    for stem in stems:
+    for figure in FIGURES:
+        folder = figures if figure.scope == "study" else figures / "gpt2"
+        stem = folder / f"{figure.key}-{figure.name}"
         for ending in ("html", "svg", "png", "pdf"):
             assert stem.with_suffix(f".{ending}").stat().st_size > 1000
     assert "| Tiny GPT-2 |" in (results / "findings.md").read_text()
@@ -142,26 +138,6 @@ def test_top_tokens_alone_give_the_same_means(finished, copy_of_finished):
     assert claims["verdict"].equals(before["verdict"])
 
 
-def test_a_cheaper_number_format_is_compared_with_float32(copy_of_finished):
-    done = copy_of_finished.snakemake(
-        "results/tiny/gpt2/heads.parquet",
-        "results/tiny/gpt2/experiments/neurons.json",
-        dtype="bfloat16",
-        sweep={"prompts_per_shard": 6},
-    )
-    assert done.returncode == 0, done.stderr
-    folder = copy_of_finished.folder / "results/tiny/gpt2"
-    measured = json.loads((folder / "precision.json").read_text())
-    assert measured["dtype"] == "bfloat16"
-    repair = measured["differences_from_float32"]["self_repair"]
-    assert 1e-4 < repair["mean"] < repair["largest"] < 1
-    for path in ("sweeps/zero/shard-0of1.json", "experiments/neurons/shard-0of1.json"):
-        provenance = json.loads((folder / path).read_text())
-        assert provenance["dtype"] == "bfloat16"
-        assert provenance["precision_error"] == repair["largest"]
-    assert json.loads((folder / "heads.json").read_text())["precision_error"] == repair["largest"]
-
-
 def test_a_dry_run_shows_what_the_study_costs(finished):
     done = finished.snakemake("-n", plan={"hardware": "a test", "tflops": 0.5})
     table = done.stderr[done.stderr.index("Plan of study tiny") :].splitlines()
@@ -181,6 +157,18 @@ def test_a_shape_that_the_model_has_not_is_refused(copy_of_finished):
     assert "models.gpt2.shape.d_mlp: 97, but the model has 96" in last
 
 
+def test_the_report_says_what_each_figure_shows(finished, tmp_path):
+    """In the words of the figure's module, so that a new figure needs no caption of its own."""
+    page = tmp_path / "report.html"
+    done = finished.snakemake("--report", str(page))
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    for figure in FIGURES:
+        module = ROOT / f"workflow/selfrepair/figures/{figure.module}.py"
+        first = module.read_text().removeprefix('"""').split("\n")[0].removesuffix('"""')
+        assert html.escape(first).split("&")[0] in text, figure.key
+
+
 def test_a_second_run_has_nothing_to_do_and_says_so(finished):
     done = finished.snakemake()
     assert done.returncode == 0
@@ -192,34 +180,87 @@ def test_a_config_value_re_runs_what_depends_on_it(finished):
     assert finished.planned(statistics={"resamples": 1500}) == every
     more = {"resample": {"prompts": 6}, "zero": {"prompts": 6}}
     planned = finished.planned(ablations=more)
-    assert {"ablate_zero", "gather", "decompose"} <= planned
+    assert {"ablate_zero", "gather_sweep", "decompose"} <= planned
     done = {"sample_documents", "cut_prompts", "clean_pass", "ablate_resample"}
     assert not planned & (done | MEASURE)
     fewer = finished.config["experiments"] | {"tokens_per_head": 1}
     planned = finished.planned(experiments=fewer)
-    assert {"measure_iterative", "tabulate_iterative", "draw_E11a", "claims"} <= planned
+    assert {"measure_iterative", "tabulate_iterative", "draw_E11a", "judge_claims"} <= planned
     assert not planned & (done | ABLATE | {"measure_neurons", "ablate_chosen", "decompose"})
+
+
+@pytest.fixture(scope="module")
+def editable(finished, tmp_path_factory) -> Checkout:
+    """A copy that a test may change if it puts everything back."""
+    return finished.copy(tmp_path_factory.mktemp("editable") / "repo")
+
+
+@contextmanager
+def edited(checkout: Checkout, module: str) -> Iterator[None]:
+    """A module of the library with a line more."""
+    path = checkout.folder / f"workflow/selfrepair/{module}.py"
+    before = path.read_text()
+    path.write_text(before + "\n# A change.\n")
+    yield
+    path.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("module", "re_run"),
+    [
+        ("figures/e07_most_repairing_neurons", {"draw_E7"}),
+        ("figures/saving", DRAW),
+        ("claims/judge", {"judge_claims"}),
+        ("claims/page", {"judge_claims"}),
+        ("published/compare", {"compare_published", "draw_published"}),
+        ("catalogue", set()),
+        ("study/planning", set()),
+        ("study/schema", set()),
+    ],
+)
+def test_editing_a_module_re_runs_what_uses_it_alone(editable, module, re_run):
+    with edited(editable, module):
+        assert editable.planned() == re_run
 
 
 @pytest.mark.parametrize(
     ("module", "re_run", "left_alone"),
     [
-        ("figures", DRAW, {*ABLATE, *MEASURE, *TABULATE, "clean_pass", "decompose", "claims"}),
-        ("statistics", {"decompose", *TABULATE} | OF_HEADS, {*ABLATE, *MEASURE, "gather"}),
-        ("neuron_tables", {"tabulate_neurons", "draw_E9"}, {*ABLATE, *MEASURE, "decompose"}),
-        ("neurons", {"measure_neurons"}, {*ABLATE, "measure_iterative", "clean_pass"}),
-        ("replay", {*ABLATE, *MEASURE, "clean_pass"}, {"sample_documents"}),
-        ("corpus", {"sample_documents", "cut_prompts", *ABLATE}, set()),
+        ("tables/bootstrap", {"decompose", *TABULATE} | OF_HEADS, {*ABLATE, *MEASURE}),
+        ("tables/neurons", {"tabulate_neurons", "draw_E9"}, {*ABLATE, *MEASURE, "decompose"}),
+        ("measure/neurons", {"measure_neurons"}, {*ABLATE, "measure_iterative", "clean_pass"}),
+        ("model/replay", {*ABLATE, *MEASURE, "clean_pass"}, {"sample_documents", "cut_prompts"}),
+        ("text/windows", {"cut_prompts", *ABLATE}, {"sample_documents"}),
     ],
 )
-def test_editing_a_module_re_runs_its_rules_and_what_follows(
-    copy_of_finished, module, re_run, left_alone
-):
-    path = copy_of_finished.folder / f"workflow/selfrepair/{module}.py"
-    path.write_text(path.read_text() + "\n# A change.\n")
-    planned = copy_of_finished.planned()
+def test_editing_a_module_re_runs_its_rules_and_what_follows(editable, module, re_run, left_alone):
+    with edited(editable, module):
+        planned = editable.planned()
     assert re_run <= planned
     assert not left_alone & planned
+
+
+def test_editing_the_cleaning_of_news_leaves_other_texts_and_their_sweeps_alone(editable):
+    """Only documents are sampled anew; nothing else is stale if they are what they were."""
+    with edited(editable, "text/cleaning"):
+        assert editable.planned("documents") == {"sample_documents"}
+        done = editable.snakemake("documents")
+        assert done.returncode == 0, done.stderr
+        assert editable.planned() == set()
+    assert editable.snakemake("documents").returncode == 0
+
+
+def test_judging_claims_loads_no_torch():
+    """Nor drawing a figure: all that their rules run takes a second to start."""
+    modules = {
+        path.removeprefix("workflow/").removesuffix(".py").replace("/", ".")
+        for path in (*code_of("judge_claims", ROOT), *code_of("summarise", ROOT))
+        if path.startswith("workflow/selfrepair/")
+    }
+    assert "selfrepair.claims.judge" in modules
+    code = f"import sys, {', '.join(sorted(modules))}; print('torch' in sys.modules)"
+    done = run_in(ROOT, sys.executable, "-c", code)
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_deleting_a_figure_makes_only_that_figure(copy_of_finished):
@@ -273,7 +314,7 @@ def test_a_wrong_config_is_one_line_before_any_job(fresh, changes, line):
     ("text", "line"),
     [
         ("study: x\nsed: 1\n", "config: needs the key models|unknown key sed"),
-        ("study: [", "while parsing"),
+        ("study: [", "this is no YAML: line 1, column "),
         (None, "No such file"),
     ],
 )

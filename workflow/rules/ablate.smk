@@ -25,7 +25,6 @@ for ablation in ABLATIONS:
             settings=settings(
                 *MODEL_SETTINGS,
                 f"ablations.{ablation}.prompts",
-                "sweep.prompts_per_shard",
                 "sweep.store",
                 "sweep.tokens",
             ),
@@ -46,5 +45,7 @@ rule gather_sweep:
     conda:
         "../envs/selfrepair.yaml"
     threads: 1
+    params:
+        settings=settings("sweep.prompts_per_shard"),
     script:
         "../scripts/gather.py"

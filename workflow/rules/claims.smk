@@ -49,7 +49,7 @@ rule judge_claims:
     threads: 1
     params:
         figures=figures_by_title(),
-        settings=settings("study"),
+        settings=settings("study", *(f"models.{model}.title" for model in MODELS)),
     script:
         "../scripts/judge_claims.py"
 

@@ -40,11 +40,7 @@ rule ablate_chosen:
         **MODEL_RESOURCES,
     params:
         prompts=prompts_of_shard("chosen"),
-        settings=settings(
-            *MODEL_SETTINGS,
-            "experiments.prompts",
-            "experiments.prompts_per_shard",
-        ),
+        settings=settings(*MODEL_SETTINGS),
     script:
         "../scripts/ablate_chosen.py"
 
@@ -65,11 +61,7 @@ rule measure_neurons:
         **MODEL_RESOURCES,
     params:
         prompts=prompts_of_shard("neurons"),
-        settings=settings(
-            *MODEL_SETTINGS,
-            "experiments.prompts",
-            "experiments.prompts_per_shard",
-        ),
+        settings=settings(*MODEL_SETTINGS, "experiments.prompts"),
     script:
         "../scripts/measure_neurons.py"
 
@@ -94,7 +86,6 @@ rule measure_iterative:
         settings=settings(
             *MODEL_SETTINGS,
             "experiments.iterative_prompts",
-            "experiments.prompts_per_shard",
             "experiments.scalings",
             "experiments.tokens_per_head",
             "seed",
@@ -112,3 +103,6 @@ use rule gather_sweep as gather_experiment with:
         f"{RESULTS}/{{model}}/experiments/{{experiment}}.json",
     log:
         f"{LOGS}/{{model}}/experiments/{{experiment}}/gather.log",
+    localrule: True  # not inherited
+    params:
+        settings=settings("experiments.prompts_per_shard"),

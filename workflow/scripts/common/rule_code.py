@@ -10,6 +10,14 @@ from functools import cache
 from pathlib import Path
 
 SCRIPTS, SOURCES, PACKAGE = Path("workflow/scripts"), Path("workflow"), "selfrepair"
+# What imports or runs files by a name made up at run time.
+MACHINERY = {
+    "importlib",
+    "importlib.import_module",
+    "importlib.util",
+    "importlib.machinery",
+    "runpy",
+}
 
 
 class UntraceableImport(ImportError):
@@ -37,20 +45,21 @@ def code_of(script: str, root: Path, modules: tuple[str, ...] = ()) -> list[str]
     return [str(path) for path in sorted(found)]
 
 
+@cache
 def imported_files(path: Path, root: Path, *, dynamic: bool = False) -> list[Path]:
     """The files of ours that one file imports; dynamic: imports by a name made up at run time, the
     file of which the caller knows, are fine (raises as `code_of`)."""
-    files = []
+    files: list[Path] = []
     for node in _running_nodes(ast.parse((root / path).read_text(encoding="utf-8"))):
         where = f"{path}:{getattr(node, 'lineno', '?')}"
+        if not dynamic and _is_dynamic(node):
+            raise UntraceableImport(f"{where}: imports by a name made up at run time")
         if isinstance(node, ast.Import):
             for name in node.names:
                 files += _of_names([*name.name.split(".")], [None], root, where)
         elif isinstance(node, ast.ImportFrom):
             base = _base(node, path)
             files += _of_names(base, [name.name for name in node.names], root, where)
-        elif not dynamic and _called(node) in ("import_module", "__import__"):
-            raise UntraceableImport(f"{where}: imports by a name made up at run time")
     return files
 
 
@@ -60,16 +69,23 @@ def _running_nodes(tree: ast.AST) -> Iterator[ast.AST]:
     while pending:
         node = pending.pop()
         yield node
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in (
+            "TYPE_CHECKING",
+            "typing.TYPE_CHECKING",
+        ):
             pending += node.orelse
         else:
             pending += ast.iter_child_nodes(node)
 
 
-def _called(node: ast.AST) -> str:
-    """The name of what a call calls; nothing for any other node."""
-    function = getattr(node, "func", None) if isinstance(node, ast.Call) else None
-    return str(getattr(function, "attr", getattr(function, "id", "")))
+def _is_dynamic(node: ast.AST) -> bool:
+    """Whether this is, or brings in, something that imports or runs files by name."""
+    if isinstance(node, ast.Import):
+        return any(name.name in MACHINERY for name in node.names)
+    if isinstance(node, ast.ImportFrom):
+        named = {f"{node.module}.{name.name}" for name in node.names}
+        return not node.level and bool({node.module, *named} & (MACHINERY - {"importlib"}))
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("__import__", "exec")
 
 
 def _base(node: ast.ImportFrom, path: Path) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ..vocabulary import bounded
 
@@ -57,6 +58,12 @@ class Span:
         return {"title": self.title, "scale": scale, "axis": alt.Axis(**(percent | self.options))}
 
 
+# Layers of models that differ in their number, from `rows.head_rows`.
+DEPTH = Span(
+    "depth", "Relative depth (layer / last layer)", (-0.03, 1.03), options={"tickCount": 6}
+)
+
+
 def axis_limits(
     *values: pl.Series,
     include: Iterable[float] = (0.0,),
@@ -81,7 +88,7 @@ def axis_limits(
     return float(low - margin), float(high + margin)
 
 
-def _numbers(*values: pl.Series) -> np.ndarray[Any, Any]:
+def _numbers(*values: pl.Series) -> NDArray[np.float64]:
     numbers = np.concatenate([value.cast(pl.Float64).drop_nulls().to_numpy() for value in values])
     return numbers[np.isfinite(numbers)]
 

@@ -8,8 +8,8 @@ import altair as alt
 import polars as pl
 
 from . import words
-from .axes import Span, axis_limits, placed
-from .marks import data_of, model_colour, points, rule
+from .axes import DEPTH, Span, axis_limits, placed
+from .marks import model_colour, points, rule
 from .rows import head_rows, layer_means, models_of
 
 
@@ -25,19 +25,16 @@ def draw(heads: pl.DataFrame) -> alt.LayerChart:
     means = layer_means(rows, "self_repair", "model", "depth")
     limits = axis_limits(rows["self_repair"], include=[0.0, *means["self_repair"]])
     y = Span("self_repair", "Self-repair (logits)", limits)
-    x = Span(
-        "depth", "Relative depth (layer / last layer)", (-0.03, 1.03), options={"tickCount": 6}
-    )
     rows = placed(rows, y=y)
     tooltip = [
         *words.HEAD_TIP,
         *words.interval_tip("self_repair", "Self-repair"),
         words.logits_tip("direct_effect"),
     ]
-    place: dict[str, Any] = {"x": x.x(), "y": y.y(), "color": model_colour(models_of(rows))}
+    place: dict[str, Any] = {"x": DEPTH.x(), "y": y.y(), "color": model_colour(models_of(rows))}
     dots = points(rows).encode(**place, tooltip=tooltip)
-    lines = alt.Chart(data_of(means)).mark_line(strokeWidth=2.5).encode(**place)
-    chart = alt.LayerChart(layer=[rule(y=0), dots, lines], data=data_of(rows))
+    lines = alt.Chart(means).mark_line(strokeWidth=2.5).encode(**place)
+    chart = alt.LayerChart(layer=[rule(y=0.0), dots, lines], data=rows)
     return words.titled(
         chart.properties(width=620, height=360),
         "Self-repair by depth",

@@ -12,6 +12,7 @@ from .marks import (
     MOST_BARS,
     crowd,
     facets,
+    headings_of,
     layer_colour,
     line_through_zero,
     points,
@@ -42,13 +43,13 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
     ]
     bars = _bars(rows)
     layers = [
-        rule(y=0),
-        line_through_zero(-1, x, y),
+        rule(y=0.0),
+        line_through_zero(-1.0, x, y),
         *[whiskers(y).encode(x=x.x(), color=colour)] * bars,
         points(rows, "panel").encode(x=x.x(), y=y.y(), color=colour, tooltip=tooltip),
     ]
     return words.titled(
-        facets(layers, rows, _titles(rows), size=(320, 320)),
+        facets(layers, rows, size=(320, 320)),
         "Change of the logit against direct effect",
         f"{rows['model'][0]}, {words.TOP_TOKENS}; point: head, dashed: y = −x, no self-repair"
         + ", bar: 95 % interval" * bars,
@@ -58,12 +59,11 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
 
 def caption(heads: pl.DataFrame) -> str:
     rows, _ = _rows(heads)
-    names = [name for name in ABLATIONS if name in set(rows["ablation"])]
     number = rows.select("layer", "head").n_unique()
     bars = "; bars are 95 % bootstrap intervals over prompts" if _bars(rows) else ""
     return (
         f"A point is an attention head of {rows['model'][0]} ({number:,} in all) under"
-        f" {words.listed(names)} ablation, averaged over its top tokens ({words.LARGEST}):"
+        f" {words.listed(headings_of(rows, 'ablation'))} ablation, averaged over its top tokens ({words.LARGEST}):"
         f" {words.sample(rows)}{bars}. Across: the head's direct effect on the target token's logit;"
         " up: by how much that logit changes when the head is ablated. On the dashed line y = −x the"
         " logit falls by just the direct effect; above it later parts of the model make up for part"
@@ -76,13 +76,11 @@ def _rows(heads: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The rows, with their panel's heading, in the order of ABLATIONS."""
     columns = ("direct_effect", "delta_logit")
     rows, missing = head_rows("E2", heads, columns, ablations=list(ABLATIONS), one_model=True)
-    titles = {name: ablation.title.capitalize() for name, ablation in ABLATIONS.items()}
-    return rows.with_columns(panel=pl.col("ablation").replace_strict(titles)), missing
-
-
-def _titles(rows: pl.DataFrame) -> list[str]:
-    titles = [ablation.title.capitalize() for ablation in ABLATIONS.values()]
-    return [title for title in titles if title in set(rows["panel"])]
+    parts = [
+        rows.filter(ablation=ablation.name).with_columns(panel=pl.lit(ablation.title.capitalize()))
+        for ablation in ABLATIONS.values()
+    ]
+    return pl.concat(parts), missing
 
 
 def _bars(rows: pl.DataFrame) -> bool:

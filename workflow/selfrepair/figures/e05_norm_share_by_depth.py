@@ -9,7 +9,7 @@ import polars as pl
 
 from ..vocabulary import ALL, TOP, TOP_SHARE, bounded
 from . import words
-from .axes import EDGES, WITHIN, Span, axis_limits, n_beyond, placed
+from .axes import DEPTH, EDGES, WITHIN, Span, axis_limits, n_beyond, placed
 from .marks import DASHED, DOTTED, facets, model_colour, points, rule
 from .rows import head_rows, models_of
 
@@ -36,28 +36,22 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
     """
     rows, missing = _rows(heads)
     lines = layer_shares(rows)
-    y = Span(
-        "share",
-        "from_norm / direct effect (%)",
-        _limits(rows, lines),
-        percent=True,
-        options={"tickCount": 8},
-    )
+    title, limits = "from_norm / direct effect (%)", _limits(rows, lines)
+    y = Span("share", title, limits, percent=True, options={"tickCount": 8})
     rows, lines = placed(rows, y=y), placed(lines, y=y)
     no_share = (pl.col("direct_effect") <= 0) & (pl.col("edge") == WITHIN)
     dots = rows.with_columns(edge=pl.when(no_share).then(pl.lit(NEGATIVE)).otherwise("edge"))
     chart = facets(
         _layers(dots, y),
         pl.concat([dots, lines], how="diagonal_relaxed"),
-        [title for title in PANELS.values() if title in rows["panel"]],
         size=(340, 340),
     )
-    line = "Resample ablation; solid: sum of from_norm / sum of direct effect over a layer's heads with"
     off, drawn = n_beyond(lines), lines["share"].count()
     return words.titled(
         chart,
         "Share restored by the final norm",
-        f"{line} positive direct effect",
+        "Resample ablation; solid: sum of from_norm / sum of direct effect over a layer's heads with"
+        " positive direct effect",
         f"Dotted: the {100 * PAPER_SHARE:g} % of the paper; crosses: heads with {NEGATIVE}",
         *[
             note
@@ -72,8 +66,7 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
 
 def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:
     """The marks of a panel, whose data are rows of heads and rows of lines (with a `line`)."""
-    x = Span("depth", "Relative depth (layer / last layer)", (-0.03, 1.03))
-    place: dict[str, Any] = {"x": x.x(), "y": y.y(), "color": model_colour(models_of(rows))}
+    place: dict[str, Any] = {"x": DEPTH.x(), "y": y.y(), "color": model_colour(models_of(rows))}
     tooltip = [
         *words.HEAD_TIP,
         *words.interval_tip("share", "Share", unit="of 1"),
@@ -83,9 +76,11 @@ def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:
     legend = alt.Legend(symbolType="stroke", symbolSize=300, symbolStrokeWidth=2)
     scale = alt.Scale(domain=list(LINES), range=list(LINES.values()))
     dash = alt.StrokeDash("line:N", title="Line, per layer", scale=scale, legend=legend)
-    curves = alt.Chart().mark_line(strokeWidth=2.2).encode(**place, strokeDash=dash)
+    curves = (
+        alt.Chart().mark_line(strokeWidth=2.2, strokeJoin="round").encode(**place, strokeDash=dash)
+    )
     return [
-        rule(y=0),
+        rule(y=0.0),
         rule(y=PAPER_SHARE, color="black", strokeDash=DOTTED),
         dots.encode(**place, tooltip=tooltip).transform_filter("!isValid(datum.line)"),
         curves.transform_filter("isValid(datum.line)"),
@@ -123,24 +118,19 @@ def layer_shares(rows: pl.DataFrame) -> pl.DataFrame:
 
 def caption(heads: pl.DataFrame) -> str:
     rows, _ = _rows(heads)
-    parts = [rows.filter(selection=name) for name in (TOP, ALL)]
-    left_out = [
-        f"{part.filter(pl.col('direct_effect') <= 0).height:,} of {part.height:,}" for part in parts
-    ]
-    where = f"Each head's top tokens ({words.LARGEST}), {words.sample(parts[0])}"
-    leaving = f"{left_out[0]} heads"
-    if parts[1].height:
-        where = (
-            where.replace("Each", "Left: each") + f"; right: all tokens, {words.sample(parts[1])}"
-        )
-        leaving += f" left, {left_out[1]} right"
+    samples, left_out = [], []
+    for (name,), part in rows.group_by("selection", maintain_order=True):
+        negative = part.filter(pl.col("direct_effect") <= 0).height
+        samples.append(f"on {name} tokens ({words.sample(part)})")
+        left_out.append(f"{negative:,} of {part.height:,} on {name} tokens")
     return (
         "Removing a head's output also changes the final norm's scale, which restores part of its"
         f" direct effect; shown is that part as a share, for {words.listed(models_of(rows))} under"
-        f" resample ablation. {where}. Solid lines divide sums over a layer's heads with"
-        f" positive direct effect (leaving out {leaving}; crosses if within the axis), because a"
-        " single head's ratio, a point, explodes where its direct effect is near zero; dashed lines"
-        " are the paper's mean of per-token shares clipped to 0..1. The dotted rule is the"
+        f" resample ablation, {words.listed(samples)}; top tokens of a head are {words.LARGEST}. Solid"
+        " lines divide sums over a layer's heads with positive direct effect (of the heads,"
+        f" {words.listed(left_out)} are left out; crosses if within the axis), because a single"
+        " head's ratio, a point, explodes where its direct effect is near zero; dashed lines are"
+        " the paper's mean of per-token shares clipped to 0..1. The dotted rule is the"
         f" {100 * PAPER_SHARE:g} % that the paper reports, and triangles are heads beyond the axis."
     )
 
@@ -155,7 +145,8 @@ def _rows(heads: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         selections=(TOP, ALL),
     )
     names = {name: name.replace("from_norm_share", "share") for name in bounded("from_norm_share")}
-    return rows.rename(names).with_columns(panel=pl.col("selection").replace(PANELS)), missing
+    rows = rows.rename(names).with_columns(panel=pl.col("selection").replace(PANELS))
+    return rows.sort("selection", descending=True, maintain_order=True), missing
 
 
 def _limits(rows: pl.DataFrame, lines: pl.DataFrame) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import polars as pl
 from ..vocabulary import TERMS
 from . import words
 from .axes import Span, interval_limits, layer_axis, n_cut, placed, side_by_side
-from .marks import LINES, MOST_BARS, data_of, layer_bands, points, rule, whiskers
+from .marks import LINES, MOST_BARS, headings_of, layer_bands, points, rule, whiskers
 from .rows import count_of, head_rows, layer_means, stacked
 from .theme import BLACK, BLUE, GREEN, GREY, ORANGE, PINK
 
@@ -71,7 +71,6 @@ def _placed(rows: pl.DataFrame, names: tuple[str, ...]) -> tuple[pl.DataFrame, S
 def _facet(rows: pl.DataFrame, y: Span, *, n_layers: int, bars: bool, last: bool) -> alt.FacetChart:
     x = layer_axis(n_layers, title="Layer" if last else None)
     colours = dict(ROWS.values())
-    shown = rows["panel"].unique(maintain_order=True).to_list()
     scale = alt.Scale(domain=list(colours), range=list(colours.values()))
     place: dict[str, Any] = {"x": x.x(), "color": alt.Color("panel:N", scale=scale, legend=None)}
     tooltip = [*words.HEAD_TIP, *words.interval_tip("value", "Value")]
@@ -83,14 +82,16 @@ def _facet(rows: pl.DataFrame, y: Span, *, n_layers: int, bars: bool, last: bool
     )
     layers = [
         layer_bands(n_layers),
-        rule(y=0),
+        rule(y=0.0),
         *[whiskers(y).encode(**place)] * bars,
         points(rows, "panel").encode(**place, y=y.y(), tooltip=tooltip),
         mean.encode(x=x.x("layer"), y=y.y("mean(value)")),
         label.encode(x=x.x(), y=y.y(), text="name:N").transform_filter("isValid(datum.name)"),
     ]
-    chart = alt.LayerChart(layer=layers, data=data_of(rows)).properties(width=WIDTH, height=HEIGHT)
-    return chart.facet(row=alt.Row("panel:N", title=None, sort=shown, header=LINES), spacing=8)
+    chart = alt.LayerChart(layer=layers, data=rows).properties(width=WIDTH, height=HEIGHT)
+    return chart.facet(
+        row=alt.Row("panel:N", title=None, sort=headings_of(rows), header=LINES), spacing=8
+    )
 
 
 def caption(heads: pl.DataFrame) -> str:

@@ -40,7 +40,7 @@ def draw(depth: pl.DataFrame) -> alt.FacetChart:
     )
     rows = placed(rows, y=y)
     return words.titled(
-        facets(_layers(rows, y), rows, models_of(rows), size=(_width(rows), 220), column="model"),
+        facets(_layers(rows, y), rows, size=(300, 220), by="model"),
         "What makes up for ablated heads",
         f"Resample ablation, {words.TOP_TOKENS}",
         "Share of the direct effect of a quarter's heads; whisker: 95 % interval; diamond: all",
@@ -50,33 +50,28 @@ def draw(depth: pl.DataFrame) -> alt.FacetChart:
 
 def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:
     names, colours = zip(*PARTS.values(), strict=True)
-    quarter = alt.X("quarter:O", title="Quarter of the layers", sort=_quarters(rows))
-    axis = alt.Axis(labelAngle=0, grid=False)
+    axis = alt.Axis(labelAngle=0, grid=False, labelExpr="replace(datum.label, ' quarter', '')")
+    quarter = alt.X("depth:O", title="Quarter of the layers", sort=list(QUARTERS), axis=axis)
     legend = alt.Legend(symbolType="square")
     scale = alt.Scale(domain=list(names), range=list(colours))
     offset = alt.XOffset("part:N", scale=alt.Scale(domain=list(names)))
-    place: dict[str, Any] = {"x": quarter.axis(axis), "xOffset": offset}
+    place: dict[str, Any] = {"x": quarter, "xOffset": offset}
     look = place | {"color": alt.Color("part:N", title="From", scale=scale, legend=legend)}
-    look |= {"y": y.y(), "tooltip": _tooltip()}
+    tooltip = [
+        *(words.name_tip(column, column.capitalize()) for column in ("model", "depth", "part")),
+        words.count_tip("n_heads", "Heads"),
+        *words.interval_tip("value", "Share", unit="of 1"),
+    ]
+    look |= {"y": y.y(), "tooltip": tooltip}
     bars = alt.Chart().mark_bar().encode(**look, y2=alt.datum(0))
     total = alt.Chart().mark_point(filled=True, shape="diamond", size=75, opacity=1).encode(**look)
     beyond = points(rows).mark_point(filled=True, opacity=1, stroke="white", strokeWidth=1)
     return [
         bars.transform_filter(f"datum.part != '{TOTAL}'"),
-        rule(y=0),
+        rule(y=0.0),
         whiskers(y, color="black", strokeOpacity=1, strokeWidth=1.2).encode(**place),
         total.transform_filter(f"datum.part == '{TOTAL}' && datum.edge == '{WITHIN}'"),
         beyond.encode(**look).transform_filter(f"datum.edge != '{WITHIN}'"),
-    ]
-
-
-def _tooltip() -> list[alt.Tooltip]:
-    return [
-        words.name_tip("model", "Model"),
-        words.name_tip("depth", "Layers"),
-        words.name_tip("part", "From"),
-        words.count_tip("n_heads", "Heads"),
-        *words.interval_tip("value", "Share", unit="of 1"),
     ]
 
 
@@ -101,24 +96,14 @@ def _rows(depth: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     )
     names = {part: name for part, (name, _) in PARTS.items()}
     table = stacked(depth, list(PARTS), *keys).with_columns(
-        part=pl.col("quantity").replace_strict(names),
-        quarter=pl.col("depth").str.strip_suffix(" quarter"),
+        part=pl.col("quantity").replace_strict(names)
     )
     return table_rows(
         "E12",
         table,
         "depth",
-        columns=[*keys, "quarter", "part", *bounded("value")],
+        columns=[*keys, "part", *bounded("value")],
         finite=["value"],
         only={"ablation": [RESAMPLE.name], "selection": [TOP], "depth": QUARTERS},
         one_model=False,
     )
-
-
-def _quarters(rows: pl.DataFrame) -> list[str]:
-    """The quarters that occur; a model of fewer than four layers has fewer."""
-    return [name.removesuffix(" quarter") for name in QUARTERS if name in rows["depth"]]
-
-
-def _width(rows: pl.DataFrame) -> int:
-    return max(150, 75 * len(_quarters(rows)))

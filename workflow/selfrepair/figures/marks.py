@@ -1,7 +1,7 @@
 """Marks that several figures draw, their colours, and how panels stand side by side.
 
 A mark has no data of its own unless it says so: it takes the rows of the chart that it is layered in,
-`alt.layer(..., data=data_of(rows))`, which `facets` then splits into panels.
+`alt.layer(..., data=rows)`, which `facets` then splits into panels.
 """
 
 from __future__ import annotations
@@ -26,11 +26,6 @@ DASHED, DOTTED = [5, 3], [2, 3]
 LINES = alt.Header(labelExpr=r"split(datum.label, '\n')")
 
 
-def data_of(rows: pl.DataFrame) -> alt.InlineData:
-    """Inline values, because altair counts the rows of a data frame and refuses more than 5,000."""
-    return alt.InlineData(values=rows.to_dicts())
-
-
 def crowd(rows: pl.DataFrame, *panel: str) -> int:
     """The number of rows in the fullest panel; `panel` are the columns that tell panels apart."""
     return int(rows.group_by(panel).len()["len"].max()) if panel else rows.height  # type: ignore[arg-type]
@@ -39,21 +34,31 @@ def crowd(rows: pl.DataFrame, *panel: str) -> int:
 # Panels
 
 
+def headings_of(rows: pl.DataFrame, by: str = "panel") -> list[str]:
+    """The headings of the panels, in the order of the rows."""
+    return rows[by].unique(maintain_order=True).to_list()
+
+
 def facets(
     layers: Sequence[Any],
     rows: pl.DataFrame,
-    headings: Sequence[str],
     *,
     size: tuple[int, int],
-    column: str = "panel",
+    by: str = "panel",
+    columns: int | None = None,
 ) -> alt.FacetChart:
-    """The layers in a panel for each of the headings (values of `column`), in order, on the same axes.
+    """The layers in a panel per value of the column `by`, its heading, in order, on the same axes.
 
-    size: width and height of a panel in pixels.
+    size: width and height of a panel in pixels. columns: panels side by side, by default 3, or 2 of 2
+    or 4.
     """
-    panel = alt.LayerChart(layer=list(layers), data=data_of(rows))
-    field = alt.Facet(f"{column}:N", title=None, sort=list(headings), header=LINES)
-    columns = 2 if len(headings) in (2, 4) else min(len(headings), 3)
+    headings = headings_of(rows, by)
+    panel = alt.LayerChart(layer=list(layers), data=rows)
+    # Bold names; plain where lines of numbers follow.
+    weight: Any = "normal" if any("\n" in heading for heading in headings) else "bold"
+    header = alt.Header(labelExpr=LINES.labelExpr, labelFontWeight=weight)
+    field = alt.Facet(f"{by}:N", title=None, sort=headings, header=header)
+    columns = columns or (2 if len(headings) in (2, 4) else min(len(headings), 3))
     grid = panel.properties(width=size[0], height=size[1]).facet(field, columns=columns, spacing=24)
     return grid.resolve_axis(x="independent")
 
@@ -91,13 +96,24 @@ def whiskers(span: Span, **style: Any) -> alt.Chart:
     return known.mark_rule(**look).encode(y=span.y(low), y2=f"{high}:Q")
 
 
+def crowded(rows: pl.DataFrame, *panel: str) -> bool:
+    """Has a panel too many points to draw them one by one?"""
+    return crowd(rows, *panel) > MOST_POINTS
+
+
+def density_note(rows: pl.DataFrame, *panel: str) -> list[str]:
+    """The line of a subtitle that says that points are drawn as a density, if they are."""
+    words = f"More than {MOST_POINTS:,} points in a panel: drawn as a density"
+    return [words] * crowded(rows, *panel)
+
+
 def cloud_rows(rows: pl.DataFrame, x: Span, y: Span, *panel: str) -> pl.DataFrame:
     """The rows of `axes.placed`, or where a panel has too many, their counts in cells.
 
     A cell has `count` and its sides `x_start`, `x_stop`, `y_start`, `y_stop`; what lies beyond the
     axes stays a row of its own.
     """
-    if crowd(rows, *panel) <= MOST_POINTS:
+    if not crowded(rows, *panel):
         return rows
     sides: dict[str, pl.Expr] = {}
     for name, span in (("x", x), ("y", y)):
@@ -127,10 +143,10 @@ def cloud(
     )
     cells = alt.Chart().mark_rect(strokeWidth=0).transform_filter("isValid(datum.count)")
     sides = {"x": x.x("x_start"), "x2": "x_stop:Q", "y": y.y("y_start"), "y2": "y_stop:Q"}
-    return [
-        cells.encode(**sides, fill=fill, tooltip=count_tip("count", things)),
-        dots.transform_filter("!isValid(datum.count)"),
-    ]
+    density = cells.encode(**sides, fill=fill, tooltip=count_tip("count", things))
+    # No dots where there are none: their colours would have a legend without a mark.
+    beyond = [dots.transform_filter("!isValid(datum.count)")]
+    return [density, *(beyond if rows["count"].has_nulls() else [])]
 
 
 # Lines and bands, with data of their own
@@ -189,3 +205,13 @@ def signed_colour(column: str, title: str | list[str], values: pl.Series) -> tup
     )
     colour = alt.Color(f"{column}:Q", title=title, scale=scale, legend=alt.Legend(tickCount=5))
     return colour, int((values.abs() > reach).sum())
+
+
+def colour_notes(values: pl.Series, beyond: int) -> list[str]:
+    """What `signed_colour` cannot show of these values, a line of a subtitle each."""
+    unknown = values.null_count()
+    counted = {
+        f"Beyond the colours' scale, in its last colour: {beyond:,} points": beyond,
+        f"Points without a value for their colour: {unknown:,}": unknown,
+    }
+    return [line for line, count in counted.items() if count]

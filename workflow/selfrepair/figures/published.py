@@ -19,7 +19,6 @@ from .axes import Span, axis_limits, n_cut, placed
 from .marks import (
     MOST_BARS,
     crowd,
-    data_of,
     layer_colour,
     line_through_zero,
     points,
@@ -112,15 +111,15 @@ def _panel(
         *words.interval_tip("measured", "Measured", unit="share" if x.percent else "logits"),
     ]
     layers = [
-        rule(y=0),
-        line_through_zero(1, x, y),
+        rule(y=0.0),
+        line_through_zero(1.0, x, y),
         *[whiskers(y, strokeWidth=0.8).encode(x=x.x(), color=colour)] * bars,
         points(rows).encode(x=x.x(), y=y.y(), color=colour, tooltip=tooltip),
     ]
     r = rows.select(pl.corr("published", "measured")).item()
     known = f"r = {r:.2f}" if r is not None and math.isfinite(r) else "r undefined"
     heading = words.heading(title, f"{known}, {rows.height:,} heads")
-    return alt.LayerChart(layer=layers, data=data_of(rows), width=SIDE, height=SIDE, title=heading)
+    return alt.LayerChart(layer=layers, data=rows, width=SIDE, height=SIDE, title=heading)
 
 
 def caption(comparison: pl.DataFrame) -> str:

@@ -165,16 +165,5 @@ def stacked(rows: pl.DataFrame, columns: Sequence[str], *keys: str) -> pl.DataFr
     return pl.concat(parts)
 
 
-def with_panels(
-    rows: pl.DataFrame, headings: Mapping[tuple[Any, ...], str], *keys: str
-) -> pl.DataFrame:
-    """The rows with a column `panel`: the heading that `headings` gives for their values of `keys`."""
-    names = [
-        dict(zip(keys, key, strict=True)) | {"panel": words} for key, words in headings.items()
-    ]
-    types = {key: rows.schema[key] for key in keys}
-    return rows.join(pl.DataFrame(names, schema_overrides=types), on=keys, maintain_order="left")
-
-
 def _ranks(names: Sequence[str]) -> dict[str, int]:
     return {name: rank for rank, name in enumerate(names)}

@@ -19,6 +19,9 @@ GREY = "#666666"
 VIRIDIS: Any = {"scheme": "viridis", "extent": [0, 0.85]}
 NOTE = "#444444"
 
+# Altair refuses more than 5,000 rows, in case a notebook fills up; a study of eight models has more.
+alt.data_transformers.disable_max_rows()
+
 
 @alt.theme.register("selfrepair", enable=True)
 def theme() -> alt.theme.ThemeConfig:

@@ -38,8 +38,8 @@ def heading(title: str, *lines: str) -> alt.Title:
 def notes(
     points: pl.DataFrame, *, missing: int = 0, cut: int = 0, things: str = "points"
 ) -> list[str]:
-    """What is beyond the axes (of `axes.placed`), cut or missing: a line each, none if nothing is."""
-    beyond = n_beyond(points)
+    """What is beyond the axes (if `axes.placed`), cut or missing: a line each, none if nothing is."""
+    beyond = n_beyond(points) if "edge" in points.columns else 0
     counted = {
         f"Beyond the axes, triangles at the edge: {beyond:,} of {points.height:,} {things}": beyond,
         f"Interval bars cut at the axis: {cut:,}": cut,

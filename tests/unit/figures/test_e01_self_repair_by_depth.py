@@ -1,0 +1,87 @@
+"""E1 is tested on its spec: what is drawn, where, under which title."""
+
+from __future__ import annotations
+
+import re
+
+import polars as pl
+import pytest
+
+from figure_specs import drawn, subtitle
+from figure_tables import change, heads_table, two_models
+from selfrepair.errors import InputError
+from selfrepair.figures.e01_self_repair_by_depth import caption, draw
+
+
+def test_each_head_is_drawn_once_with_its_units() -> None:
+    table = two_models()
+    (points,) = drawn(draw(table).to_dict(), "point", "self_repair")
+    want = table.filter(ablation="resample", selection="top")
+    keys = ["model", "layer", "head", "self_repair"]
+    assert pl.DataFrame(points["rows"]).select(keys).equals(want.select(keys))
+    assert points["encoding"]["x"]["title"] == "Relative depth (layer / last layer)"
+    assert points["encoding"]["y"]["title"] == "Self-repair (logits)"
+    assert points["encoding"]["color"]["scale"]["domain"] == ["a", "b"]
+    tips = {tip["field"] for tip in points["encoding"]["tooltip"]}
+    assert {"layer", "head", "self_repair", "self_repair_low", "self_repair_high"} <= tips
+
+
+def test_lines_join_the_means_of_each_models_layers() -> None:
+    table = two_models().filter(ablation="resample", selection="top")
+    (line,) = drawn(draw(table).to_dict(), "line", "self_repair")
+    assert line["encoding"]["color"]["field"] == "model"
+    assert len(line["rows"]) == 4 + 3
+    for row in line["rows"]:
+        same = table.filter(model=row["model"], layer=row["layer"])["self_repair"].to_list()
+        assert row["self_repair"] == pytest.approx(sum(same) / len(same), abs=1e-12)
+        assert row["depth"] == row["layer"] / {"a": 3, "b": 2}[row["model"]]
+
+
+@pytest.mark.parametrize("missing", [float("nan"), None, float("inf")])
+def test_heads_without_a_value_are_left_out_and_counted(missing: float | None) -> None:
+    spec = draw(change(heads_table(), 2, 1, self_repair=missing)).to_dict()
+    (points,) = drawn(spec, "point", "self_repair")
+    assert len(points["rows"]) == 11
+    assert (2, 1) not in {(row["layer"], row["head"]) for row in points["rows"]}
+    assert "without a finite value, not drawn: 1" in subtitle(spec)
+    assert "without a finite value" not in subtitle(draw(heads_table()).to_dict())
+
+
+def test_an_outlier_stays_visible_at_the_edge_and_is_counted() -> None:
+    table = heads_table(layers=20, heads=10, ablations=("resample",))
+    spec = draw(change(table, 7, 3, self_repair=-90.0)).to_dict()
+    (points,) = drawn(spec, "point", "self_repair")
+    scale = points["encoding"]["y"]["scale"]
+    assert scale["clamp"] is True
+    low, high = scale["domain"]
+    assert low > -30
+    (outlier,) = (row for row in points["rows"] if row["edge"] != "within")
+    assert (outlier["layer"], outlier["head"], outlier["self_repair"]) == (7, 3, -90.0)
+    assert outlier["edge"] == "below"
+    assert "1 of 200 points" in subtitle(spec)
+    (line,) = drawn(spec, "line", "self_repair")
+    assert all(low <= row["self_repair"] <= high for row in line["rows"])
+
+
+def test_more_heads_than_altair_allows_in_a_data_frame_are_drawn() -> None:
+    many = pl.concat(
+        heads_table(f"m{n}", layers=36, heads=20, ablations=("resample",)) for n in range(8)
+    )
+    (points,) = drawn(draw(many).to_dict(), "point", "self_repair")
+    assert len(points["rows"]) == 8 * 36 * 20
+
+
+def test_the_caption_names_all_models_and_ranges() -> None:
+    fewer = heads_table("b", heads=2).with_columns(n_tokens=pl.lit(200), n_prompts=pl.lit(10))
+    text = caption(pl.concat([heads_table("a"), fewer], how="vertical_relaxed"))
+    assert "attention heads of a and b (20 in all)" in text
+    assert "200 to 1,234 tokens" in text
+    assert "10 to 321 prompts" in text
+    assert 2 <= len(re.findall(r"\.(?: |$)", text)) <= 4
+
+
+@pytest.mark.parametrize("keep", [pl.col("ablation") == "zero", pl.lit(False)])
+def test_a_table_without_its_rows_is_refused(keep: pl.Expr) -> None:
+    for function in (draw, caption):
+        with pytest.raises(InputError, match=r"^E1: .* ablation resample, selection top .*; run "):
+            function(heads_table().filter(keep))

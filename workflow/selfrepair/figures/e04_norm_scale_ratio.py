@@ -1,0 +1,135 @@
+"""E4: by how much ablating a head shrinks the final norm's scale, S / S', per ablation and head."""
+
+from __future__ import annotations
+
+import math
+
+import altair as alt
+import polars as pl
+
+from ..ablations import ABLATIONS
+from . import words
+from .axes import Limits, Span, axis_limits
+from .marks import DASHED, rule
+from .panels import heads_and_tokens
+from .rows import estimate, heads_of, models_of, summary_rows, table_rows
+from .theme import BLUE, SILVER
+
+COLUMNS = ("model", "ablation", "layer", "head", "prompt", "position", "ratio")
+BINS = 40
+
+
+def draw(scale_ratios: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
+    """One model, top tokens, no unit: histograms with a row per ablation and a column per head. One
+    boundary of the bins is 1; tokens beyond the axis are in its last bins.
+
+    Raises:
+        InputError: more than one model, a column is missing, or no rows or shares for the model.
+    """
+    rows, shares, missing = _rows(scale_ratios, summaries)
+    bars, limits, beyond = _bars(rows, shares)
+    heads = [words.head_name(head) for head in heads_of(rows)]
+    width = 360 if len(heads) == 1 else 190 if len(heads) <= 4 else 130
+    pooled = shares.filter(pl.col("layer").is_null())
+    over_all = [f"{name} {words.estimated(estimate(pooled, group=name))}" for name in _names(rows)]
+    return words.titled(
+        alt.layer(*_layers(bars, limits, width), data=bars)
+        .properties(width=width, height=96)
+        .facet(
+            row=alt.Row("row:N", title=None, sort=[_title(name) for name in _names(rows)]),
+            column=alt.Column("column:N", title=None, sort=heads),
+        ),
+        "Change of the final norm's scale",
+        f"{models_of(rows)[0]}; {words.TOP_TOKENS}: {words.tokens_per_head(rows, 'ablation')}",
+        "Bars: share of the head's tokens; dashed: no change; in each panel the share above 1 and its"
+        " 95 % interval",
+        *[f"Above 1 over all of these heads: {', '.join(over_all)}"][: pooled.height],
+        *[f"Beyond the axis, in the outermost bars: {beyond:,} of {rows.height:,} tokens"][:beyond],
+        *words.notes(rows, missing=missing),
+    )
+
+
+def caption(scale_ratios: pl.DataFrame, summaries: pl.DataFrame) -> str:
+    rows, _, _ = _rows(scale_ratios, summaries)
+    sample = words.tokens_per_head(rows, "ablation")
+    return (
+        "The final norm divides the residual stream by its scale; shown is the scale S with all heads"
+        " over the scale S' when one is ablated, for"
+        f" {heads_and_tokens(rows, sample, ablation=words.listed(_names(rows)))}. Above 1, to the"
+        " right of the dashed line, the ablated stream is divided by less, so all that is left in it"
+        " counts for more: this alone restores part of the lost logit. The printed share of tokens"
+        " above 1 carries a 95 % bootstrap interval over prompts."
+    )
+
+
+def _rows(
+    scale_ratios: pl.DataFrame, summaries: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """The tokens, the shares above 1, and how many tokens have no value."""
+    rows, missing = table_rows(
+        "E4", scale_ratios, "scale_ratios", columns=COLUMNS, finite=["ratio"]
+    )
+    model = models_of(rows)[0]
+    shares = summary_rows("E4", summaries, model, experiment="E4", quantity="share_above_1")
+    return rows, shares, missing
+
+
+def _names(rows: pl.DataFrame) -> list[str]:
+    """The ablations of the table, in the order of ABLATIONS."""
+    present = rows["ablation"].unique(maintain_order=True).to_list()
+    return sorted(present, key=[*ABLATIONS, *present].index)
+
+
+def _title(name: str) -> str:
+    return (ABLATIONS[name].title if name in ABLATIONS else f"{name} ablation").capitalize()
+
+
+def _bars(rows: pl.DataFrame, shares: pl.DataFrame) -> tuple[pl.DataFrame, Limits, int]:
+    """A row per ablation, head and bin that is not empty, with the headings of its panel and the words
+    in it; the axis; how many tokens lie beyond it.
+
+    A ratio of exactly 1 is not above 1, so a bin contains its upper end.
+    """
+    low, high = axis_limits(rows["ratio"], include=[1.0], reach=0.25)
+    width = (high - low) / BINS
+    first, last = math.floor((low - 1) / width), math.ceil((high - 1) / width)
+    limits = 1 + first * width, 1 + last * width
+    keys = ("ablation", "layer", "head")
+    upper = ((pl.col("ratio") - 1) / width).ceil().clip(first + 1, last).alias("upper")
+    bars = rows.group_by(*keys, upper).len("count").sort(*keys, "upper")
+    bars = bars.with_columns(
+        start=1 + (pl.col("upper") - 1) * width,
+        stop=1 + pl.col("upper") * width,
+        share=pl.col("count") / pl.col("count").sum().over(keys),
+    )
+    labelled = []
+    for bar in bars.to_dicts():
+        above = estimate(shares, layer=bar["layer"], head=bar["head"], group=bar["ablation"])
+        # Two lines, short enough to stay right of the rule at 1.
+        text = f"above 1: {words.estimated(above)}".replace(" [", "\n[")
+        names = {"row": _title(bar["ablation"]), "column": words.head_name(bar), "words": text}
+        labelled.append(bar | names)
+    beyond = rows.filter(~pl.col("ratio").is_between(*limits)).height
+    return pl.DataFrame(labelled), limits, beyond
+
+
+def _layers(bars: pl.DataFrame, limits: Limits, width: int) -> list[alt.Chart]:
+    x = Span("start", "S / S' (ratio)", limits, options={"tickCount": 3, "grid": False})
+    # Room above the bars for the words.
+    top = 1.6 * max(bars["share"])
+    y = Span("share", "Tokens (%)", (0.0, top), percent=True, options={"tickCount": 3})
+    ink = alt.when("datum.start >= 1").then(alt.value(BLUE)).otherwise(alt.value(SILVER))
+    tooltip = [
+        words.tip("start", "From", ".4f"),
+        words.tip("stop", "To", ".4f"),
+        words.count_tip("count", "Tokens"),
+        words.tip("share", "Share", ".1%"),
+    ]
+    tokens = alt.Chart().mark_bar(binSpacing=0.5).encode(x=x.x(), x2="stop:Q", y=y.y(), color=ink)
+    share = alt.Chart().transform_aggregate(groupby=["words"])
+    share = share.mark_text(align="right", baseline="top", lineBreak="\n")
+    return [
+        tokens.encode(y2=alt.datum(0), tooltip=tooltip),
+        rule(x=1.0, color="black", strokeDash=DASHED),
+        share.encode(x=alt.value(width - 2), y=alt.value(4), text="words:N"),
+    ]

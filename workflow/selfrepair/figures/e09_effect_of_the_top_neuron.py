@@ -1,0 +1,135 @@
+"""E9: direct effect of each instance's most repairing neuron, clean against ablated.
+
+An instance is one top token of one head; a neuron's repair is by how much its direct effect rises when
+the head is ablated.
+"""
+
+from __future__ import annotations
+
+import altair as alt
+import polars as pl
+
+from ..vocabulary import NEURON_REGIONS
+from . import words
+from .axes import Span, axis_limits, placed
+from .marks import (
+    cloud,
+    cloud_rows,
+    colour_notes,
+    crowded,
+    density_note,
+    facets,
+    line_through_zero,
+    rule,
+    signed_colour,
+)
+from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
+from .rows import estimate, models_of, summary_rows, table_rows
+from .theme import GREY
+
+KEYS = ("model", "layer", "head", "mlp_layer", "prompt", "position", "neuron", "region")
+EFFECTS = ("direct_effect", "ablated_direct_effect", "mlp_direct_effect")
+
+
+def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
+    """One model, resample ablation, a panel per chosen head (and MLP), axes of one scale (logits);
+    colour is the clean direct effect of the neuron's whole MLP.
+
+    Raises:
+        InputError: more than one model, a column is missing, or no rows or shares for the model.
+    """
+    rows, missing = _rows(top_neurons, summaries)
+    limits = axis_limits(rows[EFFECTS[0]], rows[EFFECTS[1]], reach=0.5)
+    x = Span(EFFECTS[0], "Neuron's direct effect, clean (logits)", limits)
+    y = Span(EFFECTS[1], "The same, head ablated (logits)", limits)
+    rows = placed(rows, x=x, y=y)
+    drawn = cloud_rows(rows, x, y, "panel")
+    many = crowded(rows, "panel")
+    coloured = (drawn.filter(pl.col("count").is_null()) if many else drawn)["mlp_direct_effect"]
+    colour_title = ["MLP's direct effect,", "clean (logits)"]
+    colour, beyond = signed_colour("mlp_direct_effect", colour_title, coloured)
+    tooltip = [
+        *words.TOKEN_TIP,
+        words.count_tip("mlp_layer", "MLP of layer"),
+        words.count_tip("neuron", "Neuron"),
+        *map(words.logits_tip, EFFECTS),
+        words.name_tip("region", "Region"),
+    ]
+    layers = [
+        rule(y=0.0),
+        rule(x=0.0),
+        _region_names(x, y),
+        *cloud(drawn, x, y, "panel", things="Instances", color=colour, tooltip=tooltip),
+        line_through_zero(1.0, x, y),
+    ]
+    return words.titled(
+        facets(layers, drawn, size=(280, 280)),
+        "What the most repairing neurons do",
+        about_neurons(rows, words.tokens_per_head(rows, "mlp_layer")),
+        "Point: the instance's most repairing neuron; dashed: no change; above: each region's share",
+        *density_note(rows, "panel"),
+        *colour_notes(coloured, beyond),
+        *words.notes(rows, missing=missing),
+    )
+
+
+def caption(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> str:
+    rows, _ = _rows(top_neurons, summaries)
+    many = crowded(rows, "panel")
+    mark = "The darker a cell, the more instances" if many else "A point is one instance"
+    sample = words.tokens_per_head(rows, "mlp_layer")
+    return (
+        f"{mark}: the neuron of {mlps(rows)} that repairs most on one token, for"
+        f" {heads_and_tokens(rows, sample)}. Across: the neuron's direct effect on the logit of the"
+        " token to predict, up: the same once the head is ablated; on the dashed line nothing changes."
+        " Left of zero the neuron lowers the logit (it erases) and above the dashed line it does so"
+        " less: this is anti-erasure, whose share of tokens is printed with its 95 % bootstrap"
+        " interval over prompts; above zero it even raises the logit instead. Colour: the direct"
+        " effect of the whole MLP before the ablation."
+    )
+
+
+def _rows(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The instances, each with its panel's heading, which holds the shares; how many have no value."""
+    columns = [*KEYS, *EFFECTS]
+    rows, missing = table_rows(
+        "E9", top_neurons, "top_neurons", columns=columns, finite=EFFECTS[:2]
+    )
+    model = models_of(rows)[0]
+    shares = summary_rows("E9", summaries, model, experiment="E9", quantity="anti_erasure_share")
+
+    def note(panel: pl.DataFrame) -> list[str]:
+        layer, head, mlp = (panel[name][0] for name in ("layer", "head", "mlp_layer"))
+        # The share of this MLP, or of the only one.
+        own = shares.filter(pl.col("group").is_in(["", f"MLP {mlp}"]))
+        anti_erasure = words.estimated(estimate(own, layer=layer, head=head))
+        parts = {name: (panel["region"] == name).sum() / panel.height for name in NEURON_REGIONS}
+        each = [f"{name} {100 * part:.0f} %" for name, part in parts.items()]
+        return [
+            f"anti-erasure: {anti_erasure} of {panel.height:,} instances",
+            ", ".join(each[:2]),
+            ", ".join(each[2:]),
+        ]
+
+    return panel_per_head(rows, note), missing
+
+
+def _region_names(x: Span, y: Span) -> alt.Chart:
+    """The name of each region in a corner of it."""
+    low, high = x.limits
+    # In the order of NEURON_REGIONS: where, and which corner of the words is there.
+    corners = (
+        (0.0, low, "right", "bottom"),
+        (low, 0.0, "left", "top"),
+        (low, high, "left", "top"),
+        (high, low, "right", "bottom"),
+    )
+    names = pl.DataFrame(corners, schema=["x", "y", "align", "baseline"], orient="row")
+    names = names.with_columns(words=pl.Series(NEURON_REGIONS))
+    text = alt.Chart(names).mark_text(
+        align=alt.expr("datum.align"),
+        baseline=alt.expr("datum.baseline"),
+        dx=alt.expr("datum.align == 'left' ? 4 : -4"),
+        color=GREY,
+    )
+    return text.encode(x=x.x("x"), y=y.y("y"), text="words:N")
