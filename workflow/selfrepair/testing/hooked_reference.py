@@ -305,7 +305,7 @@ def _replacement(
         z=z,
         value_bias=model.layers[layer].value_bias,
         donor_z=None if donor is None else donor.z[layer],
-        mean_z=z[:, :-1].mean((0, 1)),
+        mean_z=z.mean((0, 1)),
     )
     return ABLATIONS[ablation].replacement(given).expand_as(z)
 
