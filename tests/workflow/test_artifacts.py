@@ -212,8 +212,8 @@ def test_one_stage_alone(pulled):
 def test_a_single_stage_without_its_inputs_says_what_is_missing(clone):
     done = clone.dvc("repro", "--single-item", "tables@gpt2", ok=False)
     assert done.returncode != 0
-    # DVC names the first of the folders that are not there.
-    assert "results/tiny/gpt2/experiments" in done.stdout + done.stderr
+    # DVC names the first file that is not there.
+    assert "results/tiny/gpt2/clean.json" in done.stdout + done.stderr
 
 
 def test_an_older_revision_is_clean_in_both_tools(origin, tmp_path):
