@@ -75,6 +75,8 @@ class Decoder:
     logit_scale: what the model multiplies its logits by; part of u and b (docs/method.md section 1).
     logit_softcap: the model then makes its logits x into cap * tanh(x / cap); everything is measured on
     x, before the cap (section 3). None: no cap.
+    adds_in_place: its blocks change in place what they read or what their sublayers give, so whatever is
+    recorded or replayed is a copy.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Decoder:
     commit: str | None = None
     logit_scale: float = 1.0
     logit_softcap: float | None = None
+    adds_in_place: bool = False
     _caches: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property

@@ -120,8 +120,10 @@ def _layer_parts(named: dict[str, Any], block: nn.Module, prefix: str, *, where:
             parts = parts[key].submodules
         return ".".join(names) if names and _module(block, ".".join(names)) is not None else None
 
+    # Granite's hybrids name an MLP that is shared by all experts; alone, it is the layer's MLP.
+    key = "shared_mlp" if "shared_mlp" in named and "moe" not in named else "mlp"
     attention, projection = found("attn"), found("attn", "o")
-    mlp, mlp_out = found("mlp"), found("mlp", "out")
+    mlp, mlp_out = found(key), found(key, "out")
     mlp = mlp or mlp_out  # two linear maps of the block itself, without a module around them
     if not attention or not projection or not mlp:
         raise InputError(

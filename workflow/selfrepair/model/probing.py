@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from jaxtyping import Float
@@ -31,8 +31,9 @@ def probe(decoder: Decoder) -> None:
     tokens = tokens.to(decoder.device)
     logits = decoder.network(tokens[:, :-1], use_cache=False).logits
     replay = Replay(decoder)
-    clean = replay.record(tokens[:, :-1])
+    clean = _recorded(replay, tokens[:, :-1])
     _check_recording(decoder, clean)
+    clean = _find_mlp_outputs(replay, tokens[:, :-1])
     find_logit_constants(decoder, clean.residual[-1], logits)
     find_factors(decoder, clean)
     for index, layer in enumerate(decoder.layers):
@@ -40,12 +41,11 @@ def probe(decoder: Decoder) -> None:
     before_cap = decoder.to_logits(clean.residual[-1])
     bound = 0.02 * ERROR_BOUNDS[decoder.dtype_name] * max(50.0, float(before_cap.abs().max()))
     own = before_cap.gather(-1, tokens[:, 1:, None])[..., 0]
-    errors = (
-        logit_error(decoder, clean.residual[-1], logits),
-        conservation_error(decoder, clean, targets(decoder, tokens[:, 1:]), own),
-    )
-    error = float(torch.tensor(errors).max())  # NaN if either is
-    what = "the direct effects of its components do not add up to its logits"
+    error = logit_error(decoder, clean.residual[-1], logits)
+    what = "its logits are not its unembedding of what its final norm gives"
+    if error <= bound:
+        error = conservation_error(decoder, clean, targets(decoder, tokens[:, 1:]), own)
+        what = "the direct effects of its components do not add up to its logits"
     for index, layer in enumerate(decoder.layers):
         if not error <= bound:
             break
@@ -61,13 +61,69 @@ def probe(decoder: Decoder) -> None:
         )
 
 
+def _recorded(replay: Replay, tokens: Tensor) -> Recording:
+    """A recording; if blocks turn out to change in place what is recorded, the decoder is told so (Falcon
+    adds the attention's output to the MLP's)."""
+    decoder = replay.decoder
+    as_given = replay.record(tokens)
+    decoder.adds_in_place = True
+    copied = replay.record(tokens)
+    decoder.adds_in_place = any(
+        not torch.equal(*pair)
+        for kind in ("residual", "attention_out", "mlp_out")
+        for pair in zip(getattr(as_given, kind), getattr(copied, kind), strict=True)
+    )
+    return copied
+
+
+def _find_mlp_outputs(replay: Replay, tokens: Tensor) -> Recording:
+    """Find what each MLP writes, where its module gives something else than its last linear map.
+
+    BLOOM's module has already added the residual stream: there the last map's output is what is written.
+    Where it is not (it is scaled, say), no neuron's write is known.
+    """
+    layers = replay.decoder.layers
+    last_outputs: dict[int, Tensor] = {}
+    with ExitStack() as hooks:
+        for index, layer in enumerate(layers):
+            if layer.neurons is not None:
+
+                def keep(_: nn.Module, __: object, output: Tensor, index: int = index) -> None:
+                    last_outputs[index] = output.clone()
+
+                handle = layer.neurons.projection.register_forward_hook(keep)
+                hooks.callback(handle.remove)
+        clean = replay.record(tokens)
+    for index, last in last_outputs.items():
+        layer, given = layers[index], clean.mlp_out[index]
+        last = last.reshape(given.shape)
+        if torch.equal(last, given):
+            continue
+        assert layer.neurons is not None
+        added = clean.residual[index + 1] - clean.residual[index] - clean.attention_out[index]
+        if float((added - last).abs().max()) < 0.01 * float((added - given).abs().max()):
+            layer.mlp = layer.neurons.projection
+            clean.mlp_out[index] = last
+        else:
+            layer.neurons = None
+    return clean
+
+
 def _check_recording(decoder: Decoder, clean: Recording) -> None:
-    """Refuse a model that runs its layers more or less than once, in whatever order (InputError)."""
-    parts = (clean.residual[:-1], clean.z, clean.attention_out, clean.mlp_out)
-    if any(len(part) != decoder.n_layers for part in parts):
+    """Refuse a model whose layers do not each run once on one stream that the final norm reads
+    (InputError)."""
+    layers, why = decoder.n_layers, None
+    parts = (clean.z, clean.attention_out, clean.mlp_out)
+    if len(clean.residual) == layers and all(len(part) == layers for part in parts):
+        why = "its final norm does not read what its last layer gives"
+    elif len(clean.residual) != layers + 1 or any(len(part) != layers for part in parts):
+        why = f"its {layers} layers do not each run once per pass"
+    elif any(stream.shape != clean.attention_out[0].shape for stream in clean.residual):
+        why = "its layers read more than one residual stream"
+    if why:
         raise InputError(
-            f"model {decoder.name} ({decoder.architecture}): its {decoder.n_layers} layers do not each "
-            "run once per pass; use a model whose layers do"
+            f"model {decoder.name} ({decoder.architecture}): {why}; use a model whose layers add to one "
+            "residual stream, one after the other"
         )
 
 

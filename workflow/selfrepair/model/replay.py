@@ -277,6 +277,9 @@ class Replay:
         """Run one layer on a stream; its attention's output is computed unless it is given."""
         args, kwargs = with_rows(self._arguments[stream.shape[1]][layer], len(stream))
         called = self.decoder.layers[layer]
+        if self.decoder.adds_in_place:
+            stream = stream.clone()
+            attention_out = None if attention_out is None else attention_out.clone()
         if attention_out is None:
             return _first(called.block(stream, *args, **kwargs))
         overridden = called.override_at
@@ -306,18 +309,21 @@ class Replay:
     ) -> list[RemovableHandle]:
         n_heads, handles = self.decoder.n_heads, []
 
+        def own(output: Tensor) -> Tensor:
+            return output.clone() if self.decoder.adds_in_place else output
+
         def layer_input(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            recording.residual.append(split_stream(args, kwargs)[0])
+            recording.residual.append(own(split_stream(args, kwargs)[0]))
 
         def hooks_of(layer: Layer) -> list[RemovableHandle]:
             def attention_result(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
                 recording.z.append(args[0].reshape(*shape, n_heads, -1))
-                raw = output.reshape(*shape, -1)
+                raw = own(output).reshape(*shape, -1)
                 recording.attention_out.append(raw)
                 recording.attention_scale.append(layer.attention_write.scale(raw))
 
             def mlp_result(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-                raw = _first(output).reshape(*shape, -1)
+                raw = own(_first(output)).reshape(*shape, -1)
                 recording.mlp_out.append(raw)
                 recording.mlp_scale.append(layer.mlp_write.scale(raw))
 

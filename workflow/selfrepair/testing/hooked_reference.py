@@ -61,9 +61,8 @@ class HookedModel:
         self.network = network.to(decoder.device).eval()
         config = self.network.config.get_text_config()
         self.multiplier = getattr(config, "residual_multiplier", 1.0)
-        self.logit_factor = getattr(config, "logit_scale", 1.0) / getattr(
-            config, "logits_scaling", 1.0
-        )
+        scales = [getattr(config, name, None) or 1.0 for name in ("logit_scale", "logits_scaling")]
+        self.logit_factor = scales[0] / scales[1]
         self.cap = getattr(config, "final_logit_softcapping", None)
         self._names = {id(m): name for name, m in decoder.network.named_modules()}
 
