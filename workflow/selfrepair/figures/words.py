@@ -12,7 +12,7 @@ from ..formats import Unit, with_interval
 from ..vocabulary import TOP_SHARE, bounded
 from .axes import n_beyond
 
-# How texts call the top tokens of each head (method section 4).
+# How texts call the top tokens of each head (docs/method.md section 4).
 TOP_TOKENS = f"each head's top {100 * TOP_SHARE:g} % of tokens"
 LARGEST = f"the {100 * TOP_SHARE:g} % with its largest direct effect"
 REPAIR = (

@@ -1,4 +1,4 @@
-"""Which prompt donates its activations to which in a resample ablation (method section 2)."""
+"""Which prompt donates its activations to which in a resample ablation (docs/method.md section 2)."""
 
 from __future__ import annotations
 
