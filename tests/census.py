@@ -108,7 +108,8 @@ class Case:
 
     model_type: the architecture's key in transformers; options: of its config, beyond _COMMON; variant:
     what tells it from the architecture's other cases; traits: what is special about it, measured; refused:
-    what its refusal says, None for a model that is right; because: the same for the page.
+    what its refusal says, None for a model that is right; because: the same for the page;
+    reference_attention: the implementation that the reference runs.
     """
 
     model_type: str
@@ -117,6 +118,7 @@ class Case:
     traits: tuple[str, ...] = ()
     refused: str | None = None
     because: str = ""
+    reference_attention: str = "eager"
 
     @property
     def key(self) -> str:
@@ -241,15 +243,18 @@ CASES = [
     ),
     _right("exaone4", POST_NORMS, WINDOWED, **_WINDOWS),
     _right("falcon", PARALLEL, bias=True, num_kv_heads=1, ffn_hidden_size=40),
-    _right(
+    Case(
         "falcon",
+        {
+            "bias": True,
+            "num_kv_heads": 4,
+            "ffn_hidden_size": 40,
+            "parallel_attn": False,
+            "multi_query": False,
+            "alibi": True,
+        },
         variant="sequential, ALiBi",
-        bias=True,
-        num_kv_heads=4,
-        ffn_hidden_size=40,
-        parallel_attn=False,
-        multi_query=False,
-        alibi=True,
+        reference_attention="sdpa",  # transformers' eager code adds the ALiBi biases twice
     ),
     _right(
         "falcon",

@@ -58,7 +58,9 @@ def test_right(case: Case, tmp_path: Path) -> None:
     assert model.n_layers == config.num_hidden_layers
     assert tuple(sorted(traits(model))) == tuple(sorted(case.traits))
     fast = sweep(model, TOKENS, donors=DONORS)
-    slow = hooked_sweep(HookedModel(model), TOKENS, donors=DONORS)
+    slow = hooked_sweep(
+        HookedModel(model, attention=case.reference_attention), TOKENS, donors=DONORS
+    )
     own, expected = fast.arrays(), slow.arrays()
     assert own.keys() == expected.keys()
     for name, array in expected.items():

@@ -51,12 +51,15 @@ class Pass:
 
 
 class HookedModel:
-    """A plain Hugging Face model of its own, loaded from the decoder's files."""
+    """A plain Hugging Face model of its own, loaded from the decoder's files.
 
-    def __init__(self, decoder: Decoder) -> None:
+    attention: transformers' name of its implementation; by default another than the decoder's.
+    """
+
+    def __init__(self, decoder: Decoder, *, attention: str = "eager") -> None:
         self.decoder = decoder
         network: Any = AutoModelForCausalLM.from_pretrained(
-            str(decoder.folder), dtype=decoder.dtype, attn_implementation="eager"
+            str(decoder.folder), dtype=decoder.dtype, attn_implementation=attention
         )
         self.network = network.to(decoder.device).eval()
         config = self.network.config.get_text_config()
