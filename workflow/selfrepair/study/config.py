@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..catalogue import EXPERIMENTS
 from ..errors import InputError
 from .materials import FILE, Materials, read_materials, used_wheels, with_materials
 from .schema import Schema, check, check_names, fill_defaults, read_schema, read_yaml
@@ -74,9 +75,9 @@ def _sizes(config: Mapping[str, Any], measurement: str) -> tuple[int, int]:
     if measurement in config["ablations"]:
         prompts = config["ablations"][measurement]["prompts"]
         return prompts, config["sweep"]["prompts_per_shard"]
-    experiments = config["experiments"]
-    prompts = experiments["iterative_prompts" if measurement == "iterative" else "prompts"]
-    return prompts, experiments["prompts_per_shard"]
+    (experiment,) = (each for each in EXPERIMENTS if each.name == measurement)
+    sizes = config["experiments"]
+    return sizes[experiment.prompts], sizes["prompts_per_shard"]
 
 
 def _check_models(config: Config) -> None:
