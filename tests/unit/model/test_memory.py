@@ -124,6 +124,7 @@ def test_the_results_of_a_batch_may_be_what_does_not_fit(
     assert "with 7 prompts recorded at once: going on with 3" in caplog.messages[0]
 
 
+@pytest.mark.slow
 def test_one_batch_at_a_time_is_held(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     model, held, whole = tiny("gpt2"), [], Replay.record
 
@@ -256,6 +257,7 @@ def test_the_plan_fits_into_what_is_free(
 # --- really out of memory ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_a_real_lack_of_memory_is_survived(tiny_folder: Callable[[str], Path]) -> None:
     """The allocator itself refuses: the process may have 70 % of what it took."""
