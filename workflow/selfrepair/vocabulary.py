@@ -32,6 +32,16 @@ SHARED_EFFECTS = ("self_repair", *TERMS)
 # What is kept of every token of a chosen head (E3).
 TOKEN_EFFECTS = ("direct_effect", "ablated_direct_effect", "delta_logit", "self_repair")
 
+# The parts of a model whose direct effect may change when a head is ablated, as the repair map names them:
+# later heads, MLPs, the post-norms after attention and after MLPs (none in most models), the final norm.
+HEAD, MLP, ATTENTION_NORM, MLP_NORM, FINAL_NORM = (
+    "head",
+    "mlp",
+    "attention norm",
+    "mlp norm",
+    "final norm",
+)
+
 # What a number's 95 % interval is called: <column>_low, <column>_high.
 BOUNDS = ("low", "high")
 
@@ -62,6 +72,19 @@ def bounded(name: str) -> tuple[str, str, str]:
     """A column with the columns of its interval: name, name_low, name_high."""
     low, high = BOUNDS
     return name, f"{name}_{low}", f"{name}_{high}"
+
+
+def components(n_layers: int, n_heads: int, *, post_norms: bool) -> list[tuple[str, int, int]]:
+    """The components of a repair map in order: (kind, layer, head); -1 where it has no layer or head.
+
+    Every head of every layer, every MLP, every post-norm if the model has any (of attention, then of
+    MLPs), the final norm.
+    """
+    layers = range(n_layers)
+    found = [(HEAD, layer, head) for layer in layers for head in range(n_heads)]
+    for kind in (MLP, *((ATTENTION_NORM, MLP_NORM) if post_norms else ())):
+        found += [(kind, layer, -1) for layer in layers]
+    return [*found, (FINAL_NORM, -1, -1)]
 
 
 def second_half(n_layers: int) -> range:
