@@ -17,8 +17,9 @@ from .config import SAMPLED
 RANKED_BYTES = 8
 # Bytes of an instance beside its effects: prompt, position, layer and head, what it was drawn from.
 PLACE_BYTES = 4 * 4 + 2
-# Sums of all tokens of a prompt, for each head: PLACEHOLDER.
-SUMS_BYTES = 8 * 300
+# Of all tokens: 18 sums in float64 of each prompt and head, and 4 histograms of 511 bins in int32 of each
+# job and head; of top tokens and of all of them (measure/prompt_sums.py).
+SUMS_BYTES, HISTOGRAM_BYTES = 2 * 18 * 8, 2 * 4 * 511 * 4
 # Sums of each entry of a map, in float64: of s, of s^2, and of s times the number of tokens.
 MAP_SUMS = 3
 
@@ -61,7 +62,9 @@ def replayed(tokens: int, prompts: int, positions: int) -> float:
     token lies there or later: each does with probability (positions - x + 1) / (prompts x positions).
     """
     pool = prompts * positions
-    return prompts * math.fsum(1 - (1 - later / pool) ** tokens for later in range(1, positions + 1))
+    return prompts * math.fsum(
+        1 - (1 - later / pool) ** tokens for later in range(1, positions + 1)
+    )
 
 
 def replayed_of_sweep(config: Mapping[str, Any], ablation: str) -> float:
@@ -93,10 +96,10 @@ def ranked_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
 
 
 def sweep_bytes(shape: Shape, config: Mapping[str, Any], ablation: str, prompts: int) -> float:
-    """What a sweep keeps of so many of its prompts, its map left out."""
+    """What a job of a sweep keeps of so many prompts, its map left out."""
     heads, total = shape.layers * shape.heads, config["ablations"][ablation]["prompts"]
     if not is_sampled(config):
-        return float(SUMS_BYTES * heads * prompts)
+        return float(heads * (SUMS_BYTES * prompts + HISTOGRAM_BYTES))
     # Direct effects and clean scales stay in float32.
     size = 2 if config["sweep"]["store"] == "float16" else 4
     instance = (ARRAYS - 1) * size + 2 * 4 + PLACE_BYTES

@@ -108,9 +108,7 @@ def _flop_by_measurement(shape: Shape, config: Mapping[str, Any]) -> dict[str, f
         recorded = asked["prompts"] * positions * shape.flop_of_pass()
         flop[ablation] = recorded + replay_flop(shape, config, ablation)
     for experiment in EXPERIMENTS:
-        flop[experiment.name] = (
-            experiments[experiment.prompts] * positions * shape.flop_of_pass()
-        )
+        flop[experiment.name] = experiments[experiment.prompts] * positions * shape.flop_of_pass()
     # Chosen heads under three ablations, and once more for their neurons; each counted as one of the middle.
     chosen = experiments["heads_per_model"] * shape.flop_of_head(shape.layers // 2)
     prompts = experiments["prompts"]
@@ -184,9 +182,10 @@ def stored_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
     stored = amounts.clean_shard_bytes(shape, config, config["text"]["prompts"])
     stored += amounts.ranked_bytes(shape, config)
     for ablation, asked in config["ablations"].items():
-        stored += amounts.sweep_bytes(shape, config, ablation, asked["prompts"])
-        if asked["map"]:
-            stored += n_shards(config, ablation) * amounts.map_bytes(shape)
+        for shard in range(n_shards(config, ablation)):
+            prompts = len(shard_prompts(config, ablation, shard))
+            stored += amounts.sweep_bytes(shape, config, ablation, prompts)
+            stored += amounts.map_bytes(shape) if asked["map"] else 0.0
     return stored
 
 
