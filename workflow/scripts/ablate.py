@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
 
@@ -13,34 +14,41 @@ from common.settings import machine_of
 from selfrepair.ablations import ABLATIONS, DONORS, MEANS
 from selfrepair.files.provenance import Stopwatch
 from selfrepair.files.storage import read_tensors, rounded, write_tensors
-from selfrepair.measure.drawing import DrawnTokens
+from selfrepair.measure.drawing import DrawnTokens, draw_tokens
 from selfrepair.measure.prompt_sums import summed
 from selfrepair.measure.sweep import sweep
 from selfrepair.measure.token_sweep import sweep_tokens
 from selfrepair.text.prompts import read_prompts
 
-# Of drawn tokens, kept as they are whatever the number format of the others.
+# Of drawn tokens, exact whatever the number format of the other effects.
 EXACT = {"prompt", "position", "layer", "head", "top", "random", "direct_effect", "scale"}
 
 
 def main(snakemake):
-    watch = Stopwatch()
+    watch, machine = Stopwatch(), machine_of(snakemake)
     settings, rows = snakemake.params.settings, list(snakemake.params.prompts)
     ablation = ABLATIONS[snakemake.params.ablation]
     prompts = read_prompts(Path(snakemake.input.prompts))
-    # A sweep of drawn tokens knows from them what is top; the means are of the whole sample in any case.
-    every = settings["sweep.tokens"] == "all"
-    wanted = {"mean_z": MEANS in ablation.needs, "top_token": every}
+    sampled = settings["sweep.tokens"] == "sampled"
+    wanted = {"mean_z": MEANS in ablation.needs, "top_token": not sampled}
     clean, _ = read_tensors(Path(snakemake.input.clean), [k for k, use in wanted.items() if use])
     model = load_rule_model(snakemake)
+    options = {
+        "ablation": ablation.name,
+        "mean_z": clean.get("mean_z"),
+        "batch": machine.prompts_at_once,
+        "chunk": machine.rows_at_once,
+    }
     with progress_bar(snakemake, ablation.name) as bar:
-        options = {
-            "ablation": ablation.name,
-            "mean_z": clean.get("mean_z"),
-            "chunk": machine_of(snakemake).rows_at_once,
-        }
-        measure = every_token if every else drawn_tokens
-        arrays, facts = measure(snakemake, model, prompts, rows, clean, bar, options)
+        if sampled:
+            drawn = DrawnTokens.from_table(pl.read_parquet(snakemake.input.drawn))
+            options["mapped"] = settings[f"ablations.{ablation.name}.map"]
+            arrays, facts = sweep_drawn(model, prompts, rows, drawn, options, bar)
+            arrays, rounding = smaller(arrays, settings["sweep.store"])
+            facts |= {"mapped": options["mapped"], **rounding}
+        else:
+            arrays, facts = sweep_all(model, prompts, rows, clean["top_token"], options, bar)
+            facts |= {"mapped": False}
     provenance = provenance_of(
         snakemake,
         model,
@@ -54,81 +62,85 @@ def main(snakemake):
     write_tensors(Path(snakemake.output.tensors), arrays, provenance)
 
 
-def donors_of(prompts, ablation, rows):
-    """The resample partners of some prompts, if the ablation needs them."""
-    return prompts.tokens[prompts.donors[rows]] if DONORS in ABLATIONS[ablation].needs else None
-
-
-def drawn_tokens(snakemake, model, prompts, rows, clean, bar, options):
-    """The tensors of the shard's drawn tokens, and what its sidecar says of them."""
-    ablation, settings = options["ablation"], snakemake.params.settings
-    drawn = DrawnTokens.from_table(pl.read_parquet(snakemake.input.drawn))
+def sweep_drawn(model, prompts, rows, drawn, options, bar):
+    """The tensors of the shard's instances, and the errors that its sidecar tells."""
     drawn = drawn.in_prompts(range(rows[0], rows[-1] + 1))
-    mapped = settings[f"ablations.{ablation}.map"]
     result = sweep_tokens(
         model,
         prompts.tokens[rows],
         drawn,
-        donors=donors_of(prompts, ablation, rows),
-        mapped=mapped,
-        batch=machine_of(snakemake).prompts_at_once,
+        donors=donors_of(prompts, rows, options),
         progress=lambda share: bar.update(100 * share),
         **options,
     )
-    measured = result.arrays()
-    places = {name: getattr(drawn, name).to(torch.int32) for name in ("position", "layer", "head")}
-    places["prompt"] = (drawn.prompt + rows[0]).to(torch.int32)  # of the sample
+    places = {name: getattr(drawn, name).int() for name in ("position", "layer", "head")}
+    places["prompt"] = (drawn.prompt + rows[0]).int()  # of the sample
     flags = {name: getattr(drawn, name).to(torch.uint8) for name in ("top", "random")}
-    arrays = {**measured, **places, **flags}
-    # Sums over prompts are of a map, which is small, and exact.
+    return {**result.arrays(), **places, **flags}, errors_of(result)
+
+
+def smaller(arrays, dtype):
+    """The arrays in the number format that they are stored in, and what that costs."""
+    # A map is small, and sums over all of its prompts.
     exact = EXACT | {name for name in arrays if name.startswith("map.")}
-    stored, rounding = rounded(arrays, settings["sweep.store"], keep=exact)
-    facts = {
-        "mapped": mapped,
-        "conservation_error": result.conservation_error,
-        "decomposition_error": result.decomposition_error,
-        "scale_rounding": rounding.pop("ablated_scale", 0.0),  # units of the residual stream
-        "rounding_error": max(rounding.values(), default=0.0),
-    }
-    return stored, facts
+    stored, rounding = rounded(arrays, dtype, keep=exact)
+    told = {"scale_rounding": rounding.pop("ablated_scale", 0.0)}  # units of the residual stream
+    return stored, {"rounding_error": max(rounding.values(), default=0.0), **told}
 
 
-def every_token(snakemake, model, prompts, rows, clean, bar, options):
-    """Each prompt's and head's sums over all tokens, and what the sidecar says: a few prompts at a time,
-    because there are many tokens."""
-    tokens, at_once = prompts.tokens, machine_of(snakemake).prompts_at_once
-    positions = tokens.shape[1] - 1
-    parts, errors = [], {"conservation_error": 0.0, "decomposition_error": 0.0}
-    for first in range(0, len(rows), at_once):
-        some = rows[first : first + at_once]
+def sweep_all(model, prompts, rows, top_token, options, bar):
+    """Each prompt's and head's sums over all tokens, and the errors that the sidecar tells; a few prompts
+    at a time, because results of every token take much memory."""
+    positions = prompts.tokens.shape[1] - 1
+    heads = list(np.ndindex(*top_token.shape[:2]))
+    top = draw_tokens(
+        top_token,
+        positions=positions,
+        prompts=len(prompts.tokens),
+        tokens_per_head=None,
+        random_tokens_per_head=0,
+        first_position=prompts.first_position,
+        seed=0,
+    )
+    parts, errors = [], []
+    for first in range(0, len(rows), options["batch"]):
+        some = rows[first : first + options["batch"]]
         result = sweep(
             model,
-            tokens[some],
-            donors=donors_of(prompts, options["ablation"], some),
-            batch=at_once,
-            progress=lambda share, n=len(some): bar.update(100 * share * n / len(rows)),
+            prompts.tokens[some],
+            donors=donors_of(prompts, some, options),
+            progress=lambda share, part=len(some) / len(rows): bar.update(100 * share * part),  # noqa: B008
             **options,
         )
-        top = top_of_prompts(clean["top_token"], some, positions)
-        parts.append(summed(result, top, first_position=prompts.first_position))
-        errors = {name: max(error, getattr(result, name)) for name, error in errors.items()}
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    return joined, {"mapped": False, **errors}
+        here = top.in_prompts(range(some[0], some[-1] + 1))
+        mask = here.mask(heads, prompts=len(some), positions=positions)
+        mask = mask.unflatten(-1, tuple(top_token.shape[:2]))
+        parts.append(summed(result, mask, first_position=prompts.first_position))
+        errors.append(errors_of(result))
+    worst = {name: max(each[name] for each in errors) for name in errors[0]}
+    return joined(parts), worst
 
 
-def top_of_prompts(top_token, rows, positions):
-    """Which tokens of consecutive prompts are a head's top tokens, [prompt, position, layer, head].
+def joined(parts):
+    """The sums of consecutive prompts as one; histograms, which have no prompts, are added up."""
+    return {
+        name: sum(part[name] for part in parts)
+        if name.endswith(".bins")
+        else torch.cat([part[name] for part in parts])
+        for name in parts[0]
+    }
 
-    top_token: flat indices [layer, head, top] into the sample.
-    """
-    n_layers, n_heads, _ = top_token.shape
-    start, count = rows[0] * positions, len(rows) * positions
-    flat = top_token.long() - start
-    inside = (flat >= 0) & (flat < count)
-    mask = torch.zeros(n_layers, n_heads, count, dtype=torch.bool)
-    layer, head, at = inside.nonzero(as_tuple=True)
-    mask[layer, head, flat[layer, head, at]] = True
-    return mask.reshape(n_layers, n_heads, len(rows), positions).permute(2, 3, 0, 1)
+
+def donors_of(prompts, rows, options):
+    """The resample partners of some prompts, if the ablation needs them."""
+    needed = DONORS in ABLATIONS[options["ablation"]].needs
+    return prompts.tokens[prompts.donors[rows]] if needed else None
+
+
+def errors_of(result):
+    """The largest errors of a sweep, in logits."""
+    names = ("conservation_error", "decomposition_error")
+    return {name: getattr(result, name) for name in names}
 
 
 run(snakemake, main)
