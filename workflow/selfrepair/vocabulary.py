@@ -41,6 +41,8 @@ HEAD, MLP, ATTENTION_NORM, MLP_NORM, FINAL_NORM = (
     "mlp norm",
     "final norm",
 )
+# In tables of the map: all later heads whose entries are small, as one.
+OTHER_HEADS = "other heads"
 
 # What a number's 95 % interval is called: <column>_low, <column>_high.
 BOUNDS = ("low", "high")
