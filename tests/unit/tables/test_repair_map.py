@@ -22,7 +22,6 @@ from selfrepair.tables.repair_map import (
     BACKUPS,
     LAYER_SCHEMA,
     MAP_SCHEMA,
-    SMALLEST,
     backup_heads_table,
     repair_layers_table,
     repair_map_table,
@@ -34,6 +33,7 @@ from selfrepair.vocabulary import (
     MLP,
     MLP_NORM,
     OTHER_HEADS,
+    SMALLEST_REPAIR,
     components,
 )
 
@@ -111,7 +111,7 @@ def test_entries_and_their_intervals_are_those_of_the_prompts(made: Made) -> Non
                 assert row is None
                 continue
             mean, half = made.mean(layer, head, index)
-            if kind == HEAD and abs(mean) < SMALLEST:
+            if kind == HEAD and abs(mean) < SMALLEST_REPAIR:
                 assert row is None
                 left_out.append(mean)
                 continue
@@ -170,7 +170,7 @@ def test_backups_are_the_largest_entries_of_later_heads(made: Made) -> None:
                 mean, half = made.mean(layer, head, index)
                 entries.append((mean, mean - half, mean + half, at, number))
         entries.sort(reverse=True)
-        backups = [entry for entry in entries if entry[0] >= SMALLEST and entry[1] > 0]
+        backups = [entry for entry in entries if entry[0] >= SMALLEST_REPAIR and entry[1] > 0]
         rows = of_head(table, layer, head).to_dicts()
         assert [row["rank"] for row in rows] == list(
             range(1, max(1, min(BACKUPS, len(entries))) + 1)
@@ -194,7 +194,7 @@ def test_every_head_counts_those_that_it_backs_up(made: Made) -> None:
         for layer, head in measured_heads():
             if layer < 3:
                 mean, half = made.mean(layer, head, made.parts.index((HEAD, 3, backup)))
-                number += mean >= SMALLEST and mean - half > 0
+                number += mean >= SMALLEST_REPAIR and mean - half > 0
         assert table.filter(layer=3, head=backup)["n_backed_up"].item() == number
 
 

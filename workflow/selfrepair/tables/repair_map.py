@@ -15,14 +15,12 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int
 
-from ..vocabulary import FINAL_NORM, HEAD, OTHER_HEADS, components
+from ..vocabulary import FINAL_NORM, HEAD, OTHER_HEADS, SMALLEST_REPAIR, components
 from .intervals import ratio_intervals
 from .labels import labelled
 
 # An ablation's sums, by name.
 Sums = Mapping[str, np.ndarray]
-# Smallest size, in logits, of a head's entry that is kept on its own, and of a backup's.
-SMALLEST = 0.02
 # Backup heads that are listed for each head.
 BACKUPS = 3
 
@@ -51,7 +49,7 @@ LAYER_SCHEMA = {name: _KEYS[name] for name in ("model", "ablation", "layer")} | 
 def repair_map_table(maps: Mapping[str, Sums], *, model: str) -> pl.DataFrame:
     """The map in long form, a row per (ablation, ablated head, component), in logits.
 
-    Of later heads only those whose mean is at least SMALLEST in size; the others are one row, `other
+    Of later heads only those whose mean is at least SMALLEST_REPAIR in size; the others are one row, `other
     heads`, with the sum of their means (and without an interval, which their covariances would be needed
     for). So the rows of each head still add up to its self-repair on these tokens: head and other heads
     to from_heads, mlp to from_mlps, both norms of sublayers to from_post_norms, final norm to from_norm.
@@ -61,7 +59,7 @@ def repair_map_table(maps: Mapping[str, Sums], *, model: str) -> pl.DataFrame:
     for ablation, entries in _entries(maps):
         kept = entries.later[:, None] & ~entries.of_heads
         heads = (entries.later & entries.of_heads)[:, None]
-        large = heads & (np.abs(entries.mean) >= SMALLEST)
+        large = heads & (np.abs(entries.mean) >= SMALLEST_REPAIR)
         parts = [_rows(entries, kept | large), _other_heads(entries, heads & ~large)]
         rows = pl.concat(parts, how="diagonal_relaxed")
         tables[ablation] = rows.sort("layer", "head", maintain_order=True)
@@ -74,7 +72,7 @@ def backup_heads_table(maps: Mapping[str, Sums], *, model: str) -> pl.DataFrame:
     A row per ablated head and rank, from 1, of the up to BACKUPS later heads with the largest mean;
     every head has the row of rank 1, with null for the backup of a head in the last layer or without
     tokens. A head
-    `backs_up` another if its mean change is at least SMALLEST and the interval is above 0. n_backups:
+    `backs_up` another if its mean change is at least SMALLEST_REPAIR and the interval is above 0. n_backups:
     how many heads back up the ablated one; n_backed_up: how many heads the ablated one itself backs up.
     """
     tables: dict[str, pl.DataFrame] = {}
@@ -83,7 +81,7 @@ def backup_heads_table(maps: Mapping[str, Sums], *, model: str) -> pl.DataFrame:
         heads = n_layers * n_heads  # the first components
         later = np.broadcast_to(entries.later[:, None, :heads], (n_layers, n_heads, heads))
         mean, low = entries.mean[..., :heads], entries.low[..., :heads]
-        backs_up = later & (mean >= SMALLEST) & (low > 0)
+        backs_up = later & (mean >= SMALLEST_REPAIR) & (low > 0)
         listed = later & ~np.isnan(mean)
         best = np.argsort(-np.where(listed, mean, -np.inf), axis=-1, kind="stable")[..., :BACKUPS]
         # Without any, a head's first row still says how many it backs up.
