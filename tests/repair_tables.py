@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 
@@ -43,11 +45,11 @@ def repair_sums(
     return sums | counts
 
 
-def repair_layers(*ablations: str, model: str = "toy", **options: int) -> pl.DataFrame:
+def repair_layers(*ablations: str, model: str = "toy", **options: Any) -> pl.DataFrame:
     maps = {name: repair_sums(**options) for name in ablations or ("resample",)}
     return repair_layers_table(maps, model=model)
 
 
-def backup_heads(*ablations: str, model: str = "toy", **options: int) -> pl.DataFrame:
+def backup_heads(*ablations: str, model: str = "toy", **options: Any) -> pl.DataFrame:
     maps = {name: repair_sums(**options) for name in ablations or ("resample",)}
     return backup_heads_table(maps, model=model)
