@@ -11,7 +11,7 @@ from selfrepair.tables.repair_map import backup_heads_table, repair_layers_table
 
 def main(snakemake):
     # No sweep with a map: empty tables, and figures that say so.
-    indices = [Path(path) for path in snakemake.input.get("sweeps", [])]
+    indices = [Path(path) for path in snakemake.input.sweeps]
     maps = {index.stem: summed_shards(index, "map.") for index in indices}
     model, output = title_of(snakemake), snakemake.output
     write_table(Path(output.repair_map), repair_map_table(maps, model=model))

@@ -63,7 +63,7 @@ def draw(repair_layers: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     return words.titled(
         facets([marks], cells, size=(SIZE, SIZE)),
         TITLE,
-        f"{models_of(rows)[0]}, {rows['ablation'][0]} ablation, {words.TOP_TOKENS}: {_sample(rows)}",
+        f"{models_of(rows)[0]}, {rows['ablation'][0]} ablation, {words.FROM_TOP_TOKENS}: {_sample(rows)}",
         "Blue: the later part makes up for the head; orange: it adds to the loss; mean over the ablated"
         " layer's heads",
         *[f"The last MLP's part of what all MLPs make up for heads of the second half: {share}"]
@@ -85,7 +85,7 @@ def caption(repair_layers: pl.DataFrame) -> str:
     )
     return (
         f"Who repairs in {models_of(rows)[0]} under {rows['ablation'][0]} ablation: each head is ablated"
-        f" on some of its top tokens ({words.LARGEST}; {_sample(rows)}), and a cell shows by how much the"
+        f" on {words.FROM_LARGEST} ({_sample(rows)}), and a cell shows by how much the"
         " direct effect on the target token's logit then changes that is due to the heads (left) or the"
         f" MLP (right) of a later layer{scales}, as the mean over the heads of the ablated layer. Blue"
         " makes up for the lost head and orange adds to the loss; grey is no change, and there is no cell"

@@ -63,7 +63,7 @@ def draw(backup_heads: pl.DataFrame) -> alt.LayerChart | alt.Chart:
     return words.titled(
         alt.LayerChart(layer=layers, data=rows).properties(width=460, height=21 * rows.height),
         TITLE,
-        f"{models_of(rows)[0]}, {rows['ablation'][0]} ablation, {words.TOP_TOKENS}:"
+        f"{models_of(rows)[0]}, {rows['ablation'][0]} ablation, {words.FROM_TOP_TOKENS}:"
         f" {words.sample(rows)}",
         f"The {rows.height} largest of {_possible(backup_heads):,} pairs, at most three of a head; bar:"
         " 95 % interval",
@@ -86,7 +86,7 @@ def caption(backup_heads: pl.DataFrame) -> str:
     return (
         f"Of {models_of(rows)[0]}, the {rows.height} pairs of heads in which the later head's direct effect"
         f" on the target token's logit rises most when the earlier one is ablated ({rows['ablation'][0]}"
-        f" ablation), as the mean over tokens that are among the earlier head's top tokens"
+        f" ablation), as the mean over tokens from the earlier head's top tokens"
         f" ({words.LARGEST}): {words.sample(rows)}. L12H3 is head 3 of layer 12, counted from 0; at most"
         " three pairs of each ablated head are shown. Bars are 95 % intervals over prompts of each pair for"
         f" itself; as these are the largest of {_possible(backup_heads):,} pairs, chance has favoured them and"

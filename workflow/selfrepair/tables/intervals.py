@@ -1,4 +1,4 @@
-"""Intervals of many means at once, without resamples: each from six sums (docs/method.md section 4)."""
+"""Intervals of many means at once, without resamples: each from six sums (docs/method.md section 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who repairs: mean change of every later part's direct effect, per ablated head (docs/method.md section 4).
+"""Who repairs: mean change of every later part's direct effect, per ablated head (docs/method.md section 5).
 
 A map is given as the sums that a sweep keeps of it, by name (`measure.repair_map.RepairMap`, summed over
 shards): `sums`, `squares`, `products` [layer, head, component], over prompts, of the change of a
