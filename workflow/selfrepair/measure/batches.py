@@ -107,8 +107,8 @@ class Recorder:
         z: list[Float[Tensor, "prompt position head d_head"]],
     ) -> list[Float[Tensor, "prompt position head d_head"]]:
         """z of the donors, per layer; those that are prompts of the batch (tokens, z) are not run again."""
-        place = {tuple(row): at for at, row in enumerate(tokens.tolist())}
-        known, missing = dict(place), []
+        known = {tuple(row): at for at, row in enumerate(tokens.tolist())}
+        missing = list[tuple[int, ...]]()
         for row in map(tuple, donors.tolist()):
             if row not in known:
                 known[row] = len(tokens) + len(missing)
@@ -152,12 +152,14 @@ def _joined(parts: list[CleanBatch]) -> CleanBatch:
             joined.append(None if tensors[0] is None else torch.cat(tensors))
     directions = torch.cat([part.targets.directions for part in parts])
     offsets = torch.cat([part.targets.offsets for part in parts])
-    names = ("scale", "logit", "surprisal", "direct_effect")
     return CleanBatch(
-        recording,
-        Targets(directions, offsets),
-        *(torch.cat([getattr(part, name) for part in parts]) for name in names),
-        max(part.conservation_error for part in parts),
+        recording=recording,
+        targets=Targets(directions, offsets),
+        scale=torch.cat([part.scale for part in parts]),
+        logit=torch.cat([part.logit for part in parts]),
+        surprisal=torch.cat([part.surprisal for part in parts]),
+        direct_effect=torch.cat([part.direct_effect for part in parts]),
+        conservation_error=max(part.conservation_error for part in parts),
     )
 
 

@@ -223,10 +223,8 @@ def _piece(replay: Replay, tokens: Tensor) -> _Piece:
 
 def _cut(recording: Recording, length: int) -> Recording:
     """The first positions of a recording."""
-    layers = {f.name: getattr(recording, f.name) for f in fields(recording)}
-    return Recording(
-        **{
-            name: [None if tensor is None else tensor[:, :length] for tensor in tensors]
-            for name, tensors in layers.items()
-        }
-    )
+    shorter = Recording()
+    for kind in fields(recording):
+        for tensor in getattr(recording, kind.name):
+            getattr(shorter, kind.name).append(None if tensor is None else tensor[:, :length])
+    return shorter
