@@ -39,23 +39,25 @@ def test_vectorised_resamples_equal_a_loop_over_prompts():
             assert row[head] == pytest.approx(picked.mean() if len(picked) else np.nan, nan_ok=True)
 
 
+def resampled_means(values, selected, resamples):
+    """Means of studies [prompt, token, study] over their selected tokens in each resample of prompts."""
+    weights = prompt_weights(len(values), resamples, seed=0)
+    return divide(weights @ np.where(selected, values, 0).sum(1), weights @ selected.sum(1))
+
+
 def test_intervals_cover_the_truth_when_tokens_of_a_prompt_are_correlated():
     """95 % nominal. Treating tokens as independent covers about a third of the time here, prompts as
-    the unit 93 % (measured; percentile intervals of 40 prompts fall a little short)."""
+    the unit 95 % (measured)."""
     generator = np.random.default_rng(0)
     studies, prompts, tokens = 300, 40, 20
     shared = generator.normal(size=(prompts, 1, studies))
     values = 1.0 + shared + 0.5 * generator.normal(size=(prompts, tokens, studies))
-    everything = np.ones(values.shape, dtype=bool)
-    by_prompt = PromptSums(prompt_weights(prompts, 1000, seed=0), everything).mean(values)
-    _, low, high = interval(by_prompt)
+    by_prompt = resampled_means(values, np.ones(values.shape, bool), 1000)
+    _, low, high = interval(by_prompt, prompts=prompts)
     covered = ((low <= 1.0) & (high >= 1.0)).mean()
-    assert 0.90 <= covered <= 0.98
+    assert 0.92 <= covered <= 0.98
     flat = values.reshape(-1, 1, studies)
-    by_token = PromptSums(prompt_weights(len(flat), 300, seed=0), np.ones(flat.shape, bool)).mean(
-        flat
-    )
-    _, low, high = interval(by_token)
+    _, low, high = interval(resampled_means(flat, np.ones(flat.shape, bool), 300))
     assert ((low <= 1.0) & (high >= 1.0)).mean() < 0.6
 
 
@@ -113,7 +115,7 @@ def test_the_expanded_level_is_that_of_students_t():
 
 
 # Prompts, drawn tokens, and what plain percentiles and expanded ones cover in 4,000 studies (measured).
-COVERAGE = [(5, 24, 0.83, 0.91), (10, 24, 0.88, 0.94), (20, 12, 0.90, 0.95), (60, 24, 0.93, 0.95)]
+COVERAGE = [(5, 24, 0.82, 0.90), (10, 24, 0.88, 0.94), (20, 12, 0.90, 0.95), (60, 24, 0.93, 0.95)]
 
 
 @pytest.mark.parametrize(("prompts", "drawn", "plain", "expanded"), COVERAGE)
@@ -129,9 +131,9 @@ def test_intervals_cover_the_truth_when_tokens_are_drawn(prompts, drawn, plain, 
     order[np.broadcast_to(np.arange(most)[:, None], values.shape) >= of_prompt] = np.inf
     last = np.sort(order.reshape(-1, studies), 0)[drawn - 1]
     selected = (order <= last) & np.isfinite(order)
-    sums = PromptSums(prompt_weights(prompts, 1000, seed=0), selected)
+    means = resampled_means(values, selected, 1000)
     for count, measured in ((None, plain), (selected.any(1).sum(0), expanded)):
-        _, low, high = interval(sums.mean(values), prompts=count)
+        _, low, high = interval(means, prompts=count)
         covered = ((low <= 1.0) & (high >= 1.0)).mean()
         assert covered == pytest.approx(measured, abs=0.035)  # its standard error is 0.01
 

@@ -69,6 +69,16 @@ def summed(
     return stored
 
 
+def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What `summed` gives of consecutive prompts as one: histograms, which have no prompts, are added up."""
+    return {
+        name: torch.stack([part[name] for part in parts]).sum(0, dtype=values.dtype)
+        if name.endswith(f".{HISTOGRAM}")
+        else torch.cat([part[name] for part in parts])
+        for name, values in parts[0].items()
+    }
+
+
 def instance_sums(
     rows: Mapping[str, Tensor], *, prompts: int, n_heads: int
 ) -> dict[str, Float[Tensor, "prompt head"]]:
