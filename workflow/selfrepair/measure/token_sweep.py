@@ -147,11 +147,11 @@ def sweep_tokens_each(
             progress(1.0)
         return found
     inside = {name: _renumbered(chosen, kept) for name, chosen in drawn.items()}
-    sweep = _Sweep(Replay(model), inside, found, mean_z, limit)
-    with side_by_side(sweep.replay) as workers:
-        sweep.workers = workers
+    replay = Replay(model)
+    with side_by_side(replay) as workers:
+        sweep = _Sweep(replay, workers, inside, found, mean_z, limit)
         error = for_each_batch(
-            sweep.replay,
+            replay,
             tokens[kept],
             sweep.measure,
             donors=None if donors is None else donors[kept],
@@ -167,11 +167,11 @@ class _Sweep:
     """What the batches of a sweep share: what is drawn of the recorded prompts, and what is found."""
 
     replay: Replay
+    workers: Workers
     drawn: Mapping[str, DrawnTokens]
     found: Mapping[str, TokenSweep]
     mean_z: Tensor | None
     limit: BatchLimit
-    workers: Workers | None = None
 
     def _here(self, recorded: Recorded) -> dict[str, Tensor]:
         """The numbers of the instances in a batch."""
@@ -193,7 +193,6 @@ class _Sweep:
         )
 
     def measure(self, recorded: Recorded, report: Progress) -> None:
-        assert self.workers is not None
         swept: TokenBatch = recorded.prepared
         for share in swept.run_pieces(self.replay, self.workers, swept.pieces()):
             report(share)
