@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from selfrepair.tables.intervals import ratio_intervals, student_t
+from selfrepair.tables.intervals import ratio_intervals, standard_errors
 
 
 def test_quantiles_of_students_t_are_those_of_printed_tables() -> None:
     degrees = np.array([[1, 2, 5], [10, 22, 100]])
     want = [[12.7062, 4.3027, 2.5706], [2.2281, 2.0739, 1.9840]]
-    np.testing.assert_allclose(student_t(degrees), want, atol=5e-5)
-    np.testing.assert_allclose(student_t(np.array([9]), level=0.99), [3.2498], atol=5e-5)
-    assert np.isnan(student_t(np.array([0, -1]))).all()
+    np.testing.assert_allclose(standard_errors(degrees + 1), want, atol=5e-5)
+    assert np.isnan(standard_errors(np.array([0, 1]))).all()
 
 
 def sums_of(values: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -36,7 +35,7 @@ def test_an_interval_is_that_of_the_sum_over_prompts_written_out() -> None:
     number = sum(count > 0 for count in counts)
     spread = sum((s - want * n) ** 2 for s, n in zip(values, counts, strict=True))
     error = np.sqrt(spread / sum(counts) ** 2 * number / (number - 1))
-    half = student_t(np.array([number - 1]))[0] * error
+    half = standard_errors(np.array([number]))[0] * error
     assert mean == pytest.approx(want, abs=1e-14)
     assert (low, high) == pytest.approx((want - half, want + half), abs=1e-14)
 

@@ -16,7 +16,7 @@ from selfrepair.errors import InputError
 from selfrepair.files.shards import gather
 from selfrepair.files.storage import write_json, write_tensors
 from selfrepair.files.sums import summed_shards
-from selfrepair.tables.intervals import student_t
+from selfrepair.tables.intervals import standard_errors
 from selfrepair.tables.repair_map import (
     BACKUP_SCHEMA,
     BACKUPS,
@@ -77,7 +77,7 @@ class Made:
         mean, number = values.sum() / counts.sum(), int((counts > 0).sum())
         spread = sum((s - mean * n) ** 2 for s, n in zip(values, counts, strict=True))
         error = np.sqrt(spread * number / (number - 1)) / counts.sum()
-        return mean, student_t(np.array([number - 1]))[0] * error
+        return mean, standard_errors(np.array([number]))[0] * error
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "post-norms"])

@@ -154,11 +154,12 @@ def tail(prompts: int) -> float:
     """
     if prompts < 2:
         return float("nan")
-    t = _student_t(prompts - 1)
+    t = student_t(prompts - 1)
     return NormalDist().cdf(-math.sqrt(prompts / (prompts - 1)) * t)
 
 
-def _student_t(freedom: int) -> float:
+@cache
+def student_t(freedom: int) -> float:
     """The value that Student's t with so many degrees of freedom exceeds, up or down, in 1 - LEVEL."""
 
     def beyond(t: Any) -> Any:

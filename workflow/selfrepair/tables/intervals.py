@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-import mpmath
 import numpy as np
 from jaxtyping import Float, Int
 
-from .bootstrap import LEVEL, divide
+from .bootstrap import divide, student_t
 
 
 def ratio_intervals(
@@ -38,26 +35,13 @@ def ratio_intervals(
     # Rounding may leave a small negative number where every prompt has the same mean.
     correction = divide(prompts.astype(float), prompts - 1.0)
     variance = divide(np.clip(spread, 0, None), tokens**2) * correction
-    half = student_t(prompts - 1) * np.sqrt(variance)
+    half = standard_errors(prompts) * np.sqrt(variance)
     return mean, mean - half, mean + half
 
 
-def student_t(
-    degrees: Int[np.ndarray, "*shape"], *, level: float = LEVEL
-) -> Float[np.ndarray, "*shape"]:
-    """How many standard errors an interval of this level reaches to either side; NaN below 1 degree."""
-    unique, at = np.unique(degrees, return_inverse=True)
-    values = [_quantile(int(number), level) if number >= 1 else np.nan for number in unique]
-    return np.asarray(values)[at].reshape(degrees.shape)
-
-
-@cache
-def _quantile(degrees: int, level: float) -> float:
-    """t with P(|T| < t) = level, which is an incomplete beta function of t^2 / (degrees + t^2)."""
-
-    def beyond(t: mpmath.mpf) -> mpmath.mpf:
-        ratio = t**2 / (degrees + t**2)
-        return mpmath.betainc(0.5, degrees / 2, 0, ratio, regularized=True) - level
-
-    # From the normal distribution's quantile: P is concave, so steps from there never overshoot.
-    return float(mpmath.findroot(beyond, mpmath.sqrt(2) * mpmath.erfinv(level)))
+def standard_errors(prompts: Int[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """How many standard errors a 95 % interval reaches to either side, from so many prompts: Student's t
+    with one degree of freedom fewer; NaN below two prompts."""
+    unique, at = np.unique(prompts, return_inverse=True)
+    values = [student_t(int(number) - 1) if number > 1 else np.nan for number in unique]
+    return np.asarray(values)[at].reshape(prompts.shape)
