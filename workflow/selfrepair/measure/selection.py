@@ -28,10 +28,21 @@ def top_tokens(
             f"{direct_effect.shape[0]} tokens have no top {share:.0%}; "
             f"take at least {math.ceil(1 / share)} tokens"
         )
-    order = torch.sort(
-        direct_effect.nan_to_num(nan=-torch.inf), dim=0, descending=True, stable=True
-    ).indices
-    return order[:count]
+    return largest_first(direct_effect, count)[1]
+
+
+def largest_first(
+    direct_effect: Float[Tensor, "token head"], count: int
+) -> tuple[Float[Tensor, "count head"], Int[Tensor, "count head"]]:
+    """Each head's `count` largest direct effects and their tokens; ties go to the earlier token, and what
+    is not a number comes last."""
+    values, order = torch.sort(
+        direct_effect.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf),
+        dim=0,
+        descending=True,
+        stable=True,
+    )
+    return values[:count].clone(), order[:count].clone()
 
 
 def top_mask(

@@ -116,6 +116,7 @@ def sweep_each(
             donors=donors,
             batch=batch,
             prepare=prepare,
+            workers=workers,
             progress=progress,
         )
     return {ablation: joined(found) for ablation, found in parts.items()}

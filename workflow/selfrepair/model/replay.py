@@ -92,9 +92,15 @@ class Replay:
         return other
 
     @torch.no_grad()
-    def record(self, tokens: Int[Tensor, "prompt position"]) -> Recording:
-        """Run the model on tokens and keep what later replays start from."""
-        self.learn_arguments_of(tokens.shape[1])
+    def record(
+        self, tokens: Int[Tensor, "prompt position"], *, to_replay: bool = True
+    ) -> Recording:
+        """Run the model on tokens and keep what later replays start from.
+
+        to_replay: False where nothing will be replayed: what layers are called with is not learnt.
+        """
+        if to_replay:
+            self.learn_arguments_of(tokens.shape[1])
         recording = Recording()
         with self._hooks(self._recording_hooks(recording, tuple(tokens.shape))):
             self._run_network(tokens)
