@@ -7,7 +7,6 @@ from selfrepair.errors import InputError
 from selfrepair.measure.selection import (
     check_heads,
     choose_heads,
-    draw_tokens,
     layer_indices,
     top_mask,
     top_of_every_head,
@@ -50,16 +49,6 @@ def test_chosen_heads_have_the_largest_means_of_the_second_half():
 def test_the_second_half_of_an_odd_number_of_layers_has_the_middle_one():
     assert list(second_half(4)) == [2, 3]
     assert list(second_half(5)) == [2, 3, 4]
-
-
-def test_some_tokens_are_the_same_for_any_shard_and_no_others_than_asked():
-    mask = top_mask(torch.randn(20, 50, 3, generator=torch.Generator().manual_seed(0)))
-    some = draw_tokens(mask, 5, seed=1)
-    assert some.flatten(0, 1).sum(0).tolist() == [5, 5, 5]
-    assert not (some & ~mask).any()
-    assert torch.equal(some, draw_tokens(mask, 5, seed=1))
-    assert not torch.equal(some, draw_tokens(mask, 5, seed=2))
-    assert torch.equal(draw_tokens(mask, 999, seed=1), mask)
 
 
 @pytest.mark.parametrize(

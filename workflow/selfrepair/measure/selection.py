@@ -74,16 +74,6 @@ def top_of_every_head(
     return torch.stack([top_mask(each, first_position=first_position) for each in layers], 2)
 
 
-def draw_tokens(
-    mask: Bool[Tensor, "prompt position head"], count: int, *, seed: int
-) -> Bool[Tensor, "prompt position head"]:
-    """At most `count` of each head's tokens, drawn at random; the same ones for every batch or shard."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.rand(mask.shape, generator=generator, dtype=torch.float64)
-    ranks = order.masked_fill(~mask, torch.inf).flatten(0, 1).argsort(0).argsort(0)
-    return mask & (ranks < count).reshape(mask.shape)
-
-
 def choose_heads(
     mean_direct_effect: Float[Tensor, "layer head"],
     count: int,

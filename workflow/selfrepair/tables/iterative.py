@@ -58,7 +58,9 @@ def self_repression_table(
         slopes.append(_slopes({name: values[here] for name, values in rows.items()}, weights))
         keys: dict[str, str | int] = {"model": model, "layer": layer, "head": head}
         counts = {"n_tokens": int(here.sum()), "n_prompts": len(np.unique(rows["prompt"][here]))}
-        tables.append(labelled(_slope_rows(slopes[-1], scalings), keys, counts))
+        tables.append(
+            labelled(_slope_rows(slopes[-1], scalings, prompts=counts["n_prompts"]), keys, counts)
+        )
     summaries = _slope_summaries(
         np.stack(slopes, -1),
         scalings,
@@ -79,11 +81,11 @@ def _slopes(
 
 
 def _slope_rows(
-    slopes: Float[np.ndarray, "resample kind scaling"], scalings: Sequence[float]
+    slopes: Float[np.ndarray, "resample kind scaling"], scalings: Sequence[float], *, prompts: int
 ) -> pl.DataFrame:
-    """Of one head: a row per kind of added vector and scaling."""
+    """Of one head with tokens in so many prompts: a row per kind of added vector and scaling."""
     kind, scaling = np.indices(slopes.shape[1:])
-    value, low, high = interval(slopes)
+    value, low, high = interval(slopes, prompts=prompts)
     return pl.DataFrame(
         {
             "kind": [FED_BACK[index] for index in kind.ravel()],

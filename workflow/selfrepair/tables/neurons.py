@@ -198,7 +198,7 @@ class _HeadInstances:
         effect = self.rows["head_effect"].astype(float)[:, None, None]
         reached = self.change[..., None] >= np.array(THRESHOLDS) * effect
         shares = self.mean(reached & (self.change[..., None] > 0))
-        share, low, high = interval(shares)
+        share, low, high = interval(shares, prompts=self.n_prompts)
         rank, threshold = np.indices(share.shape)
         columns = {
             "rank": pl.Series(rank.ravel() + 1, dtype=pl.Int32),
