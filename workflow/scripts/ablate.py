@@ -15,7 +15,7 @@ from selfrepair.ablations import ABLATIONS, DONORS, MEANS
 from selfrepair.files.provenance import Stopwatch
 from selfrepair.files.storage import read_tensors, rounded, write_tensors
 from selfrepair.measure.drawing import DrawnTokens, draw_tokens
-from selfrepair.measure.prompt_sums import summed
+from selfrepair.measure.prompt_sums import joined, summed
 from selfrepair.measure.sweep import sweep
 from selfrepair.measure.token_sweep import sweep_tokens
 from selfrepair.text.prompts import read_prompts
@@ -73,10 +73,10 @@ def sweep_drawn(model, prompts, rows, drawn, options, bar):
         progress=lambda share: bar.update(100 * share),
         **options,
     )
-    places = {name: getattr(drawn, name).int() for name in ("position", "layer", "head")}
-    places["prompt"] = (drawn.prompt + rows[0]).int()  # of the sample
-    flags = {name: getattr(drawn, name).to(torch.uint8) for name in ("top", "random")}
-    return {**result.arrays(), **places, **flags}, errors_of(result)
+    arrays = result.arrays()
+    arrays["prompt"] += rows[0]  # counted in the sample
+    arrays |= {name: getattr(drawn, name).to(torch.uint8) for name in ("top", "random")}
+    return arrays, errors_of(result)
 
 
 def smaller(arrays, dtype):
@@ -119,16 +119,6 @@ def sweep_all(model, prompts, rows, top_token, options, bar):
         errors.append(errors_of(result))
     worst = {name: max(each[name] for each in errors) for name in errors[0]}
     return joined(parts), worst
-
-
-def joined(parts):
-    """The sums of consecutive prompts as one; histograms, which have no prompts, are added up."""
-    return {
-        name: sum(part[name] for part in parts)
-        if name.endswith(".bins")
-        else torch.cat([part[name] for part in parts])
-        for name in parts[0]
-    }
 
 
 def donors_of(prompts, rows, options):
