@@ -28,18 +28,22 @@ PROFILE += ["--slurm-init-seconds-before-status-checks", "2"]
 
 # How many jobs of the tiny study each rule makes that does not run where Snakemake does.
 JOBS = {
-    "clean_pass": 1,
+    "clean_pass": 2,
     "ablate_resample": 2,
     "ablate_zero": 1,
     "ablate_chosen": 2,
     "measure_neurons": 2,
     "measure_iterative": 2,
     "decompose": 1,
+    "map_repair": 1,
     "tabulate_tokens": 1,
     "tabulate_neurons": 1,
     "tabulate_iterative": 1,
 }
-TABLES = {"decompose", "tabulate_tokens", "tabulate_neurons", "tabulate_iterative"}
+TABLES = {
+    *("decompose", "map_repair"),
+    *("tabulate_tokens", "tabulate_neurons", "tabulate_iterative"),
+}
 
 
 def results(checkout: Checkout, pattern: str) -> dict[str, Path]:
@@ -57,7 +61,7 @@ def with_resources(config: dict, **resources: int) -> dict:
 @pytest.fixture(scope="module")
 def scattered(tiny_config: dict) -> dict:
     """The study, its experiments in two shards as well."""
-    return tiny_config | {"experiments": tiny_config["experiments"] | {"prompts_per_shard": 4}}
+    return tiny_config | {"experiments": tiny_config["experiments"] | {"prompts_per_shard": 10}}
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +126,8 @@ def test_a_gpu_and_threads_become_an_allocation(cluster, copy_of_submitted, tmp_
     environment["PATH"] = f"{tool.parent}{os.pathsep}{environment['PATH']}"
     shard = "results/tiny/gpt2/sweeps/zero/shard-0of1.safetensors"
     before = load_file(copy_of_submitted.folder / shard)
-    rules = ["clean_pass", "ablate_zero"]
-    arguments = [shard, "--forcerun", *rules, *PROFILE, "--max-threads", "2"]
+    rules = ["clean_pass", "clean_pass", "ablate_zero"]
+    arguments = [shard, "--forcerun", *rules[1:], *PROFILE, "--max-threads", "2"]
     config = with_resources(copy_of_submitted.config, mem_mb=1500, runtime=7)
     done = copy_of_submitted.run(*arguments, config=config, **environment)
     assert done.returncode == 0, done.stdout + done.stderr

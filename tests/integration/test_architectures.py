@@ -15,8 +15,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 import selfrepair
 import tiny_models
+from drawn_tokens import assert_map_of
 from selfrepair import InputError, SweepResult
 from selfrepair.model.decoder import Decoder
+from selfrepair.testing.hooked_reference import HookedModel, hooked_map
 from selfrepair.testing.reference import hooked, sweep_reference
 from tiny_models import CONFIGS, FLOAT64, SUPPORTED
 
@@ -132,6 +134,17 @@ def test_fast_sweep_is_the_slow_reference_in_float64(name: str, ablation: str, t
     for array, error in worst(fast, slow).items():
         assert error < bound, array
     assert float(slow.self_repair.abs().mean()) > 0.05
+
+
+# --- the repair map ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SUPPORTED)
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_the_repair_map_is_that_of_the_plain_model(name: str, ablation: str, tiny: Tiny) -> None:
+    """Component by component, token by token; parallel attention, shared keys and value biases too."""
+    options, model = ABLATIONS[ablation], tiny(name)
+    assert_map_of(model, hooked_map(HookedModel(model), TOKENS, **options), TOKENS, options)
 
 
 # --- against TransformerLens' own folding ------------------------------------------------------

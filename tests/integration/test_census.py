@@ -13,10 +13,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 import census
 from census import CASES, Case
+from drawn_tokens import assert_map_of
 from selfrepair import InputError, load_model, sweep
 from selfrepair.model.decoder import Decoder
 from selfrepair.model.replay import Replay
-from selfrepair.testing.hooked_reference import HookedModel, hooked_sweep
+from selfrepair.testing.hooked_reference import HookedModel, hooked_map, hooked_sweep
 from tiny_models import random_tokens, tiny_tokenizer
 
 # Longer than the windows, and than the prompts that a model is probed with when it is loaded.
@@ -72,6 +73,18 @@ def test_right(case: Case, tmp_path: Path) -> None:
     assert float(slow.delta_logit.abs().mean()) > 0.1
     if census.POST_NORMS not in case.traits:
         assert not bool(fast.from_post_norms.any())
+
+
+EXPERTS = [c for c in CASES if c.refused is None and census.EXPERTS in c.traits]
+
+
+@pytest.mark.parametrize("case", EXPERTS, ids=lambda c: c.key)
+def test_the_repair_map_of_experts(case: Case, tmp_path: Path) -> None:
+    model = load_model(folder_of(case, tmp_path), device="cpu")
+    reference = HookedModel(model, attention=case.reference_attention)
+    assert_map_of(
+        model, hooked_map(reference, TOKENS, donors=DONORS), TOKENS, {"donors": DONORS}, share=1.0
+    )
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.refused is not None], ids=lambda c: c.key)

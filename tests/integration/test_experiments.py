@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from selfrepair.measure.feed_back import feed_back
+from selfrepair.measure.iterative import iterative_inference
 from selfrepair.measure.neurons import neuron_repair, seen_by
 from selfrepair.measure.refeed import SUMS, refeed
 from selfrepair.measure.selection import top_mask
@@ -246,3 +247,55 @@ def test_a_shard_without_selected_tokens_is_empty_and_not_refused(tiny: Any) -> 
     fed = feed_back(model, TOKENS, heads=[(1, 0)], selected=none)
     assert fed.new_direct_effect.shape == (0, len(FED_BACK), 3)
     assert fed.conservation_error > 0
+
+
+def test_neurons_do_not_depend_on_what_is_replayed_together(tiny: Any) -> None:
+    """Rows are cut after their last selected token, so their lengths differ by what is together."""
+    length = 40
+    model, tokens, donors = (
+        tiny("llama", "float64"),
+        random_tokens(PROMPTS, length),
+        random_tokens(PROMPTS, length, seed=2),
+    )
+    selected = torch.rand(PROMPTS, length - 1, 2, generator=torch.Generator().manual_seed(0)) < 0.1
+    selected[0], selected[1, 20:] = False, False
+    every = torch.ones(PROMPTS, length - 1, 2, dtype=torch.bool)
+    every[:, :, 0] = selected[..., 0]
+    options: dict[str, Any] = {"donors": donors, "heads": [(1, 0), (2, 1)], "mlps": (-1, 1)}
+    some = neuron_repair(model, tokens, selected=selected, **options)
+    alone = neuron_repair(model, tokens, selected=selected, batch=1, chunk=1, **options)
+    whole = neuron_repair(model, tokens, selected=every, **options)
+    for name, values in some.arrays().items():
+        torch.testing.assert_close(values, alone.arrays()[name], atol=1e-10, rtol=0, msg=name)
+    places = torch.stack([whole.head, whole.prompt, whole.position], 1)
+    wanted = selected[whole.prompt, whole.position, whole.head]
+    assert torch.equal(places[wanted], torch.stack([some.head, some.prompt, some.position], 1))
+    for name in ("neuron_effect", "neuron_ablated_effect", "absolute_sum", "mlp_ablated_effect"):
+        torch.testing.assert_close(
+            getattr(whole, name)[wanted], getattr(some, name), atol=1e-10, rtol=0, msg=name
+        )
+
+
+def test_iterative_inference_is_both_on_one_clean_pass(tiny: Any) -> None:
+    model, heads = tiny("llama", "float64"), [(2, 1), (1, 0)]
+    draw = torch.Generator().manual_seed(0)
+    top = torch.rand(PROMPTS, LENGTH - 1, model.n_layers, model.n_heads, generator=draw) < 0.2
+    selected = torch.stack([top[..., layer, head] for layer, head in heads], -1)
+    numbers: dict[str, Any] = {"seed": 3, "first_prompt": 7, "scalings": (1.0, 5.0)}
+    feeding: dict[str, Any] = {"heads": heads, "selected": selected, **numbers}
+    refeeding: dict[str, Any] = {"donors": DONORS, "first_position": 1}
+    runs = [0]
+    handle = model.network.base_model.register_forward_pre_hook(
+        lambda *_: runs.append(runs.pop() + 1)
+    )
+    fed, refed = iterative_inference(model, TOKENS, top=top, **feeding, **refeeding)
+    runs.append(0)
+    alone = feed_back(model, TOKENS, **feeding)
+    other = refeed(model, TOKENS, selected=top, **refeeding)
+    handle.remove()
+    for found, expected in ((fed, alone), (refed, other)):
+        assert found.conservation_error == expected.conservation_error
+        for name, values in found.arrays().items():
+            assert torch.equal(values, expected.arrays()[name]), name
+    together, apart = runs[-2:]
+    assert apart - together == 3  # the prompts again, after two rows to learn the layers' arguments

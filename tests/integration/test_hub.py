@@ -450,6 +450,8 @@ def test_a_study_of_hub_names_equals_that_of_local_directories(
     prompts = read_prompts(results / "m/prompts.parquet")
     tokens, donors = prompts.tokens, prompts.donors
     swept = sweep(model, tokens, donors=tokens[donors], ablation="resample")
-    measured = load_file(shard)["self_repair"]
-    assert measured.shape == (4, 15, 3, 3)
-    torch.testing.assert_close(swept.self_repair, measured, rtol=0, atol=1e-5)
+    found = load_file(shard)
+    at = tuple(found[name].long() for name in ("prompt", "position", "layer", "head"))
+    assert len(at[0]) >= 3 * 3
+    expected = swept.self_repair[at]
+    torch.testing.assert_close(expected, found["self_repair"], rtol=0, atol=1e-5)

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 import selfrepair
+from drawn_tokens import assert_map_of
 from selfrepair.measure.feed_back import feed_back
 from selfrepair.measure.neurons import neuron_repair, seen_by
 from selfrepair.measure.refeed import SUMS, refeed
 from selfrepair.measure.selection import top_mask
 from selfrepair.model.decoder import Decoder
-from selfrepair.testing.hooked_reference import HookedModel, Pass, hooked_sweep
+from selfrepair.testing.hooked_reference import HookedModel, Pass, hooked_map, hooked_sweep
 from selfrepair.testing.reference import sweep_reference
 from selfrepair.vocabulary import FED_BACK
 from tiny_models import HOOKED_PLAIN, POST_NORMS, random_tokens
@@ -100,6 +101,16 @@ def test_sums_are_exact_with_norms_in_float64(
         assert result.conservation_error < 1e-12  # measured: 3e-15
         assert result.decomposition_error < 1e-12  # measured: 4e-15
         assert float(result.self_repair.abs().mean()) > 0.03
+
+
+@pytest.mark.parametrize("name", HOOKED_PLAIN)
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_the_repair_map_is_that_of_the_plain_model(
+    name: str, ablation: str, tiny: Tiny, hooked: Hooked
+) -> None:
+    """Component by component, the post-norms among them, those of the ablated layer too."""
+    options, model = ABLATIONS[ablation], tiny(name)
+    assert_map_of(model, hooked_map(hooked(name), TOKENS, **options), TOKENS, options)
 
 
 # --- neurons -----------------------------------------------------------------------------------

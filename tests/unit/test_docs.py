@@ -148,11 +148,15 @@ def test_every_column_of_a_declared_table_is_documented():
 
 def test_every_column_of_the_main_tables_is_documented():
     from selfrepair.tables.heads import head_tables
+    from selfrepair.tables.swept import DrawnHeads
     from selfrepair.vocabulary import EFFECTS
 
     draw = torch.Generator().manual_seed(0)
-    layers = [{name: torch.randn(3, 50, 2, generator=draw) for name in EFFECTS} for _ in range(4)]
-    heads, depth = head_tables({"resample": layers}, model="made up", seed=0, resamples=10)
+    rows = {name: torch.randn(50, generator=draw) for name in EFFECTS}
+    rows |= {name: torch.randint(4, (50,), generator=draw) for name in ("prompt", "layer", "head")}
+    rows |= {"position": torch.arange(50), "top": torch.ones(50), "random": torch.ones(50)}
+    swept = {"resample": DrawnHeads(rows, prompts=4)}
+    heads, depth = head_tables(swept, model="made up", seed=0, resamples=10)
     assert documented_columns("heads") == set(heads.columns)
     assert documented_columns("depth") == set(depth.columns)
 

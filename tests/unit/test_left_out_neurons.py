@@ -66,7 +66,8 @@ def folder(tmp_path_factory):
     """Two shards of the neuron experiment, gathered and tabulated."""
     folder = tmp_path_factory.mktemp("moe")
     sys.path.insert(0, str(SCRIPTS))
-    write_tensors(folder / "clean.safetensors", {"direct_effect": torch.zeros(1, 1, 2, 1)}, CLEAN)
+    top = {"top_token": torch.zeros(2, 1, 1, dtype=torch.int32)}
+    write_tensors(folder / "clean.safetensors", top, CLEAN)
     chosen = {"heads": [[0, 0], [1, 0]], "last_layer_heads": [[1, 0]], "mlps": [1]}
     write_json(folder / "chosen-heads.json", chosen)
     shards = [folder / f"neurons/shard-{n}of2.safetensors" for n in (0, 1)]

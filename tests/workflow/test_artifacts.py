@@ -87,8 +87,9 @@ def origin(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict) -> Repos
     config = {key: value for key, value in tiny_config.items() if key != "published"}
     # A number format whose error is measured: one job more, and it has its stage too.
     config |= {"seed": 0, "dtype": "bfloat16", "tf32": False}
-    config["ablations"] = {"resample": {"prompts": 6}, "mean": {"prompts": 4}}
-    config["sweep"] = {"prompts_per_shard": 6, "store": "float16"}
+    resample, zero = config["ablations"]["resample"], config["ablations"]["zero"]
+    config["ablations"] = {"resample": resample, "mean": zero}
+    config["sweep"] = {"prompts_per_shard": 20, "store": "float16"}
     (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
     repository = Repository(folder)
     repository.git("init", "-q", "-b", "main")

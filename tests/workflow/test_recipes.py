@@ -52,7 +52,10 @@ def test_an_ablation_is_one_object(finished, copy_of_finished):
     done = copy_of_finished.snakemake(
         "results/tiny/gpt2/heads.parquet",
         picture,
-        ablations={"resample": {"prompts": 6}, name: {"prompts": 4}},
+        ablations={
+            "resample": finished.config["ablations"]["resample"],
+            name: finished.config["ablations"]["zero"],
+        },
     )
     assert done.returncode == 0, done.stderr
     heads, before = (

@@ -8,19 +8,23 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import selfrepair
 from checkouts import ROOT, Checkout, run_in
 from selfrepair import catalogue
 from selfrepair.claims.claims import CLAIMS
-from selfrepair.files.shards import read_sweep
+from selfrepair.files.shards import read_instances
+from selfrepair.measure.selection import top_of_every_head
 from selfrepair.text.prompts import read_prompts
+from selfrepair.vocabulary import EFFECTS
 
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
 
@@ -34,6 +38,14 @@ DRAW = {f"draw_{figure.key}" for figure in FIGURES}
 # Everything that follows the table of heads and the one by depth.
 OF_HEADS = {f"draw_{f.key}" for f in FIGURES if {"heads", "depth", "published"} & {*f.tables}}
 OF_HEADS |= {"compare_published", "summarise", "judge_claims"}
+# Figures that are drawn from the means of sweeps.
+OF_MEANS = (
+    "E1-self-repair-by-depth",
+    "gpt2/E2-effect-against-change",
+    "E5-norm-share-by-depth",
+    "gpt2/E6-breakdown-by-head",
+    "E12-breakdown-across-models",
+)
 
 
 def test_everything_promised_is_there(finished):
@@ -64,7 +76,8 @@ def test_everything_promised_is_there(finished):
 def test_provenance_tells_how_a_result_was_made(finished):
     sidecar = finished.folder / "results/tiny/gpt2/sweeps/resample/shard-0of2.json"
     provenance = json.loads(sidecar.read_text())
-    assert provenance["prompts"] == [0, 4]
+    assert provenance["prompts"] == [0, 12]
+    assert (provenance["tokens"], provenance["mapped"]) == ("sampled", True)
     assert provenance["seed"] == 0
     assert provenance["bos_token"] == 1
     stated = finished.config["models"]["gpt2"]
@@ -76,14 +89,39 @@ def test_provenance_tells_how_a_result_was_made(finished):
 
 
 def test_results_are_those_of_the_library(finished):
+    """Each drawn token's, from a sweep of all tokens; and the top tokens from all direct effects."""
     results = finished.folder / "results/tiny/gpt2"
     prompts = read_prompts(results / "prompts.parquet")
     tokens = prompts.tokens
     model = selfrepair.load_model(finished.config["models"]["gpt2"]["name"])
     expected = selfrepair.sweep(model, tokens, donors=tokens[prompts.donors])
-    measured = read_sweep(results / "sweeps/resample.json")
-    for name, values in expected.arrays().items():
-        assert torch.allclose(measured[name], values, atol=1e-5), name
+    measured = read_instances(results / "sweeps/resample.json")
+    at = [measured[name].long() for name in ("prompt", "position", "layer", "head")]
+    for name in EFFECTS:
+        if name != "from_post_norms":
+            found = getattr(expected, name)[tuple(at)]
+            assert torch.allclose(measured[name], found, atol=1e-5), name
+    top = top_of_every_head(expected.direct_effect, first_position=1)
+    ranked = load_file(results / "clean.safetensors")["top_token"]
+    assert ranked.shape == (3, 3, 6)
+    for layer, head in product(range(3), repeat=2):
+        places = top[:, :, layer, head].flatten().nonzero().flatten()
+        assert ranked[layer, head].sort().values.tolist() == places.tolist()
+    assert bool(top[tuple(at)][measured["top"].bool()].all())
+
+
+def test_drawn_tokens_are_what_the_config_asks_for_and_what_was_measured(finished):
+    results = finished.folder / "results/tiny/gpt2"
+    for ablation, top, random, prompts in (("resample", 4, 6, 20), ("zero", 2, 3, 12)):
+        drawn = pl.read_parquet(results / f"drawn/{ablation}.parquet")
+        assert drawn["prompt"].max() < prompts
+        counts = drawn.group_by("layer", "head").agg(pl.col("top", "random").sum())
+        assert counts.height == 9
+        assert counts["top"].max() == top
+        assert set(counts["random"]) == {random}
+        measured = read_instances(results / f"sweeps/{ablation}.json")
+        for name in ("prompt", "position", "layer", "head", "top", "random"):
+            assert drawn[name].cast(pl.Int64).to_list() == measured[name].tolist(), name
 
 
 def test_a_beginning_of_sequence_token_is_in_every_prompt_and_never_selected(finished):
@@ -94,28 +132,33 @@ def test_a_beginning_of_sequence_token_is_in_every_prompt_and_never_selected(fin
     assert {len(tokens) for tokens in prompts["tokens"]} == {16}
     counts = pl.read_parquet(results / "heads.parquet").group_by("ablation", "selection")
     found = {(a, s): n for a, s, n in counts.agg(pl.col("n_tokens").max()).iter_rows()}
-    # 14 of 15 positions: 84 of 6 prompts, 56 of the 4 that are zero ablated.
-    every = {("resample", "all"): 84, ("zero", "all"): 56}
-    assert found == {**every, ("resample", "top"): 1, ("zero", "top"): 1}
+    every = {("resample", "all"): 6, ("zero", "all"): 3}
+    assert found == {**every, ("resample", "top"): 4, ("zero", "top"): 2}
+    assert pl.read_parquet(results / "drawn/resample.parquet")["position"].min() >= 1
     for name in ("tokens", "scale_ratios", "top_neurons"):
         assert pl.read_parquet(results / f"{name}.parquet")["position"].min() >= 1
     pairs = pl.read_parquet(results / "iterative_summaries.parquet").filter(group="all")
     pooled = pairs.filter(pl.col("layer").is_null())["n_tokens"]
-    assert pooled.to_list() == [2 * 3 * 84]  # pairs of layers, ablated heads, tokens
+    # Pairs of layers, ablated heads, 14 of 15 positions of the prompts.
+    assert pooled.to_list() == [2 * 3 * 14 * 12]
     clean = json.loads((results / "clean.json").read_text())
-    assert clean["bos_trial"]["prompts"] == 6
+    assert clean["bos_trial"]["prompts"] == 16
     assert clean["bos_trial"]["with_bos_nats"] != clean["bos_trial"]["without_bos_nats"]
     assert clean["warnings"] == []  # too few prompts to be sure
 
 
 def test_results_do_not_depend_on_shards_batches_or_chunks(finished, copy_of_finished):
     """Other shards (one for two, two for one), batches and chunks: the same tables up to rounding."""
-    sizes = {"prompts_at_once": 2, "rows_at_once": 5}
-    experiments = copy_of_finished.config["experiments"] | {"prompts_per_shard": 4}
+    changes = {
+        "clean": copy_of_finished.config["clean"] | {"prompts_per_shard": 7},
+        "sweep": {"prompts_per_shard": 20},
+        "memory": {"prompts_at_once": 2, "rows_at_once": 5},
+        "experiments": copy_of_finished.config["experiments"] | {"prompts_per_shard": 9},
+    }
     tables = ("tokens", "neuron_ranks", "top_neurons", "self_repression", "refeeding", "heads")
+    tables += ("repair_map", "repair_layers", "backup_heads")
     targets = [f"results/tiny/gpt2/{name}.parquet" for name in tables]
-    sweep = {"prompts_per_shard": 6}
-    done = copy_of_finished.snakemake(*targets, sweep=sweep, memory=sizes, experiments=experiments)
+    done = copy_of_finished.snakemake(*targets, **changes)
     assert done.returncode == 0, done.stderr
     for target in targets:
         before, after = (pl.read_parquet(c.folder / target) for c in (finished, copy_of_finished))
@@ -128,38 +171,37 @@ def test_results_do_not_depend_on_shards_batches_or_chunks(finished, copy_of_fin
             )
 
 
-def test_top_tokens_alone_give_the_same_means(finished, copy_of_finished):
-    """Less is run, and what is not is missing everywhere: no rows, no panel, no invented zero."""
-    figures = (  # all that are drawn from the means of sweeps
-        "E1-self-repair-by-depth",
-        "gpt2/E2-effect-against-change",
-        "E5-norm-share-by-depth",
-        "gpt2/E6-breakdown-by-head",
-        "E12-breakdown-across-models",
-    )
-    done = copy_of_finished.snakemake(
-        "results/tiny/claims.parquet",
-        *(f"figures/tiny/{figure}.png" for figure in figures),
-        sweep=copy_of_finished.config["sweep"] | {"tokens": "top"},
-    )
-    assert done.returncode == 0, done.stderr
-    whole, top = (
-        pl.read_parquet(c.folder / "results/tiny/gpt2/heads.parquet")
-        for c in (finished, copy_of_finished)
-    )
-    assert set(top["selection"]) == {"top"}
-    whole = whole.filter(selection="top")
-    numbers = whole.select(pl.selectors.float()).columns
-    assert whole.drop(numbers).equals(top.drop(numbers))
-    for name in numbers:
-        assert np.allclose(whole[name], top[name], rtol=2e-3, atol=1e-4, equal_nan=True), name
-    shard = copy_of_finished.folder / "results/tiny/gpt2/sweeps/resample/shard-0of2.json"
-    assert json.loads(shard.read_text())["tokens"] == "top"
-    claims, before = (
-        pl.read_parquet(c.folder / "results/tiny/claims.parquet")
-        for c in (copy_of_finished, finished)
-    )
-    assert claims["verdict"].equals(before["verdict"])
+def test_every_token_drawn_gives_the_tables_of_all_tokens(finished, tmp_path):
+    """Two ways to the same numbers: sums of each prompt and head, and every token an instance."""
+    found = {}
+    for tokens in ("all", "sampled"):
+        checkout = finished.copy(tmp_path / tokens)
+        asked = {"prompts": 24, "tokens_per_head": None, "random_tokens_per_head": 10**6}
+        done = checkout.snakemake(
+            "results/tiny/claims.parquet",
+            "figures/tiny/gpt2/E13-repair-map.png",
+            *(f"figures/tiny/{figure}.png" for figure in OF_MEANS),
+            sweep={"tokens": tokens, "prompts_per_shard": 12},
+            ablations={"resample": asked, "zero": asked},
+        )
+        assert done.returncode == 0, done.stderr
+        folder = checkout.folder / "results/tiny"
+        shard = json.loads((folder / "gpt2/sweeps/resample/shard-0of2.json").read_text())
+        assert shard["tokens"] == tokens
+        found[tokens] = {
+            name: pl.read_parquet(folder / f"{name}.parquet")
+            for name in ("gpt2/heads", "gpt2/depth", "claims")
+        }
+        assert pl.read_parquet(folder / "gpt2/repair_map.parquet").height == 0
+    for name, table in found["all"].items():
+        other = found["sampled"][name]
+        numbers = table.select(pl.selectors.float()).columns
+        assert table.drop(numbers).equals(other.drop(numbers)), name
+        for column in numbers:
+            # Quantiles of all tokens are read off histograms; intervals are of other bootstraps.
+            if not re.search(r"_q\d\d$|_(low|high)$|^(low|high)$", column):
+                close = np.allclose(table[column], other[column], 1e-3, 1e-4, equal_nan=True)
+                assert close, (name, column)
 
 
 def test_a_dry_run_shows_what_the_study_costs(finished):
@@ -202,12 +244,19 @@ def test_a_second_run_has_nothing_to_do_and_says_so(finished):
 def test_a_config_value_re_runs_what_depends_on_it(finished):
     every = {"decompose"} | TABULATE | OF_HEADS | DRAW
     assert finished.planned(statistics={"resamples": 1500}) == every
-    more = {"resample": {"prompts": 6}, "zero": {"prompts": 6}}
+    ablations = finished.config["ablations"]
+    more = ablations | {"zero": ablations["zero"] | {"tokens_per_head": 3}}
     planned = finished.planned(ablations=more)
-    assert {"ablate_zero", "gather_sweep", "decompose"} <= planned
-    done = {"sample_documents", "cut_prompts", "clean_pass", "ablate_resample"}
-    assert not planned & (done | MEASURE)
-    fewer = finished.config["experiments"] | {"tokens_per_head": 1}
+    assert {"draw_tokens_zero", "ablate_zero", "gather_sweep", "decompose"} <= planned
+    done = {"sample_documents", "cut_prompts", "clean_pass", "rank_tokens", "ablate_resample"}
+    assert not planned & (done | MEASURE | {"draw_tokens_resample", "map_repair"})
+    more = ablations | {"resample": ablations["resample"] | {"map": False}}
+    planned = finished.planned(ablations=more)
+    assert {"ablate_resample", "map_repair", "draw_E13"} <= planned
+    assert not planned & {"ablate_zero", "draw_tokens_resample", "clean_pass"}
+    clean = finished.config["clean"] | {"candidate_share": 0.5}
+    assert {"clean_pass", "rank_tokens"} <= finished.planned(clean=clean)
+    fewer = finished.config["experiments"] | {"iterative_tokens_per_head": 1}
     planned = finished.planned(experiments=fewer)
     assert {"measure_iterative", "tabulate_iterative", "draw_E11a", "judge_claims"} <= planned
     assert not planned & (done | ABLATE | {"measure_neurons", "ablate_chosen", "decompose"})
@@ -239,6 +288,7 @@ def edited(checkout: Checkout, module: str) -> Iterator[None]:
         ("published/compare", {"compare_published", "draw_published"}),
         ("catalogue", set()),
         ("study/planning", set()),
+        ("study/amounts", set()),
         ("study/schema", set()),
     ],
 )
@@ -254,6 +304,9 @@ def test_editing_a_module_re_runs_what_uses_it_alone(editable, module, re_run):
         ("tables/neurons", {"tabulate_neurons", "draw_E9"}, {*ABLATE, *MEASURE, "decompose"}),
         ("measure/neurons", {"measure_neurons"}, {*ABLATE, "measure_iterative", "clean_pass"}),
         ("model/replay", {*ABLATE, *MEASURE, "clean_pass"}, {"sample_documents", "cut_prompts"}),
+        ("measure/ranking", {"rank_tokens", *ABLATE}, {"clean_pass", "cut_prompts"}),
+        ("measure/prompt_sums", ABLATE, {"clean_pass", "rank_tokens"}),
+        ("tables/repair_map", {"map_repair", "draw_E13"}, {*ABLATE, *MEASURE, "decompose"}),
         ("text/windows", {"cut_prompts", *ABLATE}, {"sample_documents"}),
     ],
 )
@@ -308,6 +361,20 @@ def test_a_damaged_shard_is_refused_by_name_and_rebuilt_once_deleted(copy_of_fin
     done = copy_of_finished.snakemake("results/tiny/gpt2/sweeps/resample.json")
     assert done.returncode == 0, done.stderr
     assert shard.read_bytes() == good
+
+
+def test_an_interrupted_clean_pass_goes_on_from_the_shards_that_are_there(copy_of_finished):
+    folder = copy_of_finished.folder / "results/tiny/gpt2"
+    ranked = folder / "clean.safetensors"
+    before = ranked.read_bytes()
+    first, second = (folder / f"clean/shard-{shard}of2.safetensors" for shard in (0, 1))
+    made = first.stat().st_mtime_ns
+    for path in (second, second.with_suffix(".json"), ranked, folder / "clean.json"):
+        path.unlink()
+    done = copy_of_finished.snakemake("results/tiny/gpt2/clean.json")
+    assert done.returncode == 0, done.stderr
+    assert ranked.read_bytes() == before
+    assert first.stat().st_mtime_ns == made
 
 
 def test_the_workflow_reads_modules_only_from_the_checkout(finished):

@@ -1,12 +1,47 @@
-# The sweeps: each ablation of every head, replayed from the clean run.
+# The sweeps: each ablation of every head, on tokens drawn of each, replayed from the clean run.
+
+
+def drawn_tokens(ablation):
+    """Named input of a sweep of drawn tokens; none where all tokens are measured."""
+    if config["sweep"]["tokens"] != SAMPLED:
+        return {}
+    return {"drawn": f"{RESULTS}/{{model}}/drawn/{ablation}.parquet"}
+
 
 for ablation in ABLATIONS:
+
+    rule:
+        name:
+            f"draw_tokens_{ablation}"
+        input:
+            clean=rules.rank_tokens.output.tensors,
+            beside=found_beside([rules.rank_tokens.output.provenance]),
+            code=code_of("draw_tokens"),
+        output:
+            f"{RESULTS}/{{model}}/drawn/{ablation}.parquet",
+        log:
+            f"{LOGS}/{{model}}/draw_tokens_{ablation}.log",
+        localrule: True
+        conda:
+            "../envs/selfrepair.yaml"
+        threads: 1
+        params:
+            ablation=ablation,
+            settings=settings(
+                f"ablations.{ablation}.prompts",
+                f"ablations.{ablation}.tokens_per_head",
+                f"ablations.{ablation}.random_tokens_per_head",
+                "seed",
+            ),
+        script:
+            "../scripts/draw_tokens.py"
 
     rule:
         name:
             f"ablate_{ablation}"
         input:
             **clean_run(),
+            **drawn_tokens(ablation),
             code=code_of("ablate"),
         output:
             **shard_files(f"sweeps/{ablation}"),
@@ -24,9 +59,9 @@ for ablation in ABLATIONS:
             prompts=prompts_of_shard(ablation),
             settings=settings(
                 *MODEL_SETTINGS,
-                f"ablations.{ablation}.prompts",
                 "sweep.store",
                 "sweep.tokens",
+                f"ablations.{ablation}.map",
             ),
         script:
             "../scripts/ablate.py"

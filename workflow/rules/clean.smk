@@ -1,4 +1,4 @@
-# The unchanged model: the token windows that it sees, and the clean pass over all of them.
+# The unchanged model: the token windows that it sees, the clean pass over all of them, its top tokens.
 
 
 rule cut_prompts:
@@ -33,19 +33,39 @@ rule clean_pass:
         prompts=rules.cut_prompts.output[0],
         code=code_of("clean_pass"),
     output:
-        tensors=f"{RESULTS}/{{model}}/clean.safetensors",
-        provenance=f"{RESULTS}/{{model}}/clean.json",
+        **shard_files("clean"),
     log:
-        f"{LOGS}/{{model}}/clean_pass.log",
+        shard_log("clean"),
     conda:
         "../envs/selfrepair.yaml"
-    threads: threads_of_job()
+    threads: SHARD_THREADS
     resources:
         **MODEL_RESOURCES,
     params:
-        settings=settings(*MODEL_SETTINGS),
+        prompts=prompts_of_shard(CLEAN),
+        settings=settings(*MODEL_SETTINGS, "clean.candidate_share"),
     script:
         "../scripts/clean_pass.py"
+
+
+rule rank_tokens:
+    input:
+        shards=shards_of_clean,
+        beside=sidecars_of_clean,
+        code=code_of("rank_tokens"),
+    output:
+        tensors=f"{RESULTS}/{{model}}/clean.safetensors",
+        provenance=f"{RESULTS}/{{model}}/clean.json",
+    log:
+        f"{LOGS}/{{model}}/rank_tokens.log",
+    localrule: True
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings("clean.prompts_per_shard"),
+    script:
+        "../scripts/rank_tokens.py"
 
 
 rule measure_precision:

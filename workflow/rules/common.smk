@@ -5,7 +5,13 @@ from pathlib import Path
 
 from selfrepair import catalogue
 from selfrepair.errors import InputError
-from selfrepair.study.config import complete_config, n_shards
+from selfrepair.study.config import (
+    CLEAN,
+    SAMPLED,
+    complete_config,
+    mapped_ablations,
+    n_shards,
+)
 from selfrepair.study.materials import read_materials
 from selfrepair.study.schema import read_schema
 
@@ -30,6 +36,8 @@ config = checked_config()
 STUDY = config["study"]
 MODELS = list(config["models"])
 ABLATIONS = list(config["ablations"])
+# Those of which it is measured who repairs.
+MAPPED = mapped_ablations(config)
 EXPERIMENTS = {experiment.name: experiment for experiment in catalogue.EXPERIMENTS}
 # The released tables of models whose heads are compared with the numbers that the authors released.
 RELEASED = config.get("published", {}).get("tables", {})
@@ -87,17 +95,20 @@ def shard_log(folder):
 
 
 def shard_paths(folder, measurement):
-    """The tensors of every shard of a sweep or an experiment."""
+    """The tensors of every shard of a measurement, which lie in the folder."""
     count = n_shards(config, measurement)
-    return [
-        f"{folder}/{measurement}/shard-{shard}of{count}.safetensors"
-        for shard in range(count)
-    ]
+    return [f"{folder}/shard-{shard}of{count}.safetensors" for shard in range(count)]
+
+
+def shards_of_clean(wildcards):
+    return shard_paths(f"{RESULTS}/{wildcards.model}/clean", CLEAN)
 
 
 def shards_of_sweep(wildcards):
-    return shard_paths(f"{RESULTS}/{wildcards.model}/sweeps", wildcards.ablation)
+    folder = f"{RESULTS}/{wildcards.model}/sweeps/{wildcards.ablation}"
+    return shard_paths(folder, wildcards.ablation)
 
 
 def shards_of_experiment(wildcards):
-    return shard_paths(f"{RESULTS}/{wildcards.model}/experiments", wildcards.experiment)
+    folder = f"{RESULTS}/{wildcards.model}/experiments/{wildcards.experiment}"
+    return shard_paths(folder, wildcards.experiment)

@@ -84,6 +84,10 @@ def sidecars(paths):
     return [str(sidecar(Path(path))) for path in paths]
 
 
+def sidecars_of_clean(wildcards):
+    return found_beside(sidecars(shards_of_clean(wildcards)))
+
+
 def sidecars_of_sweep(wildcards):
     return found_beside(sidecars(shards_of_sweep(wildcards)))
 
@@ -97,7 +101,7 @@ def shards_behind(folder, *measurements):
 
     def files(wildcards):
         where = f"{RESULTS}/{wildcards.model}/{folder}"
-        paths = [path for name in measurements for path in shard_paths(where, name)]
+        paths = [p for name in measurements for p in shard_paths(f"{where}/{name}", name)]
         return found_beside(paths + sidecars(paths))
 
     return files

@@ -3,8 +3,8 @@
 
 rule choose_heads:
     input:
-        clean=rules.clean_pass.output.tensors,
-        beside=found_beside([rules.clean_pass.output.provenance]),
+        clean=rules.rank_tokens.output.tensors,
+        beside=found_beside([rules.rank_tokens.output.provenance]),
         code=code_of("choose_heads"),
     output:
         f"{RESULTS}/{{model}}/chosen-heads.json",
@@ -40,7 +40,13 @@ rule ablate_chosen:
         **MODEL_RESOURCES,
     params:
         prompts=prompts_of_shard("chosen"),
-        settings=settings(*MODEL_SETTINGS),
+        settings=settings(
+            *MODEL_SETTINGS,
+            "experiments.prompts",
+            "experiments.chosen_tokens_per_head",
+            "experiments.chosen_random_tokens_per_head",
+            "seed",
+        ),
     script:
         "../scripts/ablate_chosen.py"
 
@@ -61,7 +67,12 @@ rule measure_neurons:
         **MODEL_RESOURCES,
     params:
         prompts=prompts_of_shard("neurons"),
-        settings=settings(*MODEL_SETTINGS, "experiments.prompts"),
+        settings=settings(
+            *MODEL_SETTINGS,
+            "experiments.prompts",
+            "experiments.chosen_tokens_per_head",
+            "seed",
+        ),
     script:
         "../scripts/measure_neurons.py"
 
@@ -86,8 +97,8 @@ rule measure_iterative:
         settings=settings(
             *MODEL_SETTINGS,
             "experiments.iterative_prompts",
+            "experiments.iterative_tokens_per_head",
             "experiments.scalings",
-            "experiments.tokens_per_head",
             "seed",
         ),
     script:

@@ -36,7 +36,7 @@ def figure_tables(figure):
 
 def notes_for_figure(figure):
     """Where the notes on each model of a figure stand."""
-    path = rules.clean_pass.output.provenance
+    path = rules.rank_tokens.output.provenance
     return expand(path, model=MODELS) if figure.scope == "study" else [path]
 
 

@@ -84,17 +84,17 @@ def precision_report():
 
 
 def clean_run():
-    """Named inputs of every measurement that ablates: the prompts, and what the clean pass found."""
+    """Named inputs of every measurement that ablates: the prompts, and what their clean pass found."""
     return {
         "prompts": rules.cut_prompts.output[0],
-        "clean": rules.clean_pass.output.tensors,
-        "beside": found_beside([rules.clean_pass.output.provenance]),
+        "clean": rules.rank_tokens.output.tensors,
+        "beside": found_beside([rules.rank_tokens.output.provenance]),
         "precision": precision_report(),
     }
 
 
 def prompts_of_shard(measurement):
-    """Which prompts of the sample a job of a sweep or an experiment runs on."""
+    """Which prompts of the sample a job of a scattered measurement runs on."""
     return lambda wildcards: list(
         shard_prompts(config, measurement, int(wildcards.shard))
     )

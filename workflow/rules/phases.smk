@@ -12,7 +12,7 @@ for model in MODELS:
         name:
             f"clean@{model}"
         input:
-            expand(rules.clean_pass.output, model=model),
+            expand(rules.rank_tokens.output, model=model),
             expand(precision_report(), model=model),
 
     rule:
@@ -32,6 +32,7 @@ for model in MODELS:
             f"tables@{model}"
         input:
             expand(rules.decompose.output, model=model),
+            expand(rules.map_repair.output, model=model),
             expand(
                 table("{name}"),
                 model=model,

@@ -9,7 +9,7 @@ rule decompose:
         sweeps=expand(
             f"{RESULTS}/{{{{model}}}}/sweeps/{{ablation}}.json", ablation=ABLATIONS
         ),
-        clean=rules.clean_pass.output.provenance,
+        clean=rules.rank_tokens.output.provenance,
         beside=shards_behind("sweeps", *ABLATIONS),
         code=code_of("decompose"),
     output:
@@ -25,6 +25,27 @@ rule decompose:
         settings=settings(*STATISTICS, "models.{model}.weights"),
     script:
         "../scripts/decompose.py"
+
+
+# Who repairs: of the ablations that have a map; without any, tables without rows.
+rule map_repair:
+    input:
+        sweeps=expand(
+            f"{RESULTS}/{{{{model}}}}/sweeps/{{ablation}}.json", ablation=MAPPED
+        ),
+        beside=shards_behind("sweeps", *MAPPED),
+        code=code_of("map_repair"),
+    output:
+        **{name: table(name) for name in ("repair_map", "backup_heads", "repair_layers")},
+    log:
+        f"{LOGS}/{{model}}/map_repair.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings("models.{model}.title"),
+    script:
+        "../scripts/map_repair.py"
 
 
 rule tabulate_tokens:

@@ -1,9 +1,10 @@
-"""Measure the whole sample unchanged: direct effects, mean activations."""
+"""Measure one shard of the sample unchanged: direct effects, mean activations."""
 
 from pathlib import Path
 
 from common.adapter import run, warn
 from common.model_location import location_of_model
+from common.progress import progress_bar
 from common.provenance import provenance_of
 from common.rule_model import load_rule_model
 from common.settings import machine_of
@@ -11,7 +12,7 @@ from selfrepair.errors import InputError
 from selfrepair.files.provenance import Stopwatch
 from selfrepair.files.storage import write_tensors
 from selfrepair.measure.bos_trial import bos_trial
-from selfrepair.measure.clean_pass import clean_pass
+from selfrepair.measure.clean_pass import clean_shard
 from selfrepair.measure.notes import neuron_layers, notes_about
 from selfrepair.model.tokenizer import bos_token_of, load_tokenizer
 from selfrepair.text.prompts import read_prompts
@@ -19,16 +20,26 @@ from selfrepair.text.prompts import read_prompts
 
 def main(snakemake):
     watch = Stopwatch()
+    rows = list(snakemake.params.prompts)
     prompts = read_prompts(Path(snakemake.input.prompts))
     tokens = prompts.tokens
     model = load_rule_model(snakemake)
-    clean = clean_pass(model, tokens, batch=machine_of(snakemake).prompts_at_once)
-    trial, warnings = tried_both_ways(snakemake, model, prompts)
+    with progress_bar(snakemake, "clean pass") as bar:
+        clean = clean_shard(
+            model,
+            tokens[rows],
+            candidate_share=snakemake.params.settings["clean.candidate_share"],
+            first_position=prompts.first_position,
+            batch=machine_of(snakemake).prompts_at_once,
+            progress=lambda share: bar.update(100 * share),
+        )
+    # The first prompts of the sample are tried, once.
+    trial, warnings = tried_both_ways(snakemake, model, prompts) if rows[0] == 0 else (None, [])
     provenance = provenance_of(
         snakemake,
         model,
         watch,
-        range(len(tokens)),
+        rows,
         tokens_per_prompt=tokens.shape[1],
         bos_token=prompts.bos_token,
         bos_trial=trial,
@@ -39,14 +50,7 @@ def main(snakemake):
         conservation_error=clean.conservation_error,
         mean_surprisal_nats=float(clean.surprisal.mean()),
     )
-    tensors = {
-        "direct_effect": clean.direct_effect,
-        "scale": clean.scale,
-        "logit": clean.logit,
-        "surprisal": clean.surprisal,
-        "mean_z": clean.mean_z,
-    }
-    write_tensors(Path(snakemake.output.tensors), tensors, provenance)
+    write_tensors(Path(snakemake.output.tensors), clean.arrays(), provenance)
 
 
 def tried_both_ways(snakemake, model, prompts):

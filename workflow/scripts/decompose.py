@@ -5,29 +5,29 @@ from pathlib import Path
 from common.adapter import run
 from common.settings import title_of
 from selfrepair.files.provenance import environment
-from selfrepair.files.shards import SweptLayers, worst_errors
+from selfrepair.files.shards import SummedLayers, read_instances, worst_errors
 from selfrepair.files.storage import file_sha256, read_json, write_json, write_table
 from selfrepair.measure.notes import model_notes
 from selfrepair.tables.heads import head_tables
-from selfrepair.text.prompts import first_position
+from selfrepair.tables.swept import DrawnHeads, SummedHeads
 
 
 def main(snakemake):
     settings, output = snakemake.params.settings, snakemake.output
     indices = {Path(path).stem: Path(path) for path in snakemake.input.sweeps}
     sweeps = {ablation: read_json(index) for ablation, index in indices.items()}
+    clean = read_json(Path(snakemake.input.clean))
+    n_layers = len(clean["parallel_layers"])
     # The same for all: they are sweeps of one sample.
     bos_token = next(iter(sweeps.values()))["bos_token"]
     heads, depth = head_tables(
-        {ablation: SweptLayers(index) for ablation, index in indices.items()},
+        {name: swept_heads(indices[name], sweeps[name], n_layers) for name in indices},
         model=title_of(snakemake),
         seed=settings["seed"],
         resamples=settings["statistics.resamples"],
-        first_position=first_position(bos_token),
     )
     for path, table in ((output.heads, heads), (output.depth, depth)):
         write_table(Path(path), table)
-    clean = read_json(Path(snakemake.input.clean))
     provenance = {
         "sha256": file_sha256(Path(output.heads)),
         "title": title_of(snakemake),
@@ -39,6 +39,14 @@ def main(snakemake):
         **environment(),
     }
     write_json(Path(output.provenance), provenance)
+
+
+def swept_heads(index, record, n_layers):
+    """What the tables read of a gathered sweep; record: the content of its index."""
+    if record["tokens"] == "sampled":
+        return DrawnHeads(read_instances(index), prompts=record["prompts"], n_layers=n_layers)
+    layers = SummedLayers(index)
+    return SummedHeads(layers, layers.per_prompt)
 
 
 run(snakemake, main)

@@ -9,9 +9,8 @@ from common.rule_model import load_rule_model
 from common.settings import machine_of
 from selfrepair.files.provenance import Stopwatch
 from selfrepair.files.storage import read_tensors, write_tensors
-from selfrepair.measure.feed_back import feed_back
-from selfrepair.measure.refeed import refeed
-from selfrepair.measure.selection import draw_tokens, top_of_every_head
+from selfrepair.measure.drawing import draw_tokens
+from selfrepair.measure.iterative import iterative_inference
 from selfrepair.text.prompts import read_prompts
 from selfrepair.vocabulary import second_half
 
@@ -21,38 +20,44 @@ def main(snakemake):
     settings, rows = snakemake.params.settings, list(snakemake.params.prompts)
     prompts = read_prompts(Path(snakemake.input.prompts))
     tokens, donors = prompts.tokens, prompts.donors
-    clean, _ = read_tensors(Path(snakemake.input.clean), ["direct_effect"])
-    effects = clean["direct_effect"][: settings["experiments.iterative_prompts"]]
-    n_layers, n_heads = effects.shape[2:]
-    top = top_of_every_head(effects, first_position=prompts.first_position)
+    clean, _ = read_tensors(Path(snakemake.input.clean), ["top_token"])
+    n_layers, n_heads, _ = clean["top_token"].shape
+    sizes = {
+        "prompts": settings["experiments.iterative_prompts"],
+        "positions": tokens.shape[1] - 1,
+    }
     heads = [(layer, head) for layer in second_half(n_layers) for head in range(n_heads)]
-    selected = draw_tokens(
-        top[:, :, list(second_half(n_layers))].flatten(2),
-        settings["experiments.tokens_per_head"],
-        seed=settings["seed"],
-    )
-    model = load_rule_model(snakemake)
-    options = {"batch": machine.prompts_at_once, "chunk": machine.rows_at_once}
-    with progress_bar(snakemake, "iterative inference") as bar:
-        fed = feed_back(
-            model,
-            tokens[rows],
-            heads=heads,
-            selected=selected[rows],
-            scalings=settings["experiments.scalings"],
+    every_head = [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
+
+    def drawn(of_heads, count):
+        found = draw_tokens(
+            clean["top_token"],
+            tokens_per_head=count,
+            random_tokens_per_head=0,
+            first_position=prompts.first_position,
             seed=settings["seed"],
-            first_prompt=rows[0],
-            progress=lambda share: bar.update(50 * share),
-            **options,
+            heads=of_heads,
+            **sizes,
         )
-        refed = refeed(
+        return found.mask(of_heads, **sizes)[rows]
+
+    top = drawn(every_head, None).unflatten(-1, (n_layers, n_heads))
+    model = load_rule_model(snakemake)
+    with progress_bar(snakemake, "iterative inference") as bar:
+        fed, refed = iterative_inference(
             model,
             tokens[rows],
             donors=tokens[donors[rows]],
-            selected=top[rows],
+            heads=heads,
+            selected=drawn(heads, settings["experiments.iterative_tokens_per_head"]),
+            top=top,
+            scalings=settings["experiments.scalings"],
+            seed=settings["seed"],
+            first_prompt=rows[0],
             first_position=prompts.first_position,
-            progress=lambda share: bar.update(50 * share),
-            **options,
+            batch=machine.prompts_at_once,
+            chunk=machine.rows_at_once,
+            progress=lambda share: bar.update(100 * share),
         )
     fed.prompt += rows[0]
     provenance = provenance_of(

@@ -3,8 +3,6 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-import torch
-
 from common.adapter import run
 from common.progress import progress_bar
 from common.provenance import provenance_of
@@ -12,8 +10,8 @@ from common.rule_model import load_rule_model
 from common.settings import machine_of
 from selfrepair.files.provenance import Stopwatch
 from selfrepair.files.storage import read_json, read_tensors, write_tensors
+from selfrepair.measure.drawing import draw_tokens
 from selfrepair.measure.neurons import neuron_repair, no_neuron_repair
-from selfrepair.measure.selection import top_mask
 from selfrepair.text.prompts import read_prompts
 from selfrepair.vocabulary import NO_NEURONS
 
@@ -21,7 +19,7 @@ from selfrepair.vocabulary import NO_NEURONS
 def main(snakemake):
     watch, machine = Stopwatch(), machine_of(snakemake)
     rows = list(snakemake.params.prompts)
-    clean, made = read_tensors(Path(snakemake.input.clean), ["direct_effect"])
+    clean, made = read_tensors(Path(snakemake.input.clean), ["top_token"])
     chosen = read_json(Path(snakemake.input.heads))
     if not all(made["neuron_layers"][mlp] for mlp in chosen["mlps"]):
         leave_out(snakemake, made, chosen, watch, rows)
@@ -29,10 +27,19 @@ def main(snakemake):
     prompts = read_prompts(Path(snakemake.input.prompts))
     tokens, donors = prompts.tokens, prompts.donors
     heads = [tuple(head) for head in chosen["heads"]]
-    total = snakemake.params.settings["experiments.prompts"]
-    every = clean["direct_effect"][:total]
-    effects = torch.stack([every[..., at, head] for at, head in heads], -1)
-    selected = top_mask(effects, first_position=prompts.first_position)
+    settings, positions = snakemake.params.settings, tokens.shape[1] - 1
+    total = settings["experiments.prompts"]
+    drawn = draw_tokens(
+        clean["top_token"],
+        positions=positions,
+        prompts=total,
+        tokens_per_head=settings["experiments.chosen_tokens_per_head"],
+        random_tokens_per_head=0,
+        first_position=prompts.first_position,
+        seed=settings["seed"],
+        heads=sorted(set(heads)),
+    )
+    selected = drawn.mask(heads, prompts=total, positions=positions)
     model = load_rule_model(snakemake)
     with progress_bar(snakemake, "neurons") as bar:
         result = neuron_repair(

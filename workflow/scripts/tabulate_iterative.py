@@ -8,6 +8,7 @@ from common.adapter import run
 from common.settings import title_of
 from selfrepair.files.shards import read_shards
 from selfrepair.files.storage import read_json, write_table
+from selfrepair.tables.instances import part_of
 from selfrepair.tables.iterative import refeeding_table, self_repression_table
 
 
@@ -21,20 +22,14 @@ def main(snakemake):
         "resamples": settings["statistics.resamples"],
     }
 
-    def part(prefix):
-        return [
-            {k.removeprefix(prefix): v for k, v in shard.items() if k.startswith(prefix)}
-            for shard in shards
-        ]
-
     repression, slopes = self_repression_table(
-        part("feed_back."),
+        part_of(shards, "feed_back."),
         [tuple(head) for head in record["heads"]],
         record["scalings"],
         n_prompts=record["prompts"],
         **options,
     )
-    refeeding, correlations = refeeding_table(part("refeed."), **options)
+    refeeding, correlations = refeeding_table(part_of(shards, "refeed."), **options)
     write_table(Path(output.self_repression), repression)
     write_table(Path(output.refeeding), refeeding)
     write_table(Path(output.iterative_summaries), pl.concat([slopes, correlations]))

@@ -41,6 +41,10 @@ HEAD, MLP, ATTENTION_NORM, MLP_NORM, FINAL_NORM = (
     "mlp norm",
     "final norm",
 )
+# In tables of the map: all later heads whose entries are small, as one.
+OTHER_HEADS = "other heads"
+# Smallest size, in logits, of a head's entry that has a row of its own, and of a backup head's entry.
+SMALLEST_REPAIR = 0.02
 
 # What a number's 95 % interval is called: <column>_low, <column>_high.
 BOUNDS = ("low", "high")

@@ -40,6 +40,9 @@ SAID = {key: (OF_HEADS, "resample ablation") for key in ("E3", "E7", "E8", "E9",
     "E11b": ("27 pairs", "resample ablation", "0.52 [0.47, 0.58]"),
 }
 
+# Of these figures' tokens only some were drawn.
+DRAWN = tuple(key for key in TABLES if key != "E11b")
+
 
 def module_of(key: str) -> Any:
     return importlib.import_module(f"selfrepair.figures.{CATALOGUE[key].module}")
@@ -51,6 +54,17 @@ def test_captions_say_model_ablation_tokens_and_how_to_read_it(key: str) -> None
     for part in ("toy", SAMPLE, "direct effect", *SAID[key]):
         assert part in text
     assert 2 <= len(re.findall(r"[.?](?: |$)", text)) <= 6
+
+
+@pytest.mark.parametrize("key", TABLES)
+def test_captions_and_subtitles_say_which_top_tokens_were_measured(key: str) -> None:
+    tables = TABLES[key][0]()
+    chart, text = module_of(key).draw(*tables), module_of(key).caption(*tables)
+    said = (
+        "a random sample of each head's top" if key in DRAWN else "lie in the experiment's prompts"
+    )
+    assert said in subtitle(chart.to_dict())
+    assert said in text
 
 
 @pytest.mark.parametrize("key", TABLES)

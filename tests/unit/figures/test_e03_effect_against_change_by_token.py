@@ -111,3 +111,15 @@ def test_tokens_without_a_line_are_counted() -> None:
     table = made.change_first(made.tokens(), direct_effect=-0.5)
     assert "to which no line applies: 1" in subtitle(spec_of(table))
     assert "no line applies" not in subtitle(spec_of(made.tokens()))
+
+
+def test_the_circles_say_how_many_tokens_they_are_of() -> None:
+    table, shares = made.tokens(), made.region_shares()
+    of_all = pl.col("group").str.starts_with("all/")
+    shares = shares.with_columns(n_tokens=pl.when(of_all).then(200).otherwise("n_tokens"))
+    for text in (subtitle(spec_of(table, shares)), e03.caption(table, shares)):
+        assert "of 200 tokens drawn at random from all" in text
+    none = shares.with_columns(value=pl.when(of_all).then(None).otherwise("value"))
+    for text in (subtitle(spec_of(table, none)), e03.caption(table, none)):
+        assert "circle" not in text
+    assert words(spec_of(table, none))["Layer 3, head 0", "repair"].endswith("all: not estimated")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selfrepair.errors import InputError
-from selfrepair.files.shards import SweptLayers, gather, read_sweep
+from selfrepair.files.shards import SummedLayers, gather, read_instances, read_sweep
 from selfrepair.files.storage import write_json, write_tensors
 
 
@@ -69,22 +69,58 @@ def test_a_replaced_shard_is_refused_even_if_it_vouches_for_itself(tmp_path):
         read_sweep(index)
 
 
-def test_a_sweep_is_read_layer_by_layer(tmp_path):
-    whole = torch.arange(5 * 2 * 3 * 4.0).view(5, 2, 3, 4)
+def index_of(folder, shards):
+    """The index of shards of 3 and 2 prompts with these tensors."""
     paths = []
-    for number, (first, last) in enumerate([(0, 3), (3, 5)]):
-        path = tmp_path / "resample" / f"shard-{number}of2.safetensors"
-        provenance = {"prompts": [first, last], "wall_seconds": 1.0}
-        arrays = {"direct_effect": whole[first:last], "scale": whole[first:last, :, 0, 0]}
-        write_tensors(path, arrays, provenance)
+    for number, (tensors, rows) in enumerate(zip(shards, [(0, 3), (3, 5)], strict=True)):
+        path = folder / "resample" / f"shard-{number}of2.safetensors"
+        write_tensors(path, tensors, {"prompts": [*rows], "wall_seconds": 1.0})
         paths.append(path)
-    index = tmp_path / "resample.json"
-    write_json(index, gather(paths, relative_to=tmp_path))
-    layers = SweptLayers(index)
-    assert len(layers) == 3
+    index = folder / "resample.json"
+    write_json(index, gather(paths, relative_to=folder))
+    return index
+
+
+def test_sums_are_read_layer_by_layer(tmp_path):
+    sums = torch.arange(5 * 2 * 4.0, dtype=torch.float64).view(5, 2, 4)
+    bins = torch.arange(2 * 2 * 4 * 3 * 7, dtype=torch.int32).view(2, 2, 4, 3, 7)
+    groups = torch.arange(10, dtype=torch.int32).view(5, 2)
+    shards = [
+        {"top.tokens": sums[rows], "top.bins": bins[number], "top.group_tokens": groups[rows]}
+        for number, rows in enumerate((slice(3), slice(3, 5)))
+    ]
+    layers = SummedLayers(index_of(tmp_path, shards))
+    assert len(layers) == 2
     for number, layer in enumerate(layers):
-        assert list(layer) == ["direct_effect"]
-        assert torch.equal(layer["direct_effect"], whole[:, :, number])
-    assert torch.equal(layers[1:][1]["direct_effect"], whole[:, :, 2])
+        assert set(layer) == {"top.tokens", "top.bins"}
+        assert torch.equal(layer["top.tokens"], sums[:, number])
+        assert torch.equal(layer["top.bins"], bins[:, number].sum(0))
+    assert list(layers.per_prompt) == ["top.group_tokens"]
+    assert torch.equal(layers.per_prompt["top.group_tokens"], groups)
+    assert torch.equal(layers[1:][0]["top.tokens"], sums[:, 1])
     with pytest.raises(IndexError):
-        layers[3]
+        layers[2]
+
+
+def test_instances_are_joined_without_a_map(tmp_path):
+    shards = [
+        {"prompt": torch.tensor([0, 2], dtype=torch.int32), "map.sums": torch.ones(2, 2, 9)},
+        {"prompt": torch.empty(0, dtype=torch.int32), "map.sums": torch.ones(2, 2, 9)},
+    ]
+    rows = read_instances(index_of(tmp_path, shards))
+    assert list(rows) == ["prompt"]
+    assert rows["prompt"].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("key", "one", "other"), [("tokens", "sampled", "all"), ("mapped", True, False)]
+)
+def test_shards_of_two_kinds_of_sweeps_are_refused(tmp_path, key, one, other):
+    paths = [
+        shard(tmp_path, 0, 0, 3, 0.25, **{key: one}),
+        shard(tmp_path, 1, 3, 5, 0.5, **{key: other}),
+    ]
+    with pytest.raises(InputError, match=f"its {key} is {other}, that of the first shard {one}"):
+        gather(paths, relative_to=tmp_path)
+    alike = [paths[0], shard(tmp_path, 1, 3, 5, 0.5, **{key: one})]
+    assert gather(alike, relative_to=tmp_path)[key] == one

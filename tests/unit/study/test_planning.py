@@ -1,5 +1,6 @@
 """Plans: the shapes of known models, their arithmetic against what is really run, the table."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from selfrepair.model.memory import shape_of_decoder
 from selfrepair.model.replay import Replay
 from selfrepair.model.sizes import Shape, check_shape, shape_from
 from selfrepair.model.weights import model_location
+from selfrepair.study import amounts
 from selfrepair.study.config import read_study
 from selfrepair.study.planning import (
     device_bytes,
@@ -92,20 +94,47 @@ def test_the_floor_of_a_sweep_is_what_its_replays_multiply(name: str, tmp_path: 
 def test_a_plan_counts_what_the_config_asks_for() -> None:
     plan = plan_model("llama-7b", PAPER)
     assert plan is not None
-    heads, tokens = 32 * 32, 1_000_125 + 2 * 788 * 127
+    heads = 32 * 32
     each = sum(2 * (31 - layer) * 202.4e6 + 2 * 135.3e6 for layer in range(32)) / 32
-    assert plan.sweep_flop == pytest.approx(heads * tokens * each, rel=1e-3)
-    assert plan.jobs == 20 + 2 + 2
+    positions = sum(amounts.replayed(n, 1600, 127) for n in (300, 100, 100))
+    # 300 tokens in 1,600 prompts: few share a prompt, and the last lies in the middle on average.
+    assert 0.9 * 500 * 64 < positions < 500 * 64 * 1.1
+    assert plan.sweep_flop == pytest.approx(heads * positions * each, rel=1e-3)
+    assert plan.jobs == 10 + 3 * 4 + 4 + 4 + 2
     assert plan.hours == pytest.approx(plan.flop / 25e12 / 3600)
-    assert plan.longest_job_minutes == pytest.approx(
-        394 * 127 / tokens * plan.sweep_flop / 25e12 / 60
-    )
-    assert plan.stored_bytes == pytest.approx(heads * (tokens * (7 * 2 + 4) + 1_000_125 * 4))
+    assert plan.flop > plan.sweep_flop + (7875 + 3 * 1600) * 127 * plan.shape.flop_of_pass()
     stated = PAPER["models"]["llama-7b"]["resources"]
     assert plan.host_bytes < 1e6 * stated["mem_mb"]
     assert 3 * plan.longest_job_minutes + 30 < stated["runtime"]
-    half = {"sweep": PAPER["sweep"] | {"prompts_per_shard": 197}}
-    assert plan_model("llama-7b", PAPER | half).jobs == 40 + 4 + 4
+    half = {"sweep": PAPER["sweep"] | {"prompts_per_shard": 200}}
+    assert plan_model("llama-7b", PAPER | half).jobs == plan.jobs + 3 * 4
+
+
+def test_the_papers_study_takes_less_than_ten_gpu_hours() -> None:
+    assert sum(plan_model(key, PAPER).hours for key in PAPER["models"]) < 10
+
+
+def test_all_tokens_are_planned_as_a_replay_of_every_position() -> None:
+    config = copy.deepcopy(PAPER)
+    config["sweep"]["tokens"] = "all"
+    for ablation in config["ablations"].values():
+        ablation["map"] = False
+    plan, sampled = (plan_model("llama-7b", each) for each in (config, PAPER))
+    assert plan.sweep_flop == pytest.approx(3 * 1600 * 127 * plan.shape.flop_of_sweep())
+    assert plan.longest_job_minutes > 5 * sampled.longest_job_minutes
+
+
+def test_what_is_stored_does_not_grow_with_the_tokens_of_all_heads() -> None:
+    """Ten times the sample: ten times the candidates and top tokens, and the sweeps as before."""
+    larger = copy.deepcopy(PAPER)
+    larger["text"]["prompts"] *= 10
+    plan, ten = (plan_model("llama-7b", each) for each in (PAPER, larger))
+    tokens, heads = 1_000_125, 32 * 32
+    ranked = 8 * (0.1 + 0.02) * tokens * heads
+    sweeps = (300 + 2 * 100) * heads * (7 * 4 + 8 + 18)
+    one_map = 8 * 3 * heads * (heads + 32 + 1)
+    assert plan.stored_bytes == pytest.approx(ranked + sweeps + 4 * one_map)
+    assert ten.stored_bytes == pytest.approx(10 * ranked + sweeps + 4 * one_map)
 
 
 def test_llama_7b_in_bfloat16_is_planned_to_fit_80_gb() -> None:

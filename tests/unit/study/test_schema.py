@@ -89,7 +89,7 @@ def test_an_ablation_that_is_registered_can_be_swept(monkeypatch):
     monkeypatch.setitem(ABLATIONS, "toy", toy)
     config = DEFAULT | {"ablations": {"toy": {"prompts": 4}}}
     complete = complete_config(config, read_schema(PATH), materials=MATERIALS)
-    assert complete["ablations"] == {"toy": {"prompts": 4}}
+    assert complete["ablations"]["toy"]["prompts"] == 4
     with pytest.raises(InputError) as error:
         complete_config(config, SCHEMA, materials=MATERIALS)  # read before it was registered
     known = "known keys are mean, resample, zero"

@@ -3,7 +3,11 @@
 import pytest
 import torch
 
+from selfrepair.measure.prompt_sums import GROUP_TOKENS, summed
+from selfrepair.measure.selection import top_of_every_head
+from selfrepair.measure.sweep_result import SweepResult
 from selfrepair.tables.heads import head_tables
+from selfrepair.tables.swept import SummedHeads
 from selfrepair.vocabulary import EFFECTS
 
 PROMPTS, POSITIONS, LAYERS, HEADS = 6, 25, 5, 2
@@ -20,18 +24,54 @@ def sweep():
 
 
 @pytest.fixture(scope="session")
-def by_layer():
-    """From arrays with a layer axis to one mapping per layer, as a sweep is read."""
+def stored():
+    """From EFFECTS to what is stored of a sweep over all tokens; without from_post_norms of a model
+    without post-norms."""
 
-    def split(arrays):
-        n_layers = arrays["direct_effect"].shape[2]
-        return [{name: v[:, :, layer] for name, v in arrays.items()} for layer in range(n_layers)]
+    def store(arrays, *, top=None, first_position=0):
+        direct = arrays["direct_effect"]
+        if top is None:
+            top = top_of_every_head(direct, first_position=first_position)
+        zeros = torch.zeros_like(direct)
+        result = SweepResult(
+            **({"from_post_norms": zeros} | dict(arrays)),
+            ablated_scale=zeros + 1,
+            scale=zeros[..., 0, 0] + 1,
+            conservation_error=0.0,
+            decomposition_error=0.0,
+            has_post_norms="from_post_norms" in arrays,
+        )
+        return summed(result, top, first_position=first_position)
 
-    return split
+    return store
 
 
 @pytest.fixture(scope="session")
-def tables(sweep, by_layer):
+def read():
+    """From what is stored to what the tables read, as `files.shards.SummedLayers` gives it."""
+
+    def swept(tensors):
+        places = {2: None, 3: 1, 4: 0}
+        layers = [
+            {
+                name: values.select(places[values.dim()], layer)
+                for name, values in tensors.items()
+                if values.dim() > 2
+            }
+            for layer in range(tensors["all.tokens"].shape[1])
+        ]
+        groups = {name: v for name, v in tensors.items() if name.endswith(GROUP_TOKENS)}
+        return SummedHeads(layers, groups)
+
+    return swept
+
+
+@pytest.fixture(scope="session")
+def swept(sweep, stored, read):
+    return read(stored(sweep))
+
+
+@pytest.fixture(scope="session")
+def tables(swept):
     """The tables of heads and by depth of two ablations that gave the same numbers."""
-    layers = by_layer(sweep)
-    return head_tables({"resample": layers, "zero": layers}, model="m", seed=0, resamples=200)
+    return head_tables({"resample": swept, "zero": swept}, model="m", seed=0, resamples=200)

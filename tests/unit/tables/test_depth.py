@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from selfrepair.tables.depth import LayerMeans, depth_rows
+from selfrepair.tables.bootstrap import tail
+from selfrepair.tables.depth import DepthMeans
 from selfrepair.vocabulary import EFFECTS, LAST_BUT_ONE, QUARTERS, SECOND_HALF, SHARED_EFFECTS
 
 
@@ -55,10 +56,17 @@ def test_a_head_without_a_value_in_a_resample_leaves_the_others_theirs():
     names = {*EFFECTS, "self_repair_variance", "over_corrected_share"}
     names |= {f"{name}_share_clipped" for name in SHARED_EFFECTS}
     values = np.array([[1.0, 3.0], [1.0, np.nan], [np.nan, np.nan], [5.0, 3.0]])
-    layer = LayerMeans(dict.fromkeys(names, values), np.ones((4, 5), dtype=bool))
-    row = depth_rows({"model": "m"}, [layer]).row(0, named=True)
+    means = DepthMeans(1)
+    means.add(0, dict.fromkeys(names, values))
+    tokens = np.full((6, 2), 5)
+    tokens[:2, 1] = 0
+    row, other = means.rows({"model": "m"}, tokens).iter_rows(named=True)
     assert row["model"] == "m"
+    assert (row["n_tokens"], row["n_prompts"]) == (30, 6)
     assert row["self_repair"] == 2.0
-    # Of the resamples one has no value, the others have 1 and 4.
-    assert row["self_repair_low"] == pytest.approx(1 + 0.025 * 3)
-    assert row["self_repair_high"] == pytest.approx(1 + 0.975 * 3)
+    # Of the resamples one has no value, the others have 1 and 4; percentiles as six prompts need them.
+    assert row["self_repair_low"] == pytest.approx(1 + tail(6) * 3)
+    assert row["self_repair_high"] == pytest.approx(1 + (1 - tail(6)) * 3)
+    assert (other["n_tokens"], other["n_prompts"]) == (20, 4)
+    assert other["self_repair_low"] == pytest.approx(1 + tail(4) * 3)
+    assert set(means.rows({}, tokens, n_prompts=9)["n_prompts"]) == {9}

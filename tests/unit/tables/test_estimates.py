@@ -2,19 +2,21 @@
 
 import numpy as np
 import pytest
+import torch
 
-from selfrepair.tables.bootstrap import PromptSums, prompt_weights
+from selfrepair.measure.prompt_sums import token_values
+from selfrepair.tables.bootstrap import prompt_weights
 from selfrepair.tables.estimates import resampled_means, with_intervals
 from selfrepair.vocabulary import EFFECTS
 
 
 def of_one_head(**values):
     """Means and columns of one head on four tokens of two prompts; what is not given is zero."""
-    arrays = {name: np.zeros((2, 2, 1)) for name in EFFECTS}
-    arrays |= {name: np.reshape(each, (2, 2, 1)).astype(float) for name, each in values.items()}
-    sums = PromptSums(prompt_weights(2, 50, seed=0), np.ones((2, 2, 1), dtype=bool))
-    means = resampled_means(arrays, sums)
-    return means, with_intervals(means)
+    arrays = {name: torch.zeros(2, 2, 1) for name in EFFECTS}
+    arrays |= {name: torch.tensor(each).reshape(2, 2, 1) for name, each in values.items()}
+    sums = {name: each.sum(1).numpy() for name, each in token_values(arrays).items()}
+    means = resampled_means(sums, prompt_weights(2, 50, seed=0))
+    return means, with_intervals(means, prompts=np.array([2]))
 
 
 def test_three_shares_that_are_never_mixed():

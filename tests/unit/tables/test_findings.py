@@ -18,6 +18,7 @@ def test_findings_name_the_model_and_its_numbers(tables):
     row = depth.filter(ablation="resample", selection="top").row(0, named=True)
     ends = f"{row['self_repair_low']:.2f}, {row['self_repair_high']:.2f}"
     assert f"| {row['self_repair']:.2f} [{ends}] |" in text
+    assert f"| m | {row['depth']} | {row['n_tokens']} | 6 | " in text
     assert text.count("| m |") == 4 + 2  # quarters, then ablations
     assert f"| {100 * row['from_norm_share']:.0f} % [" in text
     assert "conservation 2.0e-05, decomposition 3.0e-05" in text
@@ -49,9 +50,9 @@ def test_notes_stand_below_the_tables(tables):
 
 def test_few_prompts_are_warned_of(tables):
     _, depth = tables
-    warning = "fewer than 8 prompts are too narrow"
-    assert warning in findings(depth, ERRORS)  # six
-    assert warning not in findings(depth.with_columns(n_prompts=pl.lit(8)), ERRORS)
+    warning = "fewer than 5 prompts are too narrow"
+    assert warning not in findings(depth, ERRORS)  # six
+    assert warning in findings(depth.with_columns(n_prompts=pl.lit(4)), ERRORS)
 
 
 def test_values_without_an_interval_stand_alone(tables):

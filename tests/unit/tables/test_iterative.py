@@ -102,5 +102,21 @@ def test_correlations_of_changes_are_pearsons_over_tokens():
 def test_no_instances_are_refused():
     shards, _ = fed_back()
     empty = [{name: values[:0] for name, values in shard.items()} for shard in shards]
-    with pytest.raises(InputError, match="iterative inference: no instances"):
+    with pytest.raises(
+        InputError, match=r"no head of the second half .* raise experiments.iterative_prompts"
+    ):
         self_repression_table(empty, HEADS, [1.0, 3.0], n_prompts=5, **OPTIONS)
+
+
+def test_a_correlation_rests_on_the_prompts_with_tokens():
+    sums = torch.rand(5, 2, 2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    sums[..., 0], sums[..., 3:5] = 3, 9
+    sums[0, 0] = (
+        0  # no top token of any head in the first prompt, and in the second of the first pair only
+    )
+    sums[1, 0, 1] = 0
+    pairs = torch.ones(2, 1, 1, 3, dtype=torch.float64)
+    table, summaries = refeeding_table([{"prompt_sums": sums, "pair_sums": pairs}], **OPTIONS)
+    assert table["n_prompts"].to_list() == [4, 3]
+    assert summaries.filter(group="top")["n_prompts"].to_list() == [4, 4, 3]
+    assert summaries.filter(group="all")["n_prompts"].to_list() == [5, 5, 5]

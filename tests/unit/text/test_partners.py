@@ -19,6 +19,20 @@ def test_partners_are_a_derangement_fixed_by_the_seed(count: int) -> None:
     assert not bool((first == torch.arange(count)).any())
 
 
+@pytest.mark.parametrize("count", [16, 17, 18, 31, 32, 33, 50])
+def test_partners_are_within_blocks_of_sixteen_prompts(count: int) -> None:
+    partners = sample_derangement(count, torch.Generator().manual_seed(count))
+    block = torch.arange(count) // 16
+    if count % 16 == 1:
+        block[-1] -= 1  # a single prompt would have no partner
+    assert torch.equal(block[partners], block)
+
+
+def test_partners_of_whole_blocks_do_not_depend_on_later_prompts() -> None:
+    short, long = (sample_derangement(n, torch.Generator().manual_seed(0)) for n in (32, 80))
+    assert torch.equal(short, long[:32])
+
+
 def test_partners_differ_between_seeds() -> None:
     drawn = [sample_derangement(20, torch.Generator().manual_seed(seed)) for seed in range(10)]
     assert len({tuple(partners.tolist()) for partners in drawn}) == 10

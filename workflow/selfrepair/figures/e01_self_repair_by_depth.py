@@ -38,7 +38,7 @@ def draw(heads: pl.DataFrame) -> alt.LayerChart:
     return words.titled(
         chart.properties(width=620, height=360),
         "Self-repair by depth",
-        f"Resample ablation, {words.TOP_TOKENS}; point: head, line: layer mean",
+        f"Resample ablation, {words.FROM_TOP_TOKENS}; point: head, line: layer mean",
         *words.notes(rows, missing=missing),
     )
 
@@ -47,8 +47,8 @@ def caption(heads: pl.DataFrame) -> str:
     rows, _ = _rows(heads)
     return (
         f"Self-repair of the attention heads of {words.listed(models_of(rows))}"
-        f" ({rows.height:,} in all) under resample ablation, each averaged over its top tokens"
-        f" ({words.LARGEST}): {words.sample(rows)}. {words.REPAIR} A point is one head and a line"
+        f" ({rows.height:,} in all) under resample ablation, each averaged over"
+        f" {words.FROM_LARGEST}: {words.sample(rows)}. {words.REPAIR} A point is one head and a line"
         " joins the means of a model's layers; above zero the rest of the model compensates for the"
         " head, below zero it adds to the damage."
     )

@@ -51,7 +51,7 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
     return words.titled(
         facets(layers, rows, size=(320, 320)),
         "Change of the logit against direct effect",
-        f"{rows['model'][0]}, {words.TOP_TOKENS}; point: head, dashed: y = −x, no self-repair"
+        f"{rows['model'][0]}, {words.FROM_TOP_TOKENS}; point: head, dashed: y = −x, no self-repair"
         + ", bar: 95 % interval" * bars,
         *words.notes(rows, missing=missing, cut=n_cut(rows, y) * bars),
     )
@@ -63,7 +63,7 @@ def caption(heads: pl.DataFrame) -> str:
     bars = "; bars are 95 % bootstrap intervals over prompts" if _bars(rows) else ""
     return (
         f"A point is an attention head of {rows['model'][0]} ({number:,} in all) under"
-        f" {words.listed(headings_of(rows, 'ablation'))} ablation, averaged over its top tokens ({words.LARGEST}):"
+        f" {words.listed(headings_of(rows, 'ablation'))} ablation, averaged over {words.FROM_LARGEST}:"
         f" {words.sample(rows)}{bars}. Across: the head's direct effect on the target token's logit;"
         " up: by how much that logit changes when the head is ablated. On the dashed line y = −x the"
         " logit falls by just the direct effect; above it later parts of the model make up for part"

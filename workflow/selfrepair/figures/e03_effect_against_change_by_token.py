@@ -20,7 +20,7 @@ from .marks import (
     line_through_zero,
     rule,
 )
-from .panels import heads_and_tokens, panel_per_head
+from .panels import DRAWN_TOKENS, heads_and_tokens, panel_per_head
 from .rows import estimate, heads_of, models_of, summary_rows, table_rows
 from .theme import AMBER, BLUE, ORANGE, SKY
 
@@ -61,8 +61,9 @@ def draw(tokens: pl.DataFrame, summaries: pl.DataFrame) -> alt.VConcatChart:
     return words.titled(
         alt.vconcat(above, _share_facets(shares, columns), spacing=24),
         "Self-repair token by token",
-        f"{models_of(rows)[0]}, resample ablation, {words.TOP_TOKENS}: {words.tokens_per_head(rows)}",
-        "Bars: share of these tokens in each region and its 95 % interval; circle: of all tokens",
+        f"{models_of(rows)[0]}, resample ablation, {DRAWN_TOKENS}: {words.tokens_per_head(rows)}",
+        "Bars: share of these tokens in each region and its 95 % interval"
+        + _of_all(shares, "; circle: of {}"),
         *density_note(rows, "panel"),
         *words.notes(rows, missing=missing),
         *[f"Tokens with a direct effect ≤ 0, to which no line applies: {negative:,}"][:negative],
@@ -70,7 +71,7 @@ def draw(tokens: pl.DataFrame, summaries: pl.DataFrame) -> alt.VConcatChart:
 
 
 def caption(tokens: pl.DataFrame, summaries: pl.DataFrame) -> str:
-    rows, _, _ = _rows(tokens, summaries)
+    rows, shares, _ = _rows(tokens, summaries)
     mark = (
         "The darker a cell, the more tokens fall into it"
         if crowded(rows, "panel")
@@ -83,8 +84,8 @@ def caption(tokens: pl.DataFrame, summaries: pl.DataFrame) -> str:
         " (breakage), between y = −x and y = −x/2 less than half of it is made up for"
         " (under-repair), up to y = 0 at least half (repair), and above that the logit rises although"
         " the head is gone (over-correction). The bars give each region's share of these tokens with a"
-        " 95 % bootstrap interval over prompts, the circles its share of all tokens: self-repair is"
-        " noisy where the shares are spread over several regions."
+        f" 95 % bootstrap interval over prompts{_of_all(shares, ', the circles its share of {}')}:"
+        " self-repair is noisy where the shares are spread over several regions."
     )
 
 
@@ -102,7 +103,8 @@ def _rows(tokens: pl.DataFrame, summaries: pl.DataFrame) -> tuple[pl.DataFrame, 
 
 
 def _share(found: pl.DataFrame, head: dict[str, Any], region: str) -> dict[str, Any]:
-    """A region's share of a head's top tokens, `all` its share of all, and both as words."""
+    """A region's share of a head's drawn top tokens, `all` its share of `n_all` tokens drawn from all, and
+    both as words."""
     top, every = (estimate(found, **head, group=f"{which}/{region}") for which in (TOP, ALL))
     known = top or dict.fromkeys(("value", "low", "high"))
     return {
@@ -110,8 +112,17 @@ def _share(found: pl.DataFrame, head: dict[str, Any], region: str) -> dict[str, 
         "region": region,
         **{name: known[name] for name in ("value", "low", "high")},
         "all": every and every["value"],
+        "n_all": every and every["n_tokens"],
         "words": f"{words.estimated(top)}\nall: {words.estimated(every)}",
     }
+
+
+def _of_all(shares: pl.DataFrame, phrase: str) -> str:
+    """The phrase with the tokens that the shares of all tokens are of; nothing if none were drawn."""
+    counts = shares["n_all"].drop_nulls()
+    if counts.is_empty():
+        return ""
+    return phrase.format(f"{words.amount(counts)} tokens drawn at random from all")
 
 
 def _colour() -> alt.Color:

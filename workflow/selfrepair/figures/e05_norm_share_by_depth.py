@@ -121,7 +121,7 @@ def caption(heads: pl.DataFrame) -> str:
     samples, left_out = [], []
     for (name,), part in rows.group_by("selection", maintain_order=True):
         negative = part.filter(pl.col("direct_effect") <= 0).height
-        samples.append(f"on {name} tokens ({words.sample(part)})")
+        samples.append(f"for {name} tokens (measured on {words.sample(part)})")
         left_out.append(f"{negative:,} of {part.height:,} on {name} tokens")
     return (
         "Removing a head's output also changes the final norm's scale, which restores part of its"

@@ -53,7 +53,7 @@ def draw(heads: pl.DataFrame) -> alt.VConcatChart:
     return words.titled(
         alt.vconcat(*parts, spacing=8),
         "What makes up for each head",
-        f"{rows['model'][0]}, resample ablation, {words.TOP_TOKENS}",
+        f"{rows['model'][0]}, resample ablation, {words.FROM_TOP_TOKENS}",
         "Point: head, in order within its layer; bar: layer mean; largest head named",
         *words.notes(marked, missing=missing, cut=sum(n_cut(part, y) for part, y in groups) * bars),
     )
@@ -106,7 +106,7 @@ def caption(heads: pl.DataFrame) -> str:
     sources = ["other heads", "MLPs", *scales, "the final norm's scale"]
     return (
         f"Every attention head of {rows['model'][0]} ({rows.height:,} in all) under resample"
-        f" ablation, averaged over its top tokens ({words.LARGEST}): {words.sample(rows)}. The first"
+        f" ablation, averaged over {words.FROM_LARGEST}: {words.sample(rows)}. The first"
         " two rows are the head's direct effect on the target token's logit before and after"
         f" ablation; the others are what {words.listed(sources)} then make up for, and add up to"
         " self-repair: positive restores the logit, negative adds to the loss. A point is one head, in"

@@ -52,7 +52,8 @@ def draw(refeeding: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart:
     return words.titled(
         alt.hconcat(*panels, spacing=30),
         "Reading an earlier input against losing a head",
-        f"{models_of(rows)[0]}, resample ablation, {words.TOP_TOKENS}: {words.sample(rows)}",
+        f"{models_of(rows)[0]}, resample ablation, {words.TOP_TOKENS},"
+        f" those that lie in the experiment's prompts: {words.sample(rows)}",
         "Correlation of the two, over tokens and pairs of heads:"
         f" {words.estimated(pooled, unit='')}; dashed: y = x",
         *density_note(rows),
@@ -67,8 +68,8 @@ def caption(refeeding: pl.DataFrame, summaries: pl.DataFrame) -> str:
     mark = "The darker a cell, the more pairs" if crowded(rows) else "A point is a pair"
     return (
         f"{mark} of a head in one layer of {models_of(rows)[0]} and a head in the next"
-        f" ({rows.height:,} pairs), on the first head's top tokens ({words.LARGEST};"
-        f" {words.sample(rows)}). Across: by how much the second head's direct effect on the logit of"
+        f" ({rows.height:,} pairs), on all of the first head's top tokens that lie in the"
+        f" experiment's prompts ({words.LARGEST}; {words.sample(rows)}). Across: by how much the second head's direct effect on the logit of"
         " the token to predict changes when its layer reads the first head's layer's input again, so"
         " that it misses all that this layer wrote; up: by how much it changes when only the first"
         " head is ablated (resample ablation). If heads make up for a lost head because they refine"

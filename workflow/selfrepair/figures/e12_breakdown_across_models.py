@@ -46,7 +46,7 @@ def draw(depth: pl.DataFrame) -> alt.FacetChart:
     return words.titled(
         facets(_layers(rows, y), rows, size=(300, 220), by="model"),
         "What makes up for ablated heads",
-        f"Resample ablation, {words.TOP_TOKENS}",
+        f"Resample ablation, {words.FROM_TOP_TOKENS}",
         "Share of the direct effect of a quarter's heads; whisker: 95 % interval; diamond: all",
         *words.notes(rows, missing=missing, cut=n_cut(rows, y), things="bars"),
     )
@@ -88,7 +88,7 @@ def caption(depth: pl.DataFrame) -> str:
     )
     return (
         f"What makes up for an ablated attention head, in {words.listed(models_of(rows))} under"
-        f" resample ablation, on the head's top tokens ({words.LARGEST}):"
+        f" resample ablation, on {words.FROM_LARGEST}:"
         f" {words.sample(rows, unit='quarter')}. {words.REPAIR} Each bar is a part of it as a share of"
         " the heads' direct effect, for a quarter of the model's layers: a ratio of means over the"
         " quarter's heads, so 100 % would restore all that the heads contributed directly and a"

@@ -196,22 +196,32 @@ def layer_colour(n_layers: int) -> alt.Color:
     return alt.Color("layer:Q", title="Layer", scale=scale, legend=legend)
 
 
-def signed_colour(column: str, title: str | list[str], values: pl.Series) -> tuple[alt.Color, int]:
-    """A scale symmetrical about 0, and how many values lie beyond it and take its last colour."""
-    reach = max(map(abs, axis_limits(values, keep=0.9, reach=0.5)))
+def signed_colour(
+    column: str,
+    title: str | list[str],
+    values: pl.Series,
+    *,
+    keep: float = 0.9,
+    reach: float = 0.5,
+) -> tuple[alt.Color, int]:
+    """A scale symmetrical about 0, and how many values lie beyond it and take its last colour.
+
+    keep, reach: as of `axes.axis_limits`.
+    """
+    limit = max(map(abs, axis_limits(values, keep=keep, reach=reach)))
     # Through grey, not white: a point near 0 must show on the page.
     scale = alt.Scale(
-        domain=[-reach, 0, reach], range=[ORANGE, "#cfcfcf", BLUE], interpolate="lab", clamp=True
+        domain=[-limit, 0, limit], range=[ORANGE, "#cfcfcf", BLUE], interpolate="lab", clamp=True
     )
     colour = alt.Color(f"{column}:Q", title=title, scale=scale, legend=alt.Legend(tickCount=5))
-    return colour, int((values.abs() > reach).sum())
+    return colour, int((values.abs() > limit).sum())
 
 
-def colour_notes(values: pl.Series, beyond: int) -> list[str]:
+def colour_notes(values: pl.Series, beyond: int, *, things: str = "points") -> list[str]:
     """What `signed_colour` cannot show of these values, a line of a subtitle each."""
     unknown = values.null_count()
     counted = {
-        f"Beyond the colours' scale, in its last colour: {beyond:,} points": beyond,
-        f"Points without a value for their colour: {unknown:,}": unknown,
+        f"Beyond the colours' scale, in its last colour: {beyond:,} {things}": beyond,
+        f"{things.capitalize()} without a value for their colour: {unknown:,}": unknown,
     }
     return [line for line, count in counted.items() if count]

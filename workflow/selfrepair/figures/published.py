@@ -77,7 +77,7 @@ def draw(comparison: pl.DataFrame) -> alt.VConcatChart:
     return words.titled(
         alt.vconcat(*lines, spacing=24),
         "Measured against published",
-        f"{rows['model'][0]}, resample ablation, {words.TOP_TOKENS}; point: head, dashed: y = x",
+        f"{rows['model'][0]}, resample ablation, {words.FROM_TOP_TOKENS}; point: head, dashed: y = x",
         *words.notes(pl.concat(parts.values()), missing=missing, cut=cut),
     )
 
@@ -129,7 +129,7 @@ def caption(comparison: pl.DataFrame) -> str:
     bars = " bars are 95 % bootstrap intervals over this study's prompts;" * bounds
     return (
         f"A point is an attention head of {rows['model'][0]} ({words.amount(counts)} per panel)"
-        f" under resample ablation, averaged over its top tokens ({words.LARGEST})."
+        f" under resample ablation, averaged over {words.FROM_LARGEST}."
         " Across: the value that the paper's authors released; up: the value of this study, from its"
         f" own sample of text;{bars} colour is the head's layer. On the dashed line y = x the two"
         " agree; a tilted cloud means another scale, a shifted one an offset, and r is the"

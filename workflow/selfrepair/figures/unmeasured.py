@@ -14,10 +14,15 @@ from .notes import WIDTH
 from .rows import check_columns
 
 NOT_MEASURED = f"Not measured: {NO_NEURONS}."
+NOT_MAPPED = (
+    "Not measured: no ablation of this study keeps a map of who repairs (map: true of an ablation in the"
+    " config)."
+)
 
 
 def is_unmeasured(figure: str, table: pl.DataFrame, name: str, *, columns: Sequence[str]) -> bool:
-    """Whether the table of a neuron experiment was left empty because the model has no such neurons.
+    """Whether a table was left empty: of a neuron experiment, because the model has no such neurons; of
+    the repair map, because the study keeps none.
 
     Raises:
         InputError: a column is missing.

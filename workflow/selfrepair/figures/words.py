@@ -15,6 +15,9 @@ from .axes import n_beyond
 # How texts call the top tokens of each head (docs/method.md section 4).
 TOP_TOKENS = f"each head's top {100 * TOP_SHARE:g} % of tokens"
 LARGEST = f"the {100 * TOP_SHARE:g} % with its largest direct effect"
+# The tokens that a head's numbers are means over, whether they are all of these or drawn from them.
+FROM_TOP_TOKENS = f"tokens from each head's top {100 * TOP_SHARE:g} %"
+FROM_LARGEST = f"tokens from {LARGEST}"
 REPAIR = (
     "Self-repair is what later parts of the model make up for once a head is ablated: the change of"
     " the target token's logit less the change of the head's own direct effect on it."
@@ -72,7 +75,7 @@ def amount(values: pl.Series) -> str:
 
 
 def sample(rows: pl.DataFrame, *, unit: str = "head") -> str:
-    """The tokens and prompts that the rows' values are means over."""
+    """The tokens and prompts that the rows' values are means over: a number, or from fewest to most."""
     tokens, prompts = amount(rows["n_tokens"]), amount(rows["n_prompts"])
     return f"{tokens} tokens per {unit}, {prompts} prompts"
 

@@ -17,6 +17,7 @@ _SHARED = (
     "weights",
     "ablation",
     "tokens",
+    "mapped",
     "bos_token",
     "dtype",
     "tf32",
@@ -117,26 +118,45 @@ def read_sweep(index: Path) -> dict[str, Any]:
     return {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
 
 
-class SweptLayers(Sequence[dict[str, Any]]):
-    """A gathered sweep, read from its files a layer at a time: all of a large one would not fit into
-    main memory.
+def read_instances(index: Path) -> dict[str, Any]:
+    """The instances of a gathered sweep of drawn tokens, a head on one of its tokens each: tensors by name,
+    [instance], all shards joined, without sums over instances such as a repair map's (raises as
+    `shard_files`)."""
+    import torch
 
-    Item l holds the arrays of layer l by name, [prompt, position, head].
+    shards = read_shards(index)
+    names = [name for name in shards[0] if "." not in name]
+    return {name: torch.cat([shard[name] for shard in shards]) for name in names}
+
+
+class SummedLayers(Sequence[dict[str, Any]]):
+    """The sums of a gathered sweep over all tokens (`measure.prompt_sums.summed`), read from their files a
+    layer at a time: all of a large sweep's would not fit into main memory.
+
+    Item l holds the tensors of layer l by name: sums, [prompt, head], joined over prompts; histograms,
+    [head, effect, bin], added up. per_prompt: by name what has no layers, [prompt, ...], joined.
     """
 
     def __init__(self, index: Path) -> None:
         """index: the file that `gather` described the sweep in (raises as `shard_files`)."""
-        self._files = shard_files(index)
-        self._names = [name for name, shape in self._shapes().items() if len(shape) == 4]
-
-    def _shapes(self) -> dict[str, list[int]]:
+        import torch
         from safetensors import safe_open
 
+        self._files = shard_files(index)
         with safe_open(self._files[0], "pt") as tensors:
-            return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+            shapes = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+        self._sums = [name for name, shape in shapes.items() if len(shape) == 3]
+        self._histograms = [name for name, shape in shapes.items() if len(shape) == 4]
+        self._n_layers = shapes[self._sums[0]][1]
+        parts: dict[str, list[Any]] = {n: [] for n, shape in shapes.items() if len(shape) < 3}
+        for path in self._files:
+            with safe_open(path, "pt") as tensors:
+                for name, found in parts.items():
+                    found.append(tensors.get_tensor(name))
+        self.per_prompt = {name: torch.cat(found) for name, found in parts.items()}
 
     def __len__(self) -> int:
-        return self._shapes()["direct_effect"][2]
+        return self._n_layers
 
     @overload
     def __getitem__(self, layer: int) -> dict[str, Any]: ...
@@ -150,9 +170,12 @@ class SweptLayers(Sequence[dict[str, Any]]):
             return [self[at] for at in range(len(self))[layer]]
         if not 0 <= layer < len(self):
             raise IndexError(layer)
-        arrays: dict[str, list[Any]] = {name: [] for name in self._names}
+        sums: dict[str, list[Any]] = {name: [] for name in self._sums}
+        histograms: dict[str, Any] = dict.fromkeys(self._histograms, 0)
         for path in self._files:
             with safe_open(path, "pt") as tensors:
-                for name in self._names:
-                    arrays[name].append(tensors.get_slice(name)[:, :, layer])
-        return {name: torch.cat(values) for name, values in arrays.items()}
+                for name in sums:
+                    sums[name].append(tensors.get_slice(name)[:, layer])
+                for name in histograms:
+                    histograms[name] = histograms[name] + tensors.get_slice(name)[layer].long()
+        return {name: torch.cat(values) for name, values in sums.items()} | histograms

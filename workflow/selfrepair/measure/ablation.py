@@ -7,7 +7,7 @@ whole sample (docs/method.md section 2).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor
 from ..ablations import ABLATIONS, DONORS, MEANS, Baselines
 from ..errors import InputError
 from ..model.decoder import Decoder
-from ..model.replay import Recording, Replay, Replayed, Scales
+from ..model.replay import Recording, Replay, Replayed
+from ..model.summing import Places, Scales
 
 
 def replacement(
@@ -61,8 +62,15 @@ class AblatedRows:
     unchanged_out: Float[Tensor, "row position d_model"] | None
     scales: Scales
 
-    def replay(self, replay: Replay, directions: Float[Tensor, "row position d_model"]) -> Replayed:
-        """Everything after the change; directions: u of each row."""
+    def replay(
+        self,
+        replay: Replay,
+        directions: Float[Tensor, "*place d_model"],
+        *,
+        places: Places | None = None,
+        clean_z: Callable[[int], Tensor] | None = None,
+    ) -> Replayed:
+        """Everything after the change; directions: u of each row; places, clean_z: as `from_layer`."""
         return replay.from_layer(
             self.layer,
             residual=self.residual,
@@ -70,6 +78,8 @@ class AblatedRows:
             unchanged_out=self.unchanged_out,
             directions=directions,
             scales=self.scales,
+            places=places,
+            clean_z=clean_z,
         )
 
     def layer_output(self, replay: Replay) -> Float[Tensor, "row position d_model"]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -24,8 +24,10 @@ from ..model.direct_effect import (
 )
 from ..model.memory import BatchLimit, attempt, fit
 from ..model.replay import Recording, Replay
+from .workers import Workers
 
 Progress = Callable[[float], None]
+Part = TypeVar("Part")
 
 
 @dataclass
@@ -33,44 +35,131 @@ class CleanBatch:
     """A clean pass over a few prompts: everything a replay needs, and its exactness.
 
     logit: [prompt, position], centred logit of the target from the model's own unembedding;
-    surprisal: [prompt, position], nats.
+    surprisal: [prompt, position], nats; both of the first prompts alone where no more were checked.
     """
 
     recording: Recording
     targets: Targets
     scale: Float[Tensor, "prompt position"]
-    logit: Float[Tensor, "prompt position"]
-    surprisal: Float[Tensor, "prompt position"]
+    logit: Float[Tensor, "checked position"]
+    surprisal: Float[Tensor, "checked position"]
     direct_effect: Float[Tensor, "prompt position layer head"]
     conservation_error: float
 
 
 @torch.no_grad()
-def clean_batch(replay: Replay, tokens: Int[Tensor, "prompt length"]) -> CleanBatch:
+def clean_batch(
+    replay: Replay,
+    tokens: Int[Tensor, "prompt length"],
+    *,
+    checked: int | None = None,
+    recording: Recording | None = None,
+) -> CleanBatch:
     """Run prompts unchanged and measure every head's direct effect.
 
+    Args:
+        checked: prompts, the first ones, whose logits are computed and compared with the direct effects
+            (by default all): the unembedding costs a large part of a pass.
+        recording: of all tokens but the last, if there is one.
     Raises:
         ExactnessError: direct effects and logit differ by more than the bound of the dtype.
     """
-    decoder, recording = replay.decoder, replay.record(tokens[:, :-1])
+    decoder = replay.decoder
+    recording = recording or replay.record(tokens[:, :-1])
     wanted = targets(decoder, tokens[:, 1:])
     scale = decoder.final_norm.scale(recording.residual[-1])
-    logit, surprisal = target_logits(decoder, recording.residual[-1], tokens[:, 1:])
+    u = wanted.directions
     effects = [
         head_direct_effects(
-            decoder,
-            layer,
-            recording.z[layer],
-            wanted.directions,
-            scale,
-            recording.attention_scale[layer],
+            decoder, layer, recording.z[layer], u, scale, recording.attention_scale[layer]
         )
         for layer in range(decoder.n_layers)
     ]
-    error = conservation_error(decoder, recording, wanted, logit)
-    check_error("conservation", error, decoder.dtype_name)
+    effect, some = torch.stack(effects, dim=-2), slice(checked)
+    logit, surprisal = target_logits(decoder, recording.residual[-1][some], tokens[some, 1:])
+    error = 0.0
+    if len(logit):
+        error = conservation_error(decoder, recording, wanted, logit, head_effects=effect)
+        check_error("conservation", error, decoder.dtype_name)
+    return CleanBatch(recording, wanted, scale, logit, surprisal, effect, error)
+
+
+class Recorder:
+    """Records the prompts of a batch, side by side on workers where there are any."""
+
+    def __init__(self, replay: Replay, workers: Workers | None = None) -> None:
+        self._replay, self._workers = replay, workers
+        self.device = replay.decoder.device
+
+    def clean(self, tokens: Int[Tensor, "prompt length"]) -> CleanBatch:
+        """The clean pass of a batch, checked on its first prompt (raises as `clean_batch`)."""
+        self._replay.learn_arguments_of(tokens.shape[1] - 1)  # once, not by every worker
+
+        def work(replay: Replay, part: slice) -> CleanBatch:
+            return clean_batch(replay, tokens[part], checked=int(part.start == 0))
+
+        return _joined(self._shared_out(work, len(tokens)))
+
+    def z_of(
+        self,
+        donors: Int[Tensor, "prompt position"],
+        tokens: Int[Tensor, "prompt position"],
+        z: list[Float[Tensor, "prompt position head d_head"]],
+    ) -> list[Float[Tensor, "prompt position head d_head"]]:
+        """z of the donors, per layer; those that are prompts of the batch (tokens, z) are not run again."""
+        known = {tuple(row): at for at, row in enumerate(tokens.tolist())}
+        missing = list[tuple[int, ...]]()
+        for row in map(tuple, donors.tolist()):
+            if row not in known:
+                known[row] = len(tokens) + len(missing)
+                missing.append(row)
+        rows = torch.tensor([known[tuple(row)] for row in donors.tolist()], device=self.device)
+        if not missing:
+            return [each[rows] for each in z]
+        left = torch.tensor(missing, dtype=tokens.dtype, device=self.device)
+        parts = self._shared_out(lambda replay, part: replay.record_z(left[part]), len(left))
+        found = []
+        for layer, own in enumerate(z):
+            found.append(torch.cat([own, *(part[layer] for part in parts)])[rows])
+            for part in parts:
+                part[layer] = own[:0]  # twice in memory for one layer alone
+        return found
+
+    def _shared_out(self, work: Callable[[Replay, slice], Part], prompts: int) -> list[Part]:
+        """work(replay, some prompts) for parts that together are all prompts, in their order.
+
+        Threads that would be without a prompt help with a single part instead.
+        """
+        count = self._workers.count if self._workers else 1
+        if self._workers is None or count == 1 or 2 * prompts <= count:
+            return [work(self._replay, slice(0, prompts))]
+        rows = torch.arange(prompts).tensor_split(min(count, prompts))
+        parts = [slice(int(part[0]), int(part[-1]) + 1) for part in rows]
+        found = dict(self._workers.map(lambda r, part: (part.start, work(r, part)), parts))
+        return [found[part.start] for part in parts]
+
+
+def _joined(parts: list[CleanBatch]) -> CleanBatch:
+    """One batch of several; their recordings are emptied on the way."""
+    if len(parts) == 1:
+        return parts[0]
+    recording = Recording()
+    for kind in fields(Recording):
+        lists = [getattr(part.recording, kind.name) for part in parts]
+        joined = getattr(recording, kind.name)
+        while lists[0]:
+            tensors = [each.pop(0) for each in lists]
+            joined.append(None if tensors[0] is None else torch.cat(tensors))
+    directions = torch.cat([part.targets.directions for part in parts])
+    offsets = torch.cat([part.targets.offsets for part in parts])
     return CleanBatch(
-        recording, wanted, scale, logit, surprisal, torch.stack(effects, dim=-2), error
+        recording=recording,
+        targets=Targets(directions, offsets),
+        scale=torch.cat([part.scale for part in parts]),
+        logit=torch.cat([part.logit for part in parts]),
+        surprisal=torch.cat([part.surprisal for part in parts]),
+        direct_effect=torch.cat([part.direct_effect for part in parts]),
+        conservation_error=max(part.conservation_error for part in parts),
     )
 
 
@@ -125,9 +214,13 @@ def for_each_batch(
     batch: int,
     watch: Callable[[], AbstractContextManager[Any]] = nullcontext,
     prepare: Callable[[Recorded], Any] = lambda _: None,
+    workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> float:
     """Record all prompts, a batch at a time, and measure each batch before the next is recorded.
+
+    The conservation law is checked on the first prompt of each batch: only the clean pass, which needs
+    the logits in any case, takes those of all.
 
     Args:
         measure: called with each batch, and with a function that takes the share of the batch that has
@@ -137,6 +230,7 @@ def for_each_batch(
             at most. One that does not fit into memory is halved, and so are the ones after it.
         watch: a context to run each clean pass in; prepare: makes of a batch what its interventions
             need. Memory may run out in either.
+        workers: record the prompts of a batch side by side on them; a `watch` sees nothing of that.
         progress: called with the share of the whole sample that is done since the last call.
     Returns:
         The largest conservation error, in logits.
@@ -145,8 +239,9 @@ def for_each_batch(
         ExactnessError: as `clean_batch`.
     """
     worst = 0.0
+    recorder = Recorder(replay, workers)
     for recorded in _recorded_batches(
-        replay, tokens, donors=donors, batch=batch, watch=watch, prepare=prepare
+        recorder, tokens, donors=donors, batch=batch, watch=watch, prepare=prepare
     ):
         share, told = recorded.prompts / len(tokens), 0.0
 
@@ -165,7 +260,7 @@ def for_each_batch(
 
 
 def _recorded_batches(
-    replay: Replay,
+    recorder: Recorder,
     tokens: Int[Tensor, "prompt length"],
     *,
     donors: Int[Tensor, "prompt length"] | None,
@@ -173,17 +268,18 @@ def _recorded_batches(
     watch: Callable[[], AbstractContextManager[Any]],
     prepare: Callable[[Recorded], Any],
 ) -> Iterator[Recorded]:
-    device = replay.decoder.device
+    device = recorder.device
     limit = BatchLimit(batch, what="prompts recorded", device=device)
     parts = torch.arange(len(tokens)).tensor_split(-(-len(tokens) // batch))
     pending = [(int(part[0]), int(part[-1]) + 1) for part in reversed(parts)]
 
     def record(first: int, end: int) -> Recorded:
         with watch() as watched:
-            clean = clean_batch(replay, tokens[first:end].to(device))
+            clean = recorder.clean(tokens[first:end].to(device))
         donor_z = []
         if donors is not None:
-            donor_z = replay.record_z(donors[first:end, :-1].to(device))
+            given = donors[first:end, :-1].to(device)
+            donor_z = recorder.z_of(given, tokens[first:end, :-1].to(device), clean.recording.z)
         recorded = Recorded(first, clean, donor_z, watched)
         recorded.prepared = prepare(recorded)
         return recorded

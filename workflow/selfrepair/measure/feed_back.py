@@ -81,25 +81,66 @@ def feed_back(
     Raises:
         InputError: tokens or heads that do not fit the model.
     """
-    chosen = check_heads(heads, model.n_layers, model.n_heads, name="heads")
     batch, rows = checked_sizes(model, tokens, batch=batch, chunk=chunk)
-    most_tokens = rows * (tokens.shape[1] - 1)
-    replay, parts = Replay(model), []
+    replay = Replay(model)
+    feeding = FeedingBack(
+        model,
+        replay,
+        heads=heads,
+        selected=selected,
+        scalings=scalings,
+        seed=seed,
+        first_prompt=first_prompt,
+        most_tokens=rows * (tokens.shape[1] - 1),
+    )
+    worst = for_each_batch(replay, tokens, feeding.measure, batch=batch, progress=progress)
+    return feeding.result(conservation_error=worst)
 
-    def measure(recorded: Recorded, _: Progress) -> None:
+
+class FeedingBack:
+    """`feed_back`, batch by batch of recorded prompts; most_tokens: replayed at once."""
+
+    def __init__(
+        self,
+        model: Decoder,
+        replay: Replay,
+        *,
+        heads: Sequence[Head],
+        selected: Bool[Tensor, "prompt position head"],
+        scalings: Sequence[float],
+        seed: int,
+        first_prompt: int,
+        most_tokens: int,
+    ) -> None:
+        """As `feed_back`, which raises the same."""
+        self.heads = check_heads(heads, model.n_layers, model.n_heads, name="heads")
+        self.model, self.replay, self.selected = model, replay, selected
+        self.scalings, self.seed = list(scalings), seed
+        self.first_prompt, self.most_tokens = first_prompt, most_tokens
+        self.parts: list[dict[str, Tensor]] = []
+
+    def measure(self, recorded: Recorded, _: Progress) -> None:
+        """Every selected token of one batch."""
         fed = _FeedBackBatch(
-            model, replay, recorded.clean, chosen, list(scalings), seed, most_tokens
+            self.model,
+            self.replay,
+            recorded.clean,
+            self.heads,
+            self.scalings,
+            self.seed,
+            self.most_tokens,
         )
-        for rows in fed.run(recorded.of(selected), first_prompt + recorded.first):
+        for rows in fed.run(recorded.of(self.selected), self.first_prompt + recorded.first):
             rows["prompt"] += recorded.first
-            parts.append(rows)
+            self.parts.append(rows)
 
-    worst = for_each_batch(replay, tokens, measure, batch=batch, progress=progress)
-    if not parts:  # as may happen in a small shard
-        none = torch.zeros(0, dtype=torch.int64)
-        new = torch.zeros(0, len(FED_BACK), len(scalings))
-        return FeedBack(none, none, none, torch.zeros(0), new, worst)
-    return FeedBack(**joined_instances(parts), conservation_error=worst)
+    def result(self, *, conservation_error: float) -> FeedBack:
+        """Empty if no token was selected, as may happen in a small shard."""
+        if not self.parts:
+            none = torch.zeros(0, dtype=torch.int64)
+            new = torch.zeros(0, len(FED_BACK), len(self.scalings))
+            return FeedBack(none, none, none, torch.zeros(0), new, conservation_error)
+        return FeedBack(**joined_instances(self.parts), conservation_error=conservation_error)
 
 
 @dataclass

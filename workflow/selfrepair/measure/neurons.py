@@ -22,7 +22,7 @@ from ..ablations import RESAMPLE
 from ..errors import InputError
 from ..model.decoder import Decoder
 from ..model.direct_effect import check_error
-from ..model.replay import Replay
+from ..model.replay import Replay, cut_lengths
 from ..vocabulary import Head
 from .ablation import ablated_rows, check_ablations
 from .batches import (
@@ -103,7 +103,8 @@ def neuron_repair(
 
     Args:
         tokens, donors: as for `sweep`.
-        heads: the chosen (layer, head) pairs; selected: the tokens of each, usually its top tokens.
+        heads: the chosen (layer, head) pairs; selected: the tokens of each, usually some of its top
+            tokens. Of each head are replayed the prompts with such a token, up to the last one.
         mlps: layers whose MLP is looked at; negative ones count from the end.
         batch, chunk, progress: as for `sweep`.
     Raises:
@@ -129,7 +130,7 @@ def neuron_repair(
             measured,
             recorded.first,
         )
-        neurons.run(recorded.of(selected), rows)
+        neurons.run(recorded.of(selected), rows * (tokens.shape[1] - 1))
 
     worst = for_each_batch(
         replay,
@@ -266,22 +267,29 @@ class _NeuronBatch:
     measured: _Measured
     first_prompt: int
 
-    def run(self, selected: Bool[Tensor, "prompt position head"], chunk: int) -> None:
-        for index, (layer, head) in enumerate(self.measured.heads):
-            prompts = selected[..., index].any(1).nonzero()[:, 0].to(self.model.device)
-            for some in prompts.split(chunk) if len(prompts) else ():
-                self._ablate(index, layer, head, some, selected[some.cpu(), :, index])
+    def run(self, selected: Bool[Tensor, "prompt position head"], most_tokens: int) -> None:
+        """Every head on its selected tokens, longest prompts first; most_tokens: replayed at once."""
+        positions = selected.shape[1]
+        ends = selected * torch.arange(1, positions + 1)[:, None]
+        for index, lengths in enumerate(cut_lengths(ends.amax(1), positions).T):
+            prompts = lengths.argsort(descending=True, stable=True)[: int((lengths > 0).sum())]
+            while len(prompts):
+                length = int(lengths[prompts[0]])
+                count = max(1, most_tokens // length)
+                some, prompts = prompts[:count], prompts[count:]
+                self._ablate(index, some.to(self.model.device), selected[some, :length, index])
 
     def _ablate(
         self,
         index: int,
-        layer: int,
-        head: int,
         prompt: Int[Tensor, " row"],
         wanted: Bool[Tensor, "row position"],
     ) -> None:
+        """One head on some prompts, up to the positions of `wanted`."""
+        (layer, head), length = self.measured.heads[index], wanted.shape[1]
         recording, u = self.clean.recording, self.clean.targets.directions
-        delta_z = (self.donor_z[layer] - recording.z[layer])[prompt, :, head]
+        in_rows = prompt, slice(length), head
+        delta_z = self.donor_z[layer][in_rows] - recording.z[layer][in_rows]
         rows = ablated_rows(
             self.model,
             recording,
@@ -291,8 +299,9 @@ class _NeuronBatch:
             delta_z=delta_z,
         )
         reacting = [m for m in self.measured.mlps if seen_by(self.model, m, layer)]
+        self.replay.learn_arguments_of(length)  # runs layers, which must not be watched
         with _watch(self.model, reacting) as seen:
-            rows.replay(self.replay, u[prompt])
+            rows.replay(self.replay, u[prompt, :length])
         row, position = wanted.nonzero().to(self.model.device).T
         at = prompt[row], position
         columns: dict[str, list[Tensor]] = {}
@@ -300,7 +309,7 @@ class _NeuronBatch:
             clean = tuple(_shaped(values, u)[at] for values in self.activations[mlp])
             ablated = clean
             if mlp in seen:
-                ablated = tuple(_shaped(v, u[prompt])[row, position] for v in seen[mlp][0])
+                ablated = tuple(_shaped(v, rows.change)[row, position] for v in seen[mlp][0])
             tau = recording.mlp_scale[mlp]
             post_scale = None if tau is None else tau[at]
             values = self._measure(mlp, clean, ablated, u[at], self.clean.scale[at], post_scale)

@@ -67,26 +67,60 @@ def refeed(
     """
     check_ablations([RESAMPLE.name], tokens, donors, None, model)
     batch, rows = checked_sizes(model, tokens, donors=donors, batch=batch, chunk=chunk)
-    if model.n_layers < 2:
-        raise InputError(f"model {model.name}: has one layer, so none to read its input again")
-    pairs, heads = model.n_layers - 1, model.n_heads
-    pair_sums = torch.zeros(pairs, heads, heads, 3, dtype=torch.float64)
-    replay, per_prompt = Replay(model), []
+    replay = Replay(model)
+    refeeding = Refeeding(
+        model, replay, selected=selected, first_position=first_position, rows=rows
+    )
+    worst = for_each_batch(
+        replay, tokens, refeeding.measure, donors=donors, batch=batch, progress=progress
+    )
+    return refeeding.result(conservation_error=worst)
 
-    def measure(recorded: Recorded, _: Progress) -> None:
-        top = recorded.of(selected).to(model.device)
+
+class Refeeding:
+    """`refeed`, batch by batch of recorded prompts with their partners; rows: replayed at once."""
+
+    def __init__(
+        self,
+        model: Decoder,
+        replay: Replay,
+        *,
+        selected: Bool[Tensor, "prompt position layer head"],
+        first_position: int,
+        rows: int,
+    ) -> None:
+        """As `refeed`; InputError: a model of one layer."""
+        if model.n_layers < 2:
+            raise InputError(f"model {model.name}: has one layer, so none to read its input again")
+        self.model, self.replay, self.selected = model, replay, selected
+        self.first_position, self.rows = first_position, rows
+        pairs, heads = model.n_layers - 1, model.n_heads
+        self.pair_sums = torch.zeros(pairs, heads, heads, 3, dtype=torch.float64)
+        self.per_prompt: list[Tensor] = []
+
+    def measure(self, recorded: Recorded, _: Progress) -> None:
+        """Every pair of layers on one batch."""
+        top = recorded.of(self.selected).to(self.model.device)
+        pairs = len(self.pair_sums)
         sums = torch.zeros(len(top), len(SELECTIONS), pairs, len(SUMS), dtype=torch.float64)
         every = torch.zeros(top.shape[1], dtype=torch.bool, device=top.device)
-        every[first_position:] = True
+        every[self.first_position :] = True
         refed = _RefeedBatch(
-            model, replay, recorded.clean, recorded.donor_z, top, every, sums, pair_sums
+            self.model,
+            self.replay,
+            recorded.clean,
+            recorded.donor_z,
+            top,
+            every,
+            sums,
+            self.pair_sums,
         )
         for layer in range(pairs):
-            refed.add(layer, rows)
-        per_prompt.append(sums)
+            refed.add(layer, self.rows)
+        self.per_prompt.append(sums)
 
-    worst = for_each_batch(replay, tokens, measure, donors=donors, batch=batch, progress=progress)
-    return Refeed(torch.cat(per_prompt), pair_sums, worst)
+    def result(self, *, conservation_error: float) -> Refeed:
+        return Refeed(torch.cat(self.per_prompt), self.pair_sums, conservation_error)
 
 
 @dataclass

@@ -28,10 +28,21 @@ def top_tokens(
             f"{direct_effect.shape[0]} tokens have no top {share:.0%}; "
             f"take at least {math.ceil(1 / share)} tokens"
         )
-    order = torch.sort(
-        direct_effect.nan_to_num(nan=-torch.inf), dim=0, descending=True, stable=True
-    ).indices
-    return order[:count]
+    return largest_first(direct_effect, count)[1]
+
+
+def largest_first(
+    direct_effect: Float[Tensor, "token head"], count: int
+) -> tuple[Float[Tensor, "count head"], Int[Tensor, "count head"]]:
+    """Each head's `count` largest direct effects and their tokens; ties go to the earlier token, and what
+    is not a number comes last."""
+    values, order = torch.sort(
+        direct_effect.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf),
+        dim=0,
+        descending=True,
+        stable=True,
+    )
+    return values[:count].clone(), order[:count].clone()
 
 
 def top_mask(
@@ -63,31 +74,19 @@ def top_of_every_head(
     return torch.stack([top_mask(each, first_position=first_position) for each in layers], 2)
 
 
-def draw_tokens(
-    mask: Bool[Tensor, "prompt position head"], count: int, *, seed: int
-) -> Bool[Tensor, "prompt position head"]:
-    """At most `count` of each head's tokens, drawn at random; the same ones for every batch or shard."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.rand(mask.shape, generator=generator, dtype=torch.float64)
-    ranks = order.masked_fill(~mask, torch.inf).flatten(0, 1).argsort(0).argsort(0)
-    return mask & (ranks < count).reshape(mask.shape)
-
-
 def choose_heads(
-    direct_effect: Float[Tensor, "prompt position layer head"],
+    mean_direct_effect: Float[Tensor, "layer head"],
     count: int,
     *,
     first_layer: int,
     last_layer: int,
-    first_position: int = 0,
 ) -> list[Head]:
     """The (layer, head) pairs with the largest mean clean direct effect, largest first.
 
-    Candidates are the heads from first_layer to last_layer, both included; the mean is over all
-    tokens from first_position on (docs/method.md section 5). Fewer candidates than `count` are all
-    chosen.
+    Candidates are the heads from first_layer to last_layer, both included (docs/method.md section 5).
+    Fewer candidates than `count` are all chosen.
     """
-    means = direct_effect[:, first_position:].double().mean((0, 1))[first_layer : last_layer + 1]
+    means = mean_direct_effect[first_layer : last_layer + 1]
     order = means.flatten().argsort(descending=True, stable=True)[:count]
     n_heads = means.shape[1]
     return [(first_layer + int(i) // n_heads, int(i) % n_heads) for i in order]

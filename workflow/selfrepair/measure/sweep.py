@@ -13,10 +13,11 @@ from ..model.decoder import Decoder
 from ..model.memory import BatchLimit
 from ..model.replay import Replay
 from .ablation import any_needs, check_ablations
+from .ablation_batch import cost
 from .batches import Progress, Recorded, checked_sizes, for_each_batch
 from .clean_pass import clean_pass
 from .selection import check_heads
-from .sweep_batch import SweepBatch, cost
+from .sweep_batch import SweepBatch
 from .sweep_result import SweepResult, joined
 from .workers import side_by_side
 
@@ -115,6 +116,7 @@ def sweep_each(
             donors=donors,
             batch=batch,
             prepare=prepare,
+            workers=workers,
             progress=progress,
         )
     return {ablation: joined(found) for ablation, found in parts.items()}

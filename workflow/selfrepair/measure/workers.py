@@ -1,4 +1,4 @@
-"""Replays side by side on the CPU's cores.
+"""Recordings and replays side by side on the CPU's cores.
 
 Threads that share one operation wait for each other at its end; threads with a piece of work each do
 not: SmolLM2-135M's sweep on two Zen 4 cores reached 69 % of the matrix product ceiling the one way, 76 %
@@ -66,9 +66,10 @@ class Workers:
 
 
 @contextmanager
-def side_by_side(replay: Replay) -> Iterator[Workers]:
-    """Workers for the replays of one model, ended with the block."""
+def side_by_side(replay: Replay, *, most: int | None = None) -> Iterator[Workers]:
+    """Workers for the replays of one model, ended with the block; most: at most so many."""
     count = torch.get_num_threads() if replay.decoder.device.type == "cpu" else 1
+    count = min(count, most or count)
     replays = [replay, *(replay.for_another_thread() for _ in range(count - 1))]
     # Each thread has a number of threads of its own for what it calls.
     with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as executor:

@@ -168,7 +168,14 @@ class Decoder:
         self, residual: Float[Tensor, "*batch d_model"]
     ) -> Float[Tensor, "*batch vocab"]:
         """The model's logits of a final residual before any soft cap."""
-        logits = self.final_norm.module(residual) @ self.unembedding.T + self.unembedding_bias
+        return self.unembedded(self.final_norm.module(residual))
+
+    def unembedded(
+        self, normed: Float[Tensor, "*batch d_model"], tokens: slice = slice(None)
+    ) -> Float[Tensor, "*batch some"]:
+        """Logits before any soft cap of some tokens of the vocabulary; normed: the final norm's output."""
+        rows, bias = self.unembedding[tokens], self.unembedding_bias[tokens]
+        logits = torch.nn.functional.linear(normed, rows, bias)
         return logits if self.logit_scale == 1 else self.logit_scale * logits
 
     def capped(self, logits: Float[Tensor, "*batch vocab"]) -> Float[Tensor, "*batch vocab"]:

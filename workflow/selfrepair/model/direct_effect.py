@@ -18,6 +18,11 @@ from .decoder import ERROR_BOUNDS, Decoder
 from .products import dot, sum_dtype
 from .replay import Recording
 
+# Logits that are held at once: as many as stay in the cache of a CPU; fewer vocabulary entries at a time
+# than the least would make slow products.
+_PIECE = {"cpu": 2**20, "cuda": 2**25}
+_LEAST_PIECE = 512
+
 
 @dataclass
 class Targets:
@@ -96,17 +101,29 @@ def conservation_error(
     decoder: Decoder,
     clean: Recording,
     wanted: Targets,
-    own: Float[Tensor, "prompt position"],
+    own: Float[Tensor, "checked position"],
+    *,
+    head_effects: Float[Tensor, "prompt position layer head"] | None = None,
 ) -> float:
-    """Largest |sum of DE + b - centred logit| in logits; own: the model's own centred logits."""
-    u, scale = wanted.directions, decoder.final_norm.scale(clean.residual[-1])
-    total = dot(clean.residual[0], u) / scale + wanted.offsets
+    """Largest |sum of DE + b - centred logit| in logits, in the first prompts.
+
+    Args:
+        own: the model's own centred logits of the prompts to check, the first ones.
+        head_effects: direct effects of every head, if they are known.
+    """
+    n = len(own)
+    u, scale = wanted.directions[:n], decoder.final_norm.scale(clean.residual[-1][:n])
+    total = dot(clean.residual[0][:n], u) / scale + wanted.offsets[:n]
     for layer, part in enumerate(decoder.layers):
-        sigma, tau = clean.attention_scale[layer], clean.mlp_scale[layer]
-        heads = head_direct_effects(decoder, layer, clean.z[layer], u, scale, sigma)
+        scales = clean.attention_scale[layer], clean.mlp_scale[layer]
+        sigma, tau = (None if each is None else each[:n] for each in scales)
+        if head_effects is None:
+            heads = head_direct_effects(decoder, layer, clean.z[layer][:n], u, scale, sigma)
+        else:
+            heads = head_effects[:n, :, layer]
         total = total + heads.sum(-1)
         total = total + bias_direct_effect(decoder, layer, u, scale, sigma)
-        total = total + part.mlp_write.projection(clean.mlp_out[layer], u, tau) / scale
+        total = total + part.mlp_write.projection(clean.mlp_out[layer][:n], u, tau) / scale
     return float((total - own).abs().max())
 
 
@@ -117,19 +134,30 @@ def target_logits(
 ) -> tuple[Float[Tensor, "prompt position"], Float[Tensor, "prompt position"]]:
     """Centred logit and surprisal (nats) of the targets, by the model's own unembedding.
 
-    The logit is the one before a soft cap; the surprisal is the model's own, so after it. A prompt at a
-    time: the logits of the whole vocabulary are large.
+    The logit is the one before a soft cap; the surprisal is the model's own, so after it. The vocabulary is
+    gone through in pieces that stay in the cache: the logits of all of it are large.
     """
-    logits, surprisals = [], []
-    for row, wanted in zip(residual, next_tokens, strict=True):
-        every = decoder.to_logits(row).to(sum_dtype(row.dtype))
-        own = every.gather(-1, wanted[:, None])[:, 0]
-        logits.append(own)
-        if decoder.logit_softcap is not None:
-            every = decoder.capped(decoder.uncapped_logits(row)).to(every.dtype)
-            own = every.gather(-1, wanted[:, None])[:, 0]
-        surprisals.append(every.logsumexp(-1) - own)
-    return torch.stack(logits), torch.stack(surprisals)
+    normed = decoder.final_norm.module(residual).flatten(0, 1)
+    wanted, dtype = next_tokens.flatten(), sum_dtype(residual.dtype)
+    total, own = (torch.zeros(len(wanted), dtype=dtype, device=normed.device) for _ in range(2))
+    exponentials, capped = total.clone(), total.clone()
+    largest = torch.full_like(total, -torch.inf)
+    size = max(_LEAST_PIECE, _PIECE.get(normed.device.type, _PIECE["cuda"]) // max(1, len(wanted)))
+    for first in range(0, decoder.vocabulary, size):
+        logits = decoder.unembedded(normed, slice(first, first + size))
+        seen = decoder.capped(logits).to(dtype)
+        logits = logits.to(dtype)
+        here = (wanted >= first) & (wanted < first + size)
+        place = (wanted - first).clamp(0, logits.shape[-1] - 1)[:, None]
+        own = torch.where(here, logits.gather(-1, place)[:, 0], own)
+        capped = torch.where(here, seen.gather(-1, place)[:, 0], capped)
+        total += logits.sum(-1)
+        higher = torch.maximum(largest, seen.amax(-1))
+        exponentials *= (largest - higher).exp()
+        exponentials += (seen - higher[:, None]).exp_().sum(-1)
+        largest = higher
+    centred, surprisal = own - total / decoder.vocabulary, largest + exponentials.log() - capped
+    return centred.reshape(next_tokens.shape), surprisal.reshape(next_tokens.shape)
 
 
 def check_error(kind: str, error: float, dtype: str, *, where: str = "this batch") -> None:

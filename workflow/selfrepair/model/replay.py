@@ -23,11 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import InputError
 from .arguments import Arguments, for_any_rows, split_stream, with_rows
 from .decoder import Decoder, Layer
-from .norms import Write
-from .products import sum_dtype
-
-# Clean scales of a layer's post-norms, [row, position]: of its attention and of its MLP, per layer.
-Scales = list[tuple[Tensor | None, Tensor | None]]
+from .summing import Parts, Places, Scales, Sums
 
 # Streams are cut after the last position looked at in steps of this: few lengths are learnt quickly.
 LENGTH_STEP = 16
@@ -61,29 +57,21 @@ class Recording:
 
 
 @dataclass
-class _Sums:
-    """Running dot products of what the replayed sublayers add with the rows' target directions."""
-
-    directions: Float[Tensor, "row position d_model"]
-    heads: Float[Tensor, "row position"]
-    mlps: Float[Tensor, "row position"]
-    post_norms: Float[Tensor, "row position"]
-
-
-@dataclass
 class Replayed:
-    """What a replay gives of each row and position.
+    """What a replay gives of each row and position, or of each place looked at.
 
     residual: final residual; heads, mlps: the summed dot products with the target direction of what
     all replayed attention and MLP outputs add to the stream, at the clean scales of post-norms;
     post_norms: what the changed scales of all post-norms do to these, that of the ablated layer's own
     attention included (docs/method.md section 3; zero in a model without post-norms).
+    parts: of which components these consist, if asked for.
     """
 
-    residual: Float[Tensor, "row position d_model"]
-    heads: Float[Tensor, "row position"]
-    mlps: Float[Tensor, "row position"]
-    post_norms: Float[Tensor, "row position"]
+    residual: Float[Tensor, "*place d_model"]
+    heads: Float[Tensor, "*place"]
+    mlps: Float[Tensor, "*place"]
+    post_norms: Float[Tensor, "*place"]
+    parts: Parts | None = None
 
 
 class _StopForwardError(Exception):
@@ -104,9 +92,15 @@ class Replay:
         return other
 
     @torch.no_grad()
-    def record(self, tokens: Int[Tensor, "prompt position"]) -> Recording:
-        """Run the model on tokens and keep what later replays start from."""
-        self.learn_arguments_of(tokens.shape[1])
+    def record(
+        self, tokens: Int[Tensor, "prompt position"], *, to_replay: bool = True
+    ) -> Recording:
+        """Run the model on tokens and keep what later replays start from.
+
+        to_replay: False where nothing will be replayed: what layers are called with is not learnt.
+        """
+        if to_replay:
+            self.learn_arguments_of(tokens.shape[1])
         recording = Recording()
         with self._hooks(self._recording_hooks(recording, tuple(tokens.shape))):
             self._run_network(tokens)
@@ -139,33 +133,38 @@ class Replay:
         residual: Float[Tensor, "row position d_model"],
         attention_out: Float[Tensor, "row position d_model"],
         unchanged_out: Float[Tensor, "row position d_model"] | None,
-        directions: Float[Tensor, "row position d_model"],
+        directions: Float[Tensor, "*place d_model"],
         scales: Scales | None = None,
+        places: Places | None = None,
+        clean_z: Callable[[int], Tensor] | None = None,
     ) -> Replayed:
         """Replay rows whose attention output at `layer` is `attention_out`.
 
         Args:
             layer, residual, attention_out, unchanged_out: as for `layer_output`.
-            directions: u of each row and position (docs/method.md section 1).
+            directions: u of each row and position, or of each place (docs/method.md section 1).
             scales: the clean scales of every layer's post-norms in these rows, if the model has any.
+            places: where to look at what the replay gives; by default everywhere.
+            clean_z: gives the clean z of a layer there, [*place, head, d_head]; with it the result has
+                the parts that its sums consist of.
         """
-        rows, positions = residual.shape[:2]
-        zeros = torch.zeros(
-            rows, positions, device=residual.device, dtype=sum_dtype(residual.dtype)
+        sums = Sums(
+            self.decoder,
+            directions,
+            shape=residual.shape[:2],
+            scales=scales or [(None, None)] * self.decoder.n_layers,
+            places=places,
+            clean_z=clean_z,
         )
-        sums = _Sums(directions, heads=zeros, mlps=zeros.clone(), post_norms=zeros.clone())
-        scales = scales or [(None, None)] * self.decoder.n_layers
-        write = self.decoder.layers[layer].attention_write
-        if write.norm is not None:
-            _, changed = write.rescaled(attention_out, directions, scales[layer][0])
-            sums.post_norms += changed
-        with self._hooks(self._summing_hooks(sums, layer, scales)):
+        sums.add_ablated_norm(layer, attention_out)
+        with self._hooks(sums.hooks(layer)):
             stream = self.layer_output(
                 layer, residual=residual, attention_out=attention_out, unchanged_out=unchanged_out
             )
             for later in range(layer + 1, self.decoder.n_layers):
                 stream = self._call(later, stream)
-        return Replayed(stream, sums.heads, sums.mlps, sums.post_norms)
+        residual = sums.looked_at(stream)
+        return Replayed(residual, sums.heads, sums.mlps, sums.post_norms, sums.parts)
 
     @torch.no_grad()
     def layer_output(
@@ -341,35 +340,6 @@ class Replay:
             handles += hooks_of(layer)
         norm = self.decoder.final_norm.module
         return [*handles, norm.register_forward_pre_hook(norm_input, with_kwargs=True)]
-
-    def _summing_hooks(self, sums: _Sums, ablated: int, scales: Scales) -> list[RemovableHandle]:
-        """Sum what changes: MLPs from the ablated layer on, other heads from the next layer on."""
-        handles = []
-        for index, layer in enumerate(self.decoder.layers[ablated:], start=ablated):
-            of_attention, of_mlp = scales[index]
-            if index > ablated:
-                hook = _summing_hook(sums, sums.heads, layer.attention_write, of_attention)
-                handles.append(layer.output_projection.register_forward_hook(hook))
-            hook = _summing_hook(sums, sums.mlps, layer.mlp_write, of_mlp)
-            handles.append(layer.mlp.register_forward_hook(hook))
-        return handles
-
-
-def _summing_hook(
-    sums: _Sums, total: Tensor, write: Write, clean_scale: Tensor | None
-) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-    """A hook that adds to `total` what a sublayer's output adds, and to the post-norms' sum."""
-
-    def result(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        raw = _first(output).reshape(sums.directions.shape)
-        if write.norm is None:
-            total.add_(write.projection(raw, sums.directions, None))
-            return
-        at_clean_scale, changed = write.rescaled(raw, sums.directions, clean_scale)
-        total.add_(at_clean_scale)
-        sums.post_norms.add_(changed)
-
-    return result
 
 
 def cut_lengths(ends: Int[Tensor, "*batch"], whole: int) -> Int[Tensor, "*batch"]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..catalogue import EXPERIMENTS
 from ..errors import InputError
+from ..vocabulary import TOP_SHARE
 from .materials import FILE, Materials, read_materials, used_wheels, with_materials
 from .schema import Schema, check, check_names, fill_defaults, read_schema, read_yaml
 
 Config = dict[str, Any]
+
+# What the clean pass is called among measurements that are scattered over shards.
+CLEAN = "clean"
+# What `sweep.tokens` may be.
+SAMPLED, ALL_TOKENS = "sampled", "all"
 
 
 def read_study(path: Path, *, schema: Path, materials: Path | None = None) -> Config:
@@ -53,13 +60,19 @@ def complete_config(config: Any, schema: Schema, *, materials: Materials) -> Con
     _check_models(complete)
     _check_published(complete)
     _check_sizes(complete)
+    _check_maps(complete)
     if complete["tf32"] and complete["dtype"] != "float32":
         raise InputError(f"tf32: true needs dtype float32, not {complete['dtype']}; leave it out")
     return complete
 
 
+def mapped_ablations(config: Mapping[str, Any]) -> list[str]:
+    """The ablations of which it is measured who repairs."""
+    return [name for name, ablation in config["ablations"].items() if ablation["map"]]
+
+
 def n_shards(config: Mapping[str, Any], measurement: str) -> int:
-    """Jobs that a measurement of one model is scattered over."""
+    """Jobs that a measurement of one model is scattered over (`CLEAN`, an ablation, an experiment)."""
     total, size = _sizes(config, measurement)
     return -(-total // size)
 
@@ -71,7 +84,10 @@ def shard_prompts(config: Mapping[str, Any], measurement: str, shard: int) -> ra
 
 
 def _sizes(config: Mapping[str, Any], measurement: str) -> tuple[int, int]:
-    """Prompts of a sweep (named by its ablation) or of an experiment, and prompts of its shards."""
+    """Prompts of the clean pass ("clean"), of a sweep (named by its ablation) or of an experiment, and
+    prompts of its shards."""
+    if measurement == CLEAN:
+        return config["text"]["prompts"], config["clean"]["prompts_per_shard"]
     if measurement in config["ablations"]:
         prompts = config["ablations"][measurement]["prompts"]
         return prompts, config["sweep"]["prompts_per_shard"]
@@ -127,18 +143,27 @@ def _check_published(config: Config) -> None:
 
 
 def _check_sizes(config: Config) -> None:
-    """No measurement takes more prompts than there are, or too few for one top token."""
+    """No measurement takes more prompts than there are, nor is the sample too small for a top token."""
     total, length = config["text"]["prompts"], config["text"]["tokens_per_prompt"]
     # Neither the last token, which has no target, nor a beginning-of-sequence token is ever selected.
     positions = length - (2 if config["text"]["bos"] == "always" else 1)
+    if total * positions * TOP_SHARE < 1:
+        raise InputError(
+            f"text.prompts: {total} prompts of {length} tokens have {total * positions} positions "
+            f"that may be selected; top tokens need at least {math.ceil(1 / TOP_SHARE)}"
+        )
     sizes = {f"ablations.{name}.prompts": a["prompts"] for name, a in config["ablations"].items()}
     for name in ("prompts", "iterative_prompts"):
         sizes[f"experiments.{name}"] = config["experiments"][name]
     for name, prompts in sizes.items():
         if prompts > total:
             raise InputError(f"{name}: {prompts} is more than text.prompts, {total}")
-        if prompts * positions < 50:
+
+
+def _check_maps(config: Config) -> None:
+    """The map of who repairs is made of drawn top tokens."""
+    for name, ablation in config["ablations"].items():
+        if ablation["map"] and config["sweep"]["tokens"] != SAMPLED:
             raise InputError(
-                f"{name}: {prompts} prompts of {length} tokens have {prompts * positions} positions "
-                "that may be selected; top tokens need at least 50"
+                f"ablations.{name}.map: true needs sweep.tokens {SAMPLED}, not {config['sweep']['tokens']}"
             )

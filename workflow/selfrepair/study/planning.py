@@ -6,15 +6,17 @@ It loads no model and no torch, so that a dry run can show it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..catalogue import EXPERIMENTS
 from ..files.wheels import wheels_of
 from ..model.sizes import ARRAYS, CHUNK_TOKENS, Shape, shape_from
 from ..model.weights import converted_folder, is_converted
-from .config import n_shards
+from . import amounts
+from .config import CLEAN, n_shards, shard_prompts
 
 GB = 1e9
 # Main memory of a process that has loaded Python, torch and transformers, and nothing else yet.
@@ -75,52 +77,62 @@ def plan_model(key: str, config: Mapping[str, Any]) -> ModelPlan | None:
     if shape is None:
         return None
     rate = config.get("plan", {}).get("tflops")
-    sweep_flop = _ablated_tokens(config) * shape.flop_of_sweep()
-    other_flop = _other_flop(shape, config)
-    longest_flop = _longest_shard(config) * _positions(config) * shape.flop_of_sweep()
+    measurements = _flop_by_measurement(shape, config)
+    flop, longest = sum(measurements.values()), _longest_flop(measurements, config)
+    sweep_flop = sum(replay_flop(shape, config, ablation) for ablation in config["ablations"])
     return ModelPlan(
         title=model.get("title", key),
         shape=shape,
-        tokens=config["text"]["prompts"] * _positions(config),
+        tokens=config["text"]["prompts"] * amounts.positions_of(config),
         sweep_flop=sweep_flop,
-        other_flop=other_flop,
-        jobs=sum(n_shards(config, ablation) for ablation in config["ablations"]),
+        other_flop=flop - sweep_flop,
+        jobs=sum(n_shards(config, measurement) for measurement in measurements),
         device_bytes=device_bytes(shape, config),
         host_bytes=host_bytes(shape, config),
         stored_bytes=stored_bytes(shape, config),
-        hours=(sweep_flop + other_flop) / (rate * 1e12) / 3600 if rate else None,
-        longest_job_minutes=longest_flop / (rate * 1e12) / 60 if rate else None,
+        hours=flop / (rate * 1e12) / 3600 if rate else None,
+        longest_job_minutes=longest / (rate * 1e12) / 60 if rate else None,
     )
 
 
-def _positions(config: Mapping[str, Any]) -> int:
-    """Positions of a prompt that have a target: all but the last."""
-    return int(config["text"]["tokens_per_prompt"]) - 1
+def replay_flop(shape: Shape, config: Mapping[str, Any], ablation: str) -> float:
+    """Operations of a sweep's replays: of every head, on the positions that its tokens need."""
+    return amounts.replayed_of_sweep(config, ablation) * shape.flop_of_sweep()
 
 
-def _ablated_tokens(config: Mapping[str, Any]) -> int:
-    """Tokens that every head is ablated on, over all ablations."""
-    return sum(a["prompts"] for a in config["ablations"].values()) * _positions(config)
-
-
-def _longest_shard(config: Mapping[str, Any]) -> int:
-    """Prompts of the longest job of a sweep."""
-    longest_sweep = max(a["prompts"] for a in config["ablations"].values())
-    return min(config["sweep"]["prompts_per_shard"], longest_sweep)
-
-
-def _other_flop(shape: Shape, config: Mapping[str, Any]) -> float:
-    """Operations of all but the sweeps' replays: clean passes, and the experiments on single heads."""
-    positions, experiments = _positions(config), config["experiments"]
-    # Clean passes over the sample and, in each sweep, over its prompts and their donors.
-    tokens = config["text"]["prompts"] * positions
-    passes = (tokens + 2 * _ablated_tokens(config)) * shape.flop_of_pass()
+def _flop_by_measurement(shape: Shape, config: Mapping[str, Any]) -> dict[str, float]:
+    """Operations of each measurement that is scattered over jobs: clean pass, sweeps, experiments."""
+    positions, experiments = amounts.positions_of(config), config["experiments"]
+    flop = {CLEAN: config["text"]["prompts"] * positions * shape.flop_of_pass()}
+    for ablation, asked in config["ablations"].items():
+        recorded = asked["prompts"] * positions * shape.flop_of_pass()
+        flop[ablation] = recorded + replay_flop(shape, config, ablation)
+    for experiment in EXPERIMENTS:
+        flop[experiment.name] = experiments[experiment.prompts] * positions * shape.flop_of_pass()
+    # Chosen heads under three ablations, and once more for their neurons; each counted as one of the middle.
+    chosen = experiments["heads_per_model"] * shape.flop_of_head(shape.layers // 2)
+    prompts = experiments["prompts"]
+    of_neurons = amounts.capped(experiments["chosen_tokens_per_head"], prompts, positions)
+    of_chosen = of_neurons + experiments["chosen_random_tokens_per_head"]
+    flop["chosen"] += 3 * chosen * amounts.replayed(of_chosen, prompts, positions)
+    flop["neurons"] += chosen * amounts.replayed(of_neurons, prompts, positions)
     # Iterative inference runs a layer for every head.
     iterative = 2.0 * shape.layers * shape.heads * shape.layer_parameters
-    # Three ablations of as many heads as are chosen, each counted as one of the middle layer.
-    chosen = 3 * experiments["heads_per_model"] * shape.flop_of_head(shape.layers // 2)
-    measured = experiments["iterative_prompts"] * iterative + experiments["prompts"] * chosen
-    return passes + positions * measured
+    flop["iterative"] += experiments["iterative_prompts"] * positions * iterative
+    return flop
+
+
+def _longest_flop(flop: Mapping[str, float], config: Mapping[str, Any]) -> float:
+    """Operations of the longest job: the first of a measurement has as many prompts as any."""
+    return max(
+        each * len(shard_prompts(config, measurement, 0)) / _prompts(config, measurement)
+        for measurement, each in flop.items()
+    )
+
+
+def _prompts(config: Mapping[str, Any], measurement: str) -> int:
+    """Prompts of all jobs of a measurement."""
+    return shard_prompts(config, measurement, n_shards(config, measurement) - 1).stop
 
 
 def device_kind(config: Mapping[str, Any]) -> str:
@@ -130,7 +142,7 @@ def device_kind(config: Mapping[str, Any]) -> str:
 
 def device_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
     """The most memory that a sweep holds on the device that the model is on, in bytes."""
-    dtype, positions = config["dtype"], _positions(config)
+    dtype, positions = config["dtype"], amounts.positions_of(config)
     rows = config["memory"]["rows_at_once"] or max(
         1, CHUNK_TOKENS[device_kind(config)] // positions
     )
@@ -142,25 +154,39 @@ def device_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
 def host_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
     """The most main memory that a job which runs the model holds, in bytes.
 
-    That is the results of its shard, or the clean effects of the whole sample, twice while they are
-    joined; and on a CPU everything else too.
+    That is what the job keeps of its shard, twice while it is joined; and on a CPU everything else too.
     """
-    sample = config["text"]["prompts"]
-    values = max(ARRAYS * min(config["sweep"]["prompts_per_shard"], sample), sample)
-    results = 2 * 4.0 * values * _positions(config) * shape.layers * shape.heads
+    kept = 2 * max(_kept_by_jobs(shape, config))
     on_device = device_kind(config) != "cpu"
     # Weights pass through main memory on their way to a GPU.
     held = shape.weight_bytes(config["dtype"], "cuda") if on_device else device_bytes(shape, config)
-    return PROCESS_BYTES + results + held
+    return PROCESS_BYTES + kept + held
+
+
+def _kept_by_jobs(shape: Shape, config: Mapping[str, Any]) -> Iterator[float]:
+    """Bytes that the longest job of the clean pass, and of each sweep, keeps until it writes them."""
+    longest = len(shard_prompts(config, CLEAN, 0))
+    yield amounts.clean_shard_bytes(shape, config, longest)
+    for ablation, asked in config["ablations"].items():
+        longest = len(shard_prompts(config, ablation, 0))
+        kept = amounts.sweep_bytes(shape, config, ablation, longest)
+        yield kept + (amounts.map_bytes(shape) if asked["map"] else 0.0)
+    if not amounts.is_sampled(config):
+        # Of a few prompts at a time, before they are summed.
+        tokens = config["memory"]["prompts_at_once"] * amounts.positions_of(config)
+        yield 4.0 * (ARRAYS + 1) * tokens * shape.layers * shape.heads
 
 
 def stored_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
-    """What the sweeps and the clean pass of a model leave on disk, in bytes."""
-    heads = shape.layers * shape.heads
-    size = 2 if config["sweep"]["store"] == "float16" else 4
-    swept = _ablated_tokens(config) * heads
-    clean = config["text"]["prompts"] * _positions(config) * heads
-    return float(swept * ((ARRAYS - 1) * size + 4) + clean * 4)
+    """What the clean pass and the sweeps of a model leave on disk, in bytes."""
+    stored = amounts.clean_shard_bytes(shape, config, config["text"]["prompts"])
+    stored += amounts.ranked_bytes(shape, config)
+    for ablation, asked in config["ablations"].items():
+        for shard in range(n_shards(config, ablation)):
+            prompts = len(shard_prompts(config, ablation, shard))
+            stored += amounts.sweep_bytes(shape, config, ablation, prompts)
+            stored += amounts.map_bytes(shape) if asked["map"] else 0.0
+    return stored
 
 
 def plan_table(config: Mapping[str, Any]) -> str:

@@ -23,6 +23,13 @@ RENAMED = {
     "sweep.chunk": "memory.rows_at_once",
     "text.sources.*.commit": "text.sources.*.revision",
     "plan.device": "plan.hardware",
+    "experiments.tokens_per_head": "experiments.iterative_tokens_per_head",
+}
+# Values of earlier versions, and what to write now.
+REPLACED = {
+    ("sweep.tokens", "top"): (
+        "write sampled, with tokens_per_head: null and random_tokens_per_head: 0 under each ablation"
+    ),
 }
 
 
@@ -70,7 +77,7 @@ def check(content: Any, schema: Schema) -> None:
 
 
 def check_names(config: Any) -> None:
-    """InputError, with the new name, for a key that has been renamed since an earlier version."""
+    """InputError, with what to write now, for a key or a value of an earlier version."""
     for old, new in RENAMED.items():
         *parents, key = old.split(".")
         for place, section in _sections(config, parents):
@@ -79,6 +86,10 @@ def check_names(config: Any) -> None:
                 names = iter(n for n, p in zip(place, parents, strict=True) if p == "*")
                 now = ".".join(next(names) if part == "*" else part for part in new.split("."))
                 raise InputError(f"{'.'.join(place)}: {key} is now {now}")
+    for (key, value), remedy in REPLACED.items():
+        for _, found in _sections(config, key.split(".")):
+            if found == value:
+                raise InputError(f"{key}: {value} is no more; {remedy}")
 
 
 def _sections(value: Any, pattern: list[str]) -> Iterator[tuple[list[str], Any]]:

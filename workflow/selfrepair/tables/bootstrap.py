@@ -7,8 +7,14 @@ estimates the first row is the value on the sample itself and the other rows are
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist
+from typing import Any
 
+import mpmath
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -97,15 +103,69 @@ def mean_over_heads(estimates: Estimates) -> Float[np.ndarray, " resample"]:
 
 def interval(
     estimates: Float[np.ndarray, "resample ..."],
+    *,
+    prompts: int | Int[np.ndarray, " ..."] | None = None,
 ) -> tuple[Float[np.ndarray, " ..."], Float[np.ndarray, " ..."], Float[np.ndarray, " ..."]]:
-    """The value on the sample and both ends of the 95 % percentile interval, [...] each."""
-    tail = (1 - LEVEL) / 2
+    """The value on the sample and both ends of its 95 % interval, [...] each.
+
+    It covers both that prompts were drawn from text and that tokens were drawn within prompts: a prompt
+    is drawn with the tokens that were measured of it, whose differences are part of the spread of its sum.
+    That a head's tokens are its top ones of the sample is taken as given.
+
+    Args:
+        prompts: in how many different prompts the tokens of each value lie: the ends are percentiles
+            expanded for so few (`tail`); NaN for fewer than two. None: the plain 2.5 and 97.5 %
+            percentiles of the resamples.
+    """
     resamples = estimates[1:]
-    missing = np.isnan(resamples).all(0)
-    filled = np.where(missing, 0.0, resamples)
-    low, high = np.nanquantile(filled, [tail, 1 - tail], axis=0)
-    return (
-        np.asarray(estimates[0]),
-        np.where(missing, np.nan, low),
-        np.where(missing, np.nan, high),
-    )
+    shape = resamples.shape[1:]
+    tails = np.full(shape, (1 - LEVEL) / 2)
+    if prompts is not None:
+        counts = np.broadcast_to(np.asarray(prompts), shape)
+        for count in np.unique(counts):
+            tails[counts == count] = tail(int(count))
+    tails[np.isnan(resamples).all(0)] = np.nan
+    low, high = np.full(shape, np.nan), np.full(shape, np.nan)
+    for level in np.unique(tails[~np.isnan(tails)]):
+        here = tails == level
+        low[here], high[here] = _quantiles(resamples[:, here], [level, 1 - level])
+    return np.asarray(estimates[0]), low, high
+
+
+def _quantiles(
+    values: Float[np.ndarray, "resample number"], levels: Sequence[float]
+) -> Float[np.ndarray, "level number"]:
+    """Quantiles of the resamples that have a value; numpy is much faster where none lacks one."""
+    some = np.isnan(values).any(0)
+    found = np.empty((len(levels), values.shape[1]))
+    found[:, ~some] = np.quantile(values[:, ~some], levels, axis=0)
+    found[:, some] = np.nanquantile(values[:, some], levels, axis=0)
+    return found
+
+
+@cache
+def tail(prompts: int) -> float:
+    """The share of resamples below the lower end of an interval that rests on so many prompts.
+
+    The expanded percentile interval of Hesterberg 2015 (arXiv 1411.5279): resamples of n prompts spread
+    by sqrt((n - 1) / n) too little, and their percentiles are those of a normal distribution where
+    Student's t with n - 1 degrees of freedom is due. So not 2.5 %, but the normal distribution below
+    -sqrt(n / (n - 1)) t. NaN for fewer than two prompts, which have no spread.
+    """
+    if prompts < 2:
+        return float("nan")
+    t = student_t(prompts - 1)
+    return NormalDist().cdf(-math.sqrt(prompts / (prompts - 1)) * t)
+
+
+@cache
+def student_t(freedom: int) -> float:
+    """The value that Student's t with so many degrees of freedom exceeds, up or down, in 1 - LEVEL."""
+
+    def beyond(t: Any) -> Any:
+        part = freedom / (freedom + t * t)
+        return mpmath.betainc(freedom / 2, 0.5, 0, part, regularized=True) - (1 - LEVEL)
+
+    normal = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    # Between the quantiles of the normal distribution and of one degree of freedom.
+    return float(mpmath.findroot(beyond, (normal, 13), solver="anderson"))

@@ -2,58 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool
+from jaxtyping import Int
 
 from ..vocabulary import depth_groups
-from .bootstrap import Estimates, mean_over_heads
+from .bootstrap import Estimates, divide
 from .estimates import with_intervals
 from .labels import labelled
 
 
-@dataclass
-class LayerMeans:
-    """What the table by depth takes from one layer of a sweep.
+class DepthMeans:
+    """Means over the heads of each group of `depth_groups`, from one layer after the other.
 
-    means: of `resampled_means`; selected: tokens that are selected for any head of the layer.
+    Only sums over heads are kept: the resamples of every head of a large model would not fit into memory.
+    A mean is over the heads that have a value in a resample (`bootstrap.mean_over_heads`).
     """
 
-    means: Mapping[str, Estimates]
-    selected: Bool[np.ndarray, "prompt position"]
+    def __init__(self, n_layers: int) -> None:
+        self.groups = depth_groups(n_layers)
+        self._n_heads = dict.fromkeys(self.groups, 0)
+        # Per group and name: sum over heads, and how many have a value, in each resample.
+        self._sums: dict[str, dict[str, np.ndarray]] = {name: {} for name in self.groups}
 
+    def add(self, layer: int, means: Mapping[str, Estimates]) -> None:
+        """Take in a layer; means: of `estimates.resampled_means`."""
+        sums = {}
+        for name, estimates in means.items():
+            known = ~np.isnan(estimates)
+            sums[name] = np.stack([np.where(known, estimates, 0.0).sum(1), known.sum(1)])
+        n_heads = next(iter(means.values())).shape[1]
+        for group, layers in self.groups.items():
+            if layer in layers:
+                so_far = self._sums[group]
+                self._sums[group] = {n: so_far.get(n, 0.0) + each for n, each in sums.items()}
+                self._n_heads[group] += n_heads
 
-def depth_rows(keys: Mapping[str, str], layers: Sequence[LayerMeans]) -> pl.DataFrame:
-    """A row for each group of `depth_groups`; keys: what else the rows are about, as first columns.
+    def rows(
+        self,
+        keys: Mapping[str, str],
+        tokens: Int[np.ndarray, "prompt group"],
+        *,
+        n_prompts: int | None = None,
+    ) -> pl.DataFrame:
+        """A row for each group; keys: what else the rows are about, as first columns.
 
-    A mean is over heads, a share the ratio of such means, a standard deviation the root of the mean
-    variance. n_tokens counts tokens that are selected for any head of the group.
-    """
-    groups = {
-        name: [layers[index] for index in indices]
-        for name, indices in depth_groups(len(layers)).items()
-    }
-    means = {
-        name: np.stack([_over_group(name, group) for group in groups.values()], axis=1)
-        for name in layers[0].means
-    }
-    n_heads = layers[0].means["direct_effect"].shape[1]
-    selected = [np.any([layer.selected for layer in group], axis=0) for group in groups.values()]
-    table = pl.DataFrame(
-        {
-            "depth": list(groups),
-            "n_heads": [n_heads * len(group) for group in groups.values()],
-            "n_tokens": [int(tokens.sum()) for tokens in selected],
-            "n_prompts": [len(tokens) for tokens in selected],
-            **with_intervals(means),
+        A mean is over heads, a share the ratio of such means, a standard deviation the root of the mean
+        variance. tokens: how many of each prompt are selected for any head of the group; n_prompts: what
+        the column says instead of the number of prompts that have such tokens.
+        """
+        prompts = (tokens > 0).sum(0)
+        names = next(iter(self._sums.values()))
+        means = {
+            name: np.stack([divide(*sums[name]) for sums in self._sums.values()], axis=1)
+            for name in names
         }
-    )
-    return labelled(table, keys)
-
-
-def _over_group(name: str, group: Sequence[LayerMeans]) -> np.ndarray:
-    """The mean over all heads of these layers, [resample]."""
-    return mean_over_heads(np.concatenate([layer.means[name] for layer in group], axis=1))
+        table = pl.DataFrame(
+            {
+                "depth": list(self.groups),
+                "n_heads": list(self._n_heads.values()),
+                "n_tokens": tokens.sum(0).astype(np.int64),
+                "n_prompts": prompts if n_prompts is None else np.full(len(prompts), n_prompts),
+                **with_intervals(means, prompts=prompts),
+            }
+        )
+        return labelled(table, keys)

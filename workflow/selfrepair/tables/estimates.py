@@ -5,45 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from ..vocabulary import SHARED_EFFECTS, bounded
-from .bootstrap import Estimates, PromptSums, divide, interval
-
-# EFFECTS of one layer by name, in logits.
-Arrays = Mapping[str, Float[np.ndarray, "prompt position head"]]
+from ..vocabulary import EFFECTS, SHARED_EFFECTS, bounded
+from .bootstrap import Estimates, divide, interval
 
 
-def resampled_means(arrays: Arrays, sums: PromptSums) -> dict[str, Estimates]:
+def resampled_means(
+    sums: Mapping[str, Float[np.ndarray, "prompt head"]],
+    weights: Float[np.ndarray, "resample prompt"],
+) -> dict[str, Estimates]:
     """Per head and resample all that can be averaged over heads afterwards.
 
+    Args:
+        sums: `measure.prompt_sums.SUMS` by name; weights: of `bootstrap.prompt_weights`.
     Returns:
         the mean of every effect in logits; `<effect>_share_clipped`, the paper's share: the mean over
         tokens of effect / direct effect, clipped to 0..1; `over_corrected_share`, of tokens with a
         positive direct effect those whose logit rises; `self_repair_variance` over tokens.
     """
-    means = {name: sums.mean(values) for name, values in arrays.items()}
+    total = {name: weights @ values for name, values in sums.items()}
+    means = {name: divide(total[name], total["tokens"]) for name in EFFECTS}
     for name in SHARED_EFFECTS:
-        clipped = np.clip(divide(arrays[name], arrays["direct_effect"]), 0, 1)
-        known = PromptSums(sums.weights, sums.selected & ~np.isnan(clipped))
-        means[f"{name}_share_clipped"] = known.mean(np.nan_to_num(clipped))
-    rises = np.where(np.isnan(arrays["delta_logit"]), np.nan, arrays["delta_logit"] > 0)
-    positive = PromptSums(sums.weights, sums.selected & (arrays["direct_effect"] > 0))
-    means["over_corrected_share"] = positive.mean(rises)
-    squares = sums.mean(np.square(arrays["self_repair"]))
+        means[f"{name}_share_clipped"] = divide(total[f"{name}_clipped"], total["with_effect"])
+    means["over_corrected_share"] = divide(total["over_corrected"], total["positive"])
+    squares = divide(total["self_repair_squares"], total["tokens"])
     means["self_repair_variance"] = np.clip(squares - np.square(means["self_repair"]), 0, None)
     return means
 
 
-def with_intervals(means: Mapping[str, Estimates]) -> dict[str, Float[np.ndarray, " head"]]:
+def with_intervals(
+    means: Mapping[str, Estimates], *, prompts: Int[np.ndarray, " head"]
+) -> dict[str, Float[np.ndarray, " head"]]:
     """The columns of a table: each mean, and each ratio of means, with its 95 % interval.
 
-    means: of `resampled_means`, or averages of those over heads, one column for each group of heads.
+    means: of `resampled_means`, or averages of those over heads, one column for each group of heads;
+    prompts: in how many prompts the tokens of each column lie.
     """
     columns: dict[str, Float[np.ndarray, " head"]] = {}
     shown = [(name, values) for name, values in means.items() if name != "self_repair_variance"]
     for name, estimates in [*shown, *_ratios(means)]:
-        columns |= dict(zip(bounded(name), interval(estimates), strict=True))
+        columns |= dict(zip(bounded(name), interval(estimates, prompts=prompts), strict=True))
     return columns
 
 

@@ -13,8 +13,8 @@ from ..formats import with_interval
 from ..vocabulary import QUARTERS, SHARED_EFFECTS, TOP, bounded
 from .terms import POST_NORMS, models_with_post_norms
 
-# With fewer prompts than this a percentile interval covers clearly less than it says.
-FEW_PROMPTS = 8
+# With fewer prompts than this an interval covers clearly less than it says (docs/method.md section 4).
+FEW_PROMPTS = 5
 
 # Heading and column of what the text shows; shares are of the direct effect.
 SHOWN = {
@@ -66,8 +66,9 @@ def findings(
     worst = ", ".join(f"{name} {value:.1e}" for name, value in errors.items())
     return "\n".join(
         [
-            f"Self-repair under {ablation} ablation on each head's top 2 % of tokens, mean over "
-            "heads, in logits; shares are of the direct effect; 95 % intervals over prompts:",
+            f"Self-repair under {ablation} ablation on tokens of each head's top 2 %, mean over "
+            "heads, in logits; shares are of the direct effect; 95 % intervals over prompts. Tokens are "
+            "the different ones that were measured of any of the heads:",
             "",
             *_lines(
                 top.filter(pl.col("depth").is_in(QUARTERS), ablation=ablation), "depth", "layers"
@@ -109,14 +110,15 @@ def _lines(table: pl.DataFrame, key: str, heading: str) -> list[str]:
     """
     normed = models_with_post_norms(table)
     shown = {word: name for word, name in SHOWN.items() if normed or name != POST_NORMS}
-    head = ["model", heading, "prompts", *shown]
+    head = ["model", heading, "tokens", "prompts", *shown]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in table.iter_rows(named=True):
         has_all = row["model"] in normed
         cells = [
             _cell(row, name) if has_all or name != POST_NORMS else "" for name in shown.values()
         ]
-        lines.append(f"| {row['model']} | {row[key]} | {row['n_prompts']} | {' | '.join(cells)} |")
+        counts = f"{row['n_tokens']:,} | {row['n_prompts']:,}"
+        lines.append(f"| {row['model']} | {row[key]} | {counts} | {' | '.join(cells)} |")
     return lines
 
 

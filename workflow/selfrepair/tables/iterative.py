@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..errors import InputError
 from ..vocabulary import FED_BACK, SELECTIONS, TOP, Head
 from .bootstrap import divide, interval, mean_over_heads, prompt_weights, resampled_totals
+from .instances import joined
 from .labels import labelled
 from .summaries import summary, summary_table
 
@@ -45,8 +46,11 @@ def self_repression_table(
         InputError: no instances.
     """
     if not sum(len(shard["head"]) for shard in shards):
-        raise InputError("iterative inference: no instances; take more prompts or tokens_per_head")
-    rows = {name: torch.cat([shard[name] for shard in shards]).numpy() for name in shards[0]}
+        raise InputError(
+            "iterative inference: no head of the second half has a top token in the prompts that tokens"
+            " are drawn from; raise experiments.iterative_prompts"
+        )
+    rows = joined(shards)
     weights = prompt_weights(n_prompts, resamples, seed=seed)
     tables, slopes = [], []
     for index, (layer, head) in enumerate(heads):
@@ -54,7 +58,9 @@ def self_repression_table(
         slopes.append(_slopes({name: values[here] for name, values in rows.items()}, weights))
         keys: dict[str, str | int] = {"model": model, "layer": layer, "head": head}
         counts = {"n_tokens": int(here.sum()), "n_prompts": len(np.unique(rows["prompt"][here]))}
-        tables.append(labelled(_slope_rows(slopes[-1], scalings), keys, counts))
+        tables.append(
+            labelled(_slope_rows(slopes[-1], scalings, prompts=counts["n_prompts"]), keys, counts)
+        )
     summaries = _slope_summaries(
         np.stack(slopes, -1),
         scalings,
@@ -75,11 +81,11 @@ def _slopes(
 
 
 def _slope_rows(
-    slopes: Float[np.ndarray, "resample kind scaling"], scalings: Sequence[float]
+    slopes: Float[np.ndarray, "resample kind scaling"], scalings: Sequence[float], *, prompts: int
 ) -> pl.DataFrame:
-    """Of one head: a row per kind of added vector and scaling."""
+    """Of one head with tokens in so many prompts: a row per kind of added vector and scaling."""
     kind, scaling = np.indices(slopes.shape[1:])
-    value, low, high = interval(slopes)
+    value, low, high = interval(slopes, prompts=prompts)
     return pl.DataFrame(
         {
             "kind": [FED_BACK[index] for index in kind.ravel()],
@@ -135,7 +141,7 @@ def refeeding_table(
     # [prompt, selection, pair of layers, sum] and [pair of layers, head, head of the next layer, sum]
     per_prompt = torch.cat([shard["prompt_sums"] for shard in shards]).numpy()
     per_pair = torch.stack([shard["pair_sums"] for shard in shards]).sum(0).numpy()
-    with_tokens = (per_prompt[:, SELECTIONS.index(TOP), :, 0] > 0).sum(0)
+    with_tokens = per_prompt[..., 0] > 0
     weights = prompt_weights(len(per_prompt), resamples, seed=seed)
     totals = np.tensordot(weights, per_prompt, axes=1)
     rows = []
@@ -147,9 +153,10 @@ def refeeding_table(
             experiment="E11",
             quantity="change_correlation",
             group=selection,
-            n_prompts=len(per_prompt),
+            with_tokens=with_tokens[:, index],
         )
-    return labelled(_change_rows(per_pair, with_tokens), {"model": model}), summary_table(rows)
+    prompts = with_tokens[:, SELECTIONS.index(TOP)].sum(0)
+    return labelled(_change_rows(per_pair, prompts), {"model": model}), summary_table(rows)
 
 
 def _change_rows(
@@ -175,25 +182,30 @@ def _change_rows(
 
 
 def _correlations(
-    totals: Float[np.ndarray, "resample pair sum"], *, next_heads: int, **keys: Any
+    totals: Float[np.ndarray, "resample pair sum"],
+    *,
+    with_tokens: Bool[np.ndarray, "prompt pair"],
+    next_heads: int,
+    **keys: Any,
 ) -> list[dict[str, Any]]:
     """Summary rows: Pearson's correlation pooled over pairs of layers (layer: null) and of each pair.
 
     totals: of tokens, x, y, x squared, y squared, and xy, with x the re-fed and y the ablation's
-    change; every token is counted once for each of the next layer's heads.
+    change; every token is counted once for each of the next layer's heads. with_tokens: which prompts
+    have any.
     """
     n, x, y, xx, yy, xy = np.moveaxis(totals, -1, 0)
     moments = np.stack([xy - divide(x * y, n), xx - divide(x * x, n), yy - divide(y * y, n)])
     moments = np.nan_to_num(moments)
     rows = []
-    for layer, (both, first, second), tokens in [
-        (None, moments.sum(2), n[0].sum()),
-        *zip(range(n.shape[1]), np.moveaxis(moments, 2, 0), n[0], strict=True),
-    ]:
+    every_pair = (None, moments.sum(2), n[0].sum(), with_tokens.any(1))
+    of_pairs = zip(range(n.shape[1]), np.moveaxis(moments, 2, 0), n[0], with_tokens.T, strict=True)
+    for layer, (both, first, second), tokens, prompts in [every_pair, *of_pairs]:
         rows.append(
             summary(
                 divide(both, np.sqrt(first * second)),
                 layer=layer,
+                n_prompts=int(prompts.sum()),
                 n_tokens=round(tokens / next_heads),
                 **keys,
             )

@@ -1,6 +1,6 @@
 """Tables of the neurons that make up for a head (E7 to E10), from the shards of NeuronRepair.
 
-E7 to E10: docs/method.md section 5. An instance is a head on one of its top tokens.
+E7 to E10: docs/method.md section 5. An instance is a head on one of its drawn top tokens.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..measure.neuron_bins import group_ends, medians
 from ..vocabulary import NEURON_REGIONS, Head
 from .bootstrap import divide, interval, mean_over_heads, prompt_weights, resampled_totals
+from .instances import resampled_means
 from .labels import labelled
 from .summaries import summary, summary_table
 
@@ -110,7 +111,10 @@ def neuron_tables(
         InputError: no instances.
     """
     if not sum(len(shard["head"]) for shard in shards):
-        raise InputError("neurons: no instances; choose heads that have top tokens")
+        raise InputError(
+            "neurons: none of the chosen heads' top tokens lies in the prompts that tokens are drawn"
+            " from; raise experiments.prompts"
+        )
     rows, pooled = _joined(shards)
     weights = prompt_weights(n_prompts, resamples, seed=seed)
     tables: dict[str, list[pl.DataFrame]] = {}
@@ -187,17 +191,14 @@ class _HeadInstances:
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Mean over instances in each resample of the prompts, [resample, *shape]."""
-        counts = self.total(np.ones(self.n_tokens))
-        totals = self.total(values.astype(float))
-        shape = counts.reshape(-1, *(1,) * (totals.ndim - 1))
-        return divide(totals, np.broadcast_to(shape, totals.shape))
+        return resampled_means(values.astype(float), self.rows["prompt"], self.weights)
 
     def ranks(self) -> pl.DataFrame:
         """E7: how often the N-th most repairing neuron repairs so much of the head's direct effect."""
         effect = self.rows["head_effect"].astype(float)[:, None, None]
         reached = self.change[..., None] >= np.array(THRESHOLDS) * effect
         shares = self.mean(reached & (self.change[..., None] > 0))
-        share, low, high = interval(shares)
+        share, low, high = interval(shares, prompts=self.n_prompts)
         rank, threshold = np.indices(share.shape)
         columns = {
             "rank": pl.Series(rank.ravel() + 1, dtype=pl.Int32),

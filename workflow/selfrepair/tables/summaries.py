@@ -32,8 +32,9 @@ def summary(
     head: int | None = None,
     group: str = "",
 ) -> dict[str, Any]:
-    """A row: the value on the sample (the first estimate) and the 95 % interval of the others."""
-    value, low, high = map(float, interval(estimates))
+    """A row: the value on the sample (the first estimate) and the 95 % interval of the others; n_prompts:
+    in how many different prompts the value's tokens lie."""
+    value, low, high = map(float, interval(estimates, prompts=n_prompts))
     return {
         "model": model,
         "experiment": experiment,

@@ -1,6 +1,6 @@
 """What ablation does token by token: noise (E3) and the final norm's scale (E4).
 
-E3, E4: docs/method.md section 5.
+E3, E4: docs/method.md section 5. An instance is a head on one of the tokens that were drawn for it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..measure.selection import top_mask
-from ..vocabulary import SELECTIONS, TOKEN_EFFECTS, TOKEN_REGIONS, TOP, Head
-from .bootstrap import PromptSums, mean_over_heads, prompt_weights
+from ..errors import InputError
+from ..vocabulary import ALL, TOKEN_EFFECTS, TOKEN_REGIONS, TOP, Head
+from .bootstrap import mean_over_heads, prompt_weights
+from .instances import joined, resampled_means
 from .labels import labelled
 from .summaries import summary, summary_table
+
+# Which instances a selection has: those whose flag of this name is set.
+DRAWN_FROM = {TOP: "top", ALL: "random"}
 
 
 def regions(
@@ -38,136 +42,165 @@ def regions(
 
 
 def token_table(
-    arrays: Mapping[str, Tensor],
+    shards: Sequence[Mapping[str, Tensor]],
     heads: Sequence[Head],
     *,
+    n_prompts: int,
     model: str,
     seed: int,
     resamples: int,
-    first_position: int = 0,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """E3: every top token of the chosen heads under resample ablation, and the share of each region.
+    """E3: drawn top tokens of the chosen heads under resample ablation, and the share of each region.
 
     Args:
-        arrays: TOKEN_EFFECTS by name, [prompt, position, head], heads in the given order.
-        first_position: tokens before it are left out (`text.prompts.first_position`).
+        shards: `tokens.*` of `measure.chosen_heads.chosen_arrays`, by the rest of the name, with
+            prompts numbered over the whole sample.
+        heads: the chosen ones, in order; n_prompts: how many the tokens were drawn from.
     Returns:
-        tokens: one row per top token of each head; summaries: the share of each region per head,
-        on top tokens and on all tokens.
+        tokens: one row per drawn top token of each head; summaries: the share of each region per head,
+        on its drawn top tokens and on those drawn from all tokens.
+    Raises:
+        InputError: no head has a top token in these prompts.
     """
-    values = {name: arrays[name].double().numpy() for name in TOKEN_EFFECTS}
-    region = regions(values["direct_effect"], values["delta_logit"])
-    top = top_mask(arrays["direct_effect"], first_position=first_position).numpy()
-    every = np.ones_like(top)
-    every[:, :first_position] = False
-    weights = prompt_weights(len(top), resamples, seed=seed)
-    rows = []
-    for selection in SELECTIONS:
-        sums = PromptSums(weights, top if selection == TOP else every)
-        rows += _region_shares(region, sums, heads, selection=selection, model=model)
-    names = np.array(TOKEN_REGIONS)[region]
-    tokens = _token_rows(top, heads, model, {**values, "region": names})
-    return tokens, summary_table(rows)
+    rows = joined(shards)
+    top = rows["top"] > 0
+    _check_any(top)
+    effects = {name: rows[name].astype(float) for name in TOKEN_EFFECTS}
+    region = regions(effects["direct_effect"], effects["delta_logit"])
+    weights = prompt_weights(n_prompts, resamples, seed=seed)
+    shares = []
+    for selection, flag in DRAWN_FROM.items():
+        for place, (layer, head) in enumerate(heads):
+            here = (rows["head"] == place) & (rows[flag] > 0)
+            keys = {"model": model, "layer": layer, "head": head}
+            shares += _region_shares(
+                region[here], rows["prompt"][here], weights, selection=selection, **keys
+            )
+    columns = {**effects, "region": np.array(TOKEN_REGIONS)[region]}
+    return _token_rows(rows, top, heads, model, columns), summary_table(shares)
+
+
+def _check_any(top: Bool[np.ndarray, " instance"]) -> None:
+    if not top.any():
+        raise InputError(
+            "chosen heads: none of their top tokens lies in the prompts that tokens are drawn from; "
+            "raise experiments.prompts"
+        )
 
 
 def _region_shares(
-    region: np.ndarray, sums: PromptSums, heads: Sequence[Head], *, selection: str, model: str
+    region: Int[np.ndarray, " instance"],
+    prompt: Int[np.ndarray, " instance"],
+    weights: Float[np.ndarray, "resample prompt"],
+    *,
+    selection: str,
+    **keys: Any,
 ) -> list[dict[str, Any]]:
-    """Summary rows: the share of a head's selected tokens that lie in each region."""
-    counts = sums.selected.sum((0, 1))
-    rows = []
-    for index, name in enumerate(TOKEN_REGIONS):
-        shares = sums.mean((region == index).astype(float))
-        for estimates, (layer, head), count in zip(shares.T, heads, counts, strict=True):
-            rows.append(
-                summary(
-                    estimates,
-                    model=model,
-                    experiment="E3",
-                    quantity="region_share",
-                    layer=layer,
-                    head=head,
-                    group=f"{selection}/{name}",
-                    n_prompts=len(region),
-                    n_tokens=int(count),
-                )
-            )
-    return rows
+    """Summary rows: the share of one head's drawn tokens that lie in each region."""
+    each = region[:, None] == np.arange(len(TOKEN_REGIONS))
+    shares = resampled_means(each.astype(float), prompt, weights)
+    return [
+        summary(
+            shares[:, index],
+            experiment="E3",
+            quantity="region_share",
+            group=f"{selection}/{name}",
+            n_prompts=len(np.unique(prompt)),
+            n_tokens=len(region),
+            **keys,
+        )
+        for index, name in enumerate(TOKEN_REGIONS)
+    ]
 
 
 def scale_table(
-    ratios: Mapping[str, Tensor],
-    direct_effect: Float[Tensor, "prompt position head"],
+    shards: Sequence[Mapping[str, Tensor]],
     heads: Sequence[Head],
     *,
+    n_prompts: int,
     model: str,
     seed: int,
     resamples: int,
-    first_position: int = 0,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """E4: S / S' on the top tokens of last-layer heads, and how often it is above 1.
+    """E4: S / S' on drawn top tokens of last-layer heads, and how often it is above 1.
 
     Args:
-        ratios: per ablation S / S', [prompt, position, head].
-        direct_effect: clean, which decides the top tokens; first_position: none is before it.
+        shards: `last.*` of `measure.chosen_heads.chosen_arrays`; all else as for `token_table`.
     Returns:
-        scale_ratios: one row per ablation, head and top token; summaries: the share above 1 per
+        scale_ratios: one row per ablation, head and drawn top token; summaries: the share above 1 per
         ablation and head, and over all of the heads.
+    Raises:
+        InputError: as `token_table`.
     """
-    top = top_mask(direct_effect, first_position=first_position).numpy()
-    sums = PromptSums(prompt_weights(len(top), resamples, seed=seed), top)
-    tables, rows = [], []
-    for ablation, ratio in ratios.items():
-        values = {"ratio": ratio.double().numpy(), "direct_effect": direct_effect.numpy()}
-        tables.append(labelled(_token_rows(top, heads, model, values), {"ablation": ablation}))
-        rows += _shares_above_1(values["ratio"], sums, heads, ablation=ablation, model=model)
-    return pl.concat(tables), summary_table(rows)
+    rows = joined(shards)
+    every = np.ones(len(rows["head"]), dtype=bool)
+    _check_any(every)
+    weights = prompt_weights(n_prompts, resamples, seed=seed)
+    tables, shares = [], []
+    for name in rows:
+        kind, _, ablation = name.partition(".")
+        if kind != "ratio":
+            continue
+        ratio = rows[name].astype(float)
+        columns = {"ratio": ratio, "direct_effect": rows["direct_effect"]}
+        tables.append(
+            labelled(_token_rows(rows, every, heads, model, columns), {"ablation": ablation})
+        )
+        shares += _shares_above_1(rows, ratio, weights, heads, model=model, group=ablation)
+    return pl.concat(tables), summary_table(shares)
 
 
 def _shares_above_1(
-    ratio: Float[np.ndarray, "prompt position head"],
-    sums: PromptSums,
+    rows: Mapping[str, np.ndarray],
+    ratio: Float[np.ndarray, " instance"],
+    weights: Float[np.ndarray, "resample prompt"],
     heads: Sequence[Head],
-    *,
-    ablation: str,
-    model: str,
+    **keys: Any,
 ) -> list[dict[str, Any]]:
     """Summary rows: the share of top tokens with S / S' > 1, per head and as the mean over heads."""
-    shares = sums.mean((ratio > 1).astype(float))
-    each = [*zip(shares.T, heads, sums.selected.sum((0, 1)), strict=True)]
-    over_heads = (mean_over_heads(shares), (None, None), sums.selected.any(2).sum())
+    prompt, above = rows["prompt"], (ratio > 1).astype(float)
+    of_head = [rows["head"] == place for place in range(len(heads))]
+    shares = [resampled_means(above[here], prompt[here], weights) for here in of_head]
+    tokens = [
+        *(prompt[here] for here in of_head),
+        np.unique(np.stack([prompt, rows["position"]]), axis=1)[0],  # one of several heads, once
+    ]
+    over_heads = mean_over_heads(np.stack(shares, axis=1))
     return [
         summary(
             estimates,
-            model=model,
             experiment="E4",
             quantity="share_above_1",
             layer=layer,
             head=head,
-            group=ablation,
-            n_prompts=len(ratio),
-            n_tokens=int(count),
+            n_prompts=len(np.unique(prompts)),
+            n_tokens=len(prompts),
+            **keys,
         )
-        for estimates, (layer, head), count in [*each, over_heads]
+        for estimates, (layer, head), prompts in zip(
+            [*shares, over_heads], [*heads, (None, None)], tokens, strict=True
+        )
     ]
 
 
 def _token_rows(
-    top: Bool[np.ndarray, "prompt position head"],
+    rows: Mapping[str, np.ndarray],
+    wanted: Bool[np.ndarray, " instance"],
     heads: Sequence[Head],
     model: str,
-    values: Mapping[str, np.ndarray],
+    columns: Mapping[str, np.ndarray],
 ) -> pl.DataFrame:
-    """A row per selected token, head by head; values: columns by name, as arrays like `top`."""
-    index, prompt, position = np.moveaxis(top, 2, 0).nonzero()
-    layer, head = np.array(heads).reshape(-1, 2)[index].T
-    keys = {"layer": layer, "head": head, "prompt": prompt, "position": position}
-    columns = {name: each[prompt, position, index] for name, each in values.items()}
+    """A row per wanted instance, head by head, with more columns by name, a value per instance."""
+    order = np.lexsort([rows["position"], rows["prompt"], rows["head"]])
+    order = order[wanted[order]]
+    layer, head = np.array(heads).reshape(-1, 2)[rows["head"][order]].T
+    keys = {"layer": layer, "head": head}
+    keys |= {name: rows[name][order] for name in ("prompt", "position")}
     table = pl.DataFrame(
         {name: pl.Series(each, dtype=pl.Int32) for name, each in keys.items()}
         # polars takes words as a list only
         | {
-            name: each.tolist() if each.dtype.kind == "U" else each
+            name: each[order].tolist() if each.dtype.kind == "U" else each[order]
             for name, each in columns.items()
         }
     )

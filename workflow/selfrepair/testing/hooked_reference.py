@@ -24,7 +24,7 @@ from ..ablations import ABLATIONS, Baselines
 from ..errors import ExactnessError
 from ..measure.sweep_result import PER_HEAD, SweepResult
 from ..model.decoder import ERROR_BOUNDS, Decoder
-from ..vocabulary import Head
+from ..vocabulary import ATTENTION_NORM, FINAL_NORM, HEAD, MLP, MLP_NORM, Head, components
 
 Seen = dict[tuple[str, int], Tensor]
 
@@ -277,6 +277,61 @@ def _compare(
         "from_norm": with_own_scale - effect(ablated.residual),
         "ablated_scale": hooked.scale(ablated),
     }
+
+
+@torch.no_grad()
+def hooked_map(
+    hooked: HookedModel,
+    tokens: Int[Tensor, "prompt length"],
+    *,
+    donors: Int[Tensor, "prompt length"] | None = None,
+    ablation: str = "resample",
+) -> Float[Tensor, "prompt position layer head component"]:
+    """Every component's change of direct effect when a head is ablated, for every head, one at a time.
+
+    The components of `vocabulary.components`; the ablated head's own entry is 0.
+    """
+    model = hooked.decoder
+    clean = hooked.run(tokens)
+    donor = hooked.run(donors) if donors is not None else None
+    wanted = components(model.n_layers, model.n_heads, post_norms=model.has_post_norms)
+    shape = (*tokens.shape, model.n_layers, model.n_heads, len(wanted))
+    out = torch.zeros(shape, dtype=model.dtype)
+    for layer in range(model.n_layers):
+        for head in range(model.n_heads):
+            z = _replacement(model, layer, ablation, clean, donor)[..., head, :]
+            ablated = hooked.run(tokens, z=(layer, head, z))
+            for place, component in enumerate(wanted):
+                if component != (HEAD, layer, head):
+                    change = _component_change(hooked, component, clean, ablated, tokens)
+                    out[..., layer, head, place] = change
+    return out[:, :-1]
+
+
+def _component_change(
+    hooked: HookedModel,
+    component: tuple[str, int, int],
+    clean: Pass,
+    ablated: Pass,
+    tokens: Tensor,
+) -> Tensor:
+    """One component's change of direct effect; of a norm, what its changed scale does."""
+    kind, at, head = component
+    if kind == FINAL_NORM:
+        with_own_scale = hooked.frozen_logit(ablated.residual, ablated, tokens)
+        return with_own_scale - hooked.frozen_logit(ablated.residual, clean, tokens)
+    if kind == HEAD:
+        before = hooked.head_write(at, head, clean, clean)
+        change = hooked.head_write(at, head, ablated, clean) - before
+    elif kind == MLP:
+        change = (ablated.raw_mlp[at] - clean.raw_mlp[at]) * hooked.mlp_ratio(at, clean)
+    elif kind == ATTENTION_NORM:
+        ratio = hooked.attention_ratio(at, clean)
+        change = ablated.attention[at] - ablated.raw_attention[at] * ratio
+    else:
+        assert kind == MLP_NORM
+        change = ablated.mlp[at] - ablated.raw_mlp[at] * hooked.mlp_ratio(at, clean)
+    return hooked.frozen_logit(change, clean, tokens)
 
 
 def _component_total(

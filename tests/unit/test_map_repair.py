@@ -1,0 +1,57 @@
+"""The script that tabulates who repairs: from the shards of the sweeps that have a map, or from none."""
+
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+import torch
+
+from repair_tables import repair_sums
+from selfrepair.files.shards import gather
+from selfrepair.files.storage import write_json, write_tensors
+from selfrepair.tables.repair_map import (
+    backup_heads_table,
+    repair_layers_table,
+    repair_map_table,
+)
+
+SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
+TABLES = {
+    "repair_map": repair_map_table,
+    "backup_heads": backup_heads_table,
+    "repair_layers": repair_layers_table,
+}
+
+
+def run_script(folder, sweeps):
+    """Run the script as Snakemake does; the paths of its tables."""
+    sys.path.insert(0, str(SCRIPTS))
+    output = {name: folder / f"{name}.parquet" for name in TABLES}
+    snakemake = SimpleNamespace(
+        input=SimpleNamespace(sweeps=sweeps),
+        output=SimpleNamespace(**output),
+        log=[str(folder / "map_repair.log")],
+        wildcards=SimpleNamespace(model="toy"),
+        params=SimpleNamespace(settings={"models.{model}.title": "Toy"}),
+    )
+    runpy.run_path(str(SCRIPTS / "map_repair.py"), init_globals={"snakemake": snakemake})
+    return output
+
+
+@pytest.mark.parametrize("ablations", [(), ("resample", "mean")])
+def test_tables_are_those_of_the_sweeps_with_a_map(tmp_path, ablations):
+    maps, sweeps = {}, []
+    for seed, ablation in enumerate(ablations):
+        maps[ablation] = repair_sums(seed=seed)
+        shard = tmp_path / ablation / "shard-0of1.safetensors"
+        tensors = {f"map.{name}": torch.tensor(sums) for name, sums in maps[ablation].items()}
+        write_tensors(shard, tensors, {"prompts": [0, 22], "wall_seconds": 1.0})
+        sweeps.append(tmp_path / f"{ablation}.json")
+        write_json(sweeps[-1], gather([shard], relative_to=tmp_path))
+    for name, path in run_script(tmp_path, [str(index) for index in sweeps]).items():
+        table = pl.read_parquet(path)
+        assert table.equals(TABLES[name](maps, model="Toy"))
+        assert table["ablation"].unique(maintain_order=True).to_list() == [*ablations]

@@ -1,0 +1,136 @@
+"""E14: the strongest pairs of a head and a later head that makes up for it."""
+
+from __future__ import annotations
+
+import altair as alt
+import polars as pl
+
+from ..vocabulary import SMALLEST_REPAIR
+from . import words
+from .axes import Span, interval_limits, n_cut, placed
+from .marks import rule
+from .rows import main_ablation, models_of, table_rows
+from .theme import BLUE, GREY
+from .unmeasured import NOT_MAPPED, is_unmeasured, unmeasured
+
+TITLE = "Heads and their backup heads"
+PAIRS = 20
+COLUMNS = (
+    *("model", "ablation", "layer", "head", "n_backups", "n_backed_up", "rank"),
+    *("backup_layer", "backup_head", "mean", "low", "high", "backs_up", "n_tokens", "n_prompts"),
+)
+NO_PAIRS = (
+    "Not measured: this model has no head after another one, or none has a top token to ablate."
+)
+
+
+def draw(backup_heads: pl.DataFrame) -> alt.LayerChart | alt.Chart:
+    """One model and ablation, top tokens: the PAIRS largest mean changes of a later head's direct effect,
+    in logits, largest first, with 95 % intervals; at most three of one ablated head.
+
+    An empty table, of a study without a repair map, or a model without pairs: words that say so.
+
+    Raises:
+        InputError: more than one model, or a column is missing.
+    """
+    if (reason := _nothing(backup_heads)) is not None:
+        return unmeasured(TITLE, reason)
+    rows = _rows(backup_heads)
+    title = "Mean change of the later head's direct effect (logits)"
+    x = Span("mean", title, interval_limits(rows, "mean"), options={"tickCount": 7})
+    rows = placed(rows, x=x)
+    axis = alt.Axis(grid=False, ticks=False, domain=False, labelPadding=8)
+    y = alt.Y("pair:N", title="Ablated head → later head", sort=rows["pair"].to_list(), axis=axis)
+    tooltip = [
+        words.name_tip("pair", "Ablated → later head"),
+        *words.interval_tip("mean", "Mean change"),
+        words.count_tip("n_tokens", "Tokens"),
+        words.count_tip("n_prompts", "Prompts"),
+        words.count_tip("n_backups", "Heads that back up the first"),
+        words.count_tip("backed_up", "Heads that the second backs up"),
+    ]
+    bars = alt.Chart().mark_rule(strokeWidth=1.4, color=BLUE, strokeOpacity=0.6)
+    bars = bars.transform_filter("isValid(datum.mean_low) && isValid(datum.mean_high)")
+    # A hollow point is a pair that is not told from none.
+    fill = alt.condition("datum.backs_up", alt.value(BLUE), alt.value("white"))
+    dots = alt.Chart().mark_point(size=52, opacity=1, stroke=BLUE, strokeWidth=1.4)
+    layers = [
+        rule(x=0.0, color=GREY),
+        bars.encode(x=x.x("mean_low"), x2="mean_high:Q", y=y),
+        dots.encode(x=x.x(), y=y, fill=fill, tooltip=tooltip),
+    ]
+    hollow = rows.filter(~pl.col("backs_up")).height
+    return words.titled(
+        alt.LayerChart(layer=layers, data=rows).properties(width=460, height=21 * rows.height),
+        TITLE,
+        f"{models_of(rows)[0]}, {rows['ablation'][0]} ablation, {words.FROM_TOP_TOKENS}:"
+        f" {words.sample(rows)}",
+        f"The {rows.height} largest of {_possible(backup_heads):,} pairs, at most three of a head; bar:"
+        " 95 % interval",
+        *[f"Hollow: not told from no backup, {hollow} of {rows.height}"][:hollow],
+        *words.notes(rows, cut=n_cut(rows, x)),
+    )
+
+
+def caption(backup_heads: pl.DataFrame) -> str:
+    if (reason := _nothing(backup_heads)) is not None:
+        return reason
+    rows, heads = _rows(backup_heads), _of_ablation(backup_heads).filter(rank=1)
+    most = heads.sort("n_backed_up", "layer", "head", descending=[True, False, False]).row(
+        0, named=True
+    )
+    busiest = (
+        f" L{most['layer']}H{most['head']} backs up most others, {most['n_backed_up']:,} heads, and"
+        f" {heads.filter(pl.col('n_backups') > 0).height:,} of all {heads.height:,} heads have a backup."
+    )
+    return (
+        f"Of {models_of(rows)[0]}, the {rows.height} pairs of heads in which the later head's direct effect"
+        f" on the target token's logit rises most when the earlier one is ablated ({rows['ablation'][0]}"
+        f" ablation), as the mean over tokens from the earlier head's top tokens"
+        f" ({words.LARGEST}): {words.sample(rows)}. L12H3 is head 3 of layer 12, counted from 0; at most"
+        " three pairs of each ablated head are shown. Bars are 95 % intervals over prompts of each pair for"
+        f" itself; as these are the largest of {_possible(backup_heads):,} pairs, chance has favoured them and"
+        " a new sample would give somewhat less. A filled point is a backup head, its mean at least"
+        f" {SMALLEST_REPAIR:g} logits and its interval above zero (as chance makes 1 in 40 of pairs that do nothing).{busiest * (most['n_backed_up'] > 0)}"
+    )
+
+
+def _nothing(table: pl.DataFrame) -> str | None:
+    """Why there is nothing to draw, if there is not."""
+    if is_unmeasured("E14", table, "backup_heads", columns=COLUMNS):
+        return NOT_MAPPED
+    return NO_PAIRS if _of_ablation(table)["backup_layer"].count() == 0 else None
+
+
+def _of_ablation(table: pl.DataFrame) -> pl.DataFrame:
+    return table.filter(ablation=main_ablation(table))
+
+
+def _possible(table: pl.DataFrame) -> int:
+    """How many pairs of a measured head and a later head there are."""
+    heads = _of_ablation(table).filter(rank=1)
+    later = heads.select("layer").join_where(
+        heads.filter(pl.col("n_tokens") > 0).select(ablated="layer"),
+        pl.col("layer") > pl.col("ablated"),
+    )
+    return later.height
+
+
+def _rows(table: pl.DataFrame) -> pl.DataFrame:
+    """The largest pairs in order, with `pair`, its name, and how many others the later head backs up."""
+    ablation = main_ablation(table)
+    rows, _ = table_rows(
+        "E14",
+        table,
+        "backup_heads",
+        columns=COLUMNS,
+        finite=["mean"],
+        only={"ablation": [ablation]},
+    )
+    busy = table.filter(ablation=ablation, rank=1).select(
+        backup_layer="layer", backup_head="head", backed_up="n_backed_up"
+    )
+    name = pl.format("L{}H{} → L{}H{}", "layer", "head", "backup_layer", "backup_head")
+    rows = rows.join(busy, on=["backup_layer", "backup_head"], how="left").with_columns(pair=name)
+    rows = rows.sort("mean", "layer", "head", "rank", descending=[True, False, False, False])
+    return rows.head(PAIRS).rename({"low": "mean_low", "high": "mean_high"})

@@ -1,0 +1,106 @@
+"""How much a study measures: tokens drawn and replayed, and how many bytes are kept of them.
+
+Expected numbers, from the config alone. Imports no torch, so that a plan can be made in an instant.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..model.sizes import ARRAYS, Shape
+from ..vocabulary import TOP_SHARE
+from .config import SAMPLED
+
+# Bytes of a candidate or a top token: its index and its direct effect.
+RANKED_BYTES = 8
+# Bytes of an instance beside its effects: prompt, position, layer and head, what it was drawn from.
+PLACE_BYTES = 4 * 4 + 2
+# Of all tokens: 18 sums in float64 of each prompt and head, and 4 histograms of 511 bins in int32 of each
+# job and head; of top tokens and of all of them (measure/prompt_sums.py).
+SUMS_BYTES, HISTOGRAM_BYTES = 2 * 18 * 8, 2 * 4 * 511 * 4
+# Sums of each entry of a map, in float64: of s, of s^2, and of s times the number of tokens.
+MAP_SUMS = 3
+
+
+def positions_of(config: Mapping[str, Any]) -> int:
+    """Positions of a prompt that have a target: all but the last."""
+    return int(config["text"]["tokens_per_prompt"]) - 1
+
+
+def is_sampled(config: Mapping[str, Any]) -> bool:
+    """Whether sweeps measure drawn tokens, not all."""
+    return bool(config["sweep"]["tokens"] == SAMPLED)
+
+
+def drawn(config: Mapping[str, Any], ablation: str) -> int:
+    """Tokens of each head that a sweep of drawn tokens measures."""
+    asked, positions = config["ablations"][ablation], positions_of(config)
+    top = capped(asked["tokens_per_head"], asked["prompts"], positions)
+    return top + min(asked["prompts"] * positions, asked["random_tokens_per_head"])
+
+
+def capped(tokens: int | None, prompts: int, positions: int) -> int:
+    """So many top tokens of a head, or all that are to be expected in these prompts (None: all of them)."""
+    expected = math.ceil(TOP_SHARE * prompts * positions)
+    return expected if tokens is None else min(tokens, expected)
+
+
+def rows(tokens: int, prompts: int) -> float:
+    """Expected prompts with at least one of so many tokens, each in any of the prompts alike.
+
+    Fewer than both. Real top tokens crowd together in prompts, which makes it fewer still.
+    """
+    return prompts * -math.expm1(tokens * math.log1p(-1 / prompts)) if prompts > 1 else 1.0
+
+
+def replayed(tokens: int, prompts: int, positions: int) -> float:
+    """Expected positions that a head is replayed on: of each prompt with a token, up to its last token.
+
+    Tokens lie at any position of any prompt alike. Position x of a prompt (from 1) is replayed if any
+    token lies there or later: each does with probability (positions - x + 1) / (prompts x positions).
+    """
+    pool = prompts * positions
+    return prompts * math.fsum(
+        1 - (1 - later / pool) ** tokens for later in range(1, positions + 1)
+    )
+
+
+def replayed_of_sweep(config: Mapping[str, Any], ablation: str) -> float:
+    """Expected positions that a sweep replays for each head, over all of its prompts."""
+    prompts, positions = config["ablations"][ablation]["prompts"], positions_of(config)
+    if not is_sampled(config):
+        return float(prompts * positions)
+    return replayed(drawn(config, ablation), prompts, positions)
+
+
+def map_bytes(shape: Shape) -> float:
+    """A map of who repairs, as it is summed up and stored."""
+    heads = shape.layers * shape.heads
+    components = heads + shape.layers + 1
+    return 8.0 * MAP_SUMS * heads * components
+
+
+def clean_shard_bytes(shape: Shape, config: Mapping[str, Any], prompts: int) -> float:
+    """The candidates for top tokens that a clean pass over so many prompts keeps."""
+    tokens = prompts * positions_of(config)
+    share: float = config["clean"]["candidate_share"]
+    return RANKED_BYTES * share * tokens * shape.layers * shape.heads
+
+
+def ranked_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
+    """Every head's top tokens of the sample."""
+    tokens = config["text"]["prompts"] * positions_of(config)
+    return RANKED_BYTES * TOP_SHARE * tokens * shape.layers * shape.heads
+
+
+def sweep_bytes(shape: Shape, config: Mapping[str, Any], ablation: str, prompts: int) -> float:
+    """What a job of a sweep keeps of so many prompts, its map left out."""
+    heads, total = shape.layers * shape.heads, config["ablations"][ablation]["prompts"]
+    if not is_sampled(config):
+        return float(heads * (SUMS_BYTES * prompts + HISTOGRAM_BYTES))
+    # Direct effects and clean scales stay in float32.
+    size = 2 if config["sweep"]["store"] == "float16" else 4
+    instance = (ARRAYS - 1) * size + 2 * 4 + PLACE_BYTES
+    return instance * heads * drawn(config, ablation) * prompts / total
