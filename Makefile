@@ -21,7 +21,7 @@ help:
 	@echo "make test                                           lint, types and all tests"
 	@echo "make test-remotes                                   stores on S3, WebDAV and SSH servers"
 	@echo "make test-cluster                                   the workflow through SLURM"
-	@echo "make benchmark                                      throughput, memory and growth, 10 minutes"
+	@echo "make benchmark                                      throughput, memory, seconds to an interval, 15 minutes"
 	@echo "make setup                                          only make .venv"
 
 setup: .venv/ready
@@ -94,3 +94,4 @@ test-cluster: .venv/ready
 benchmark: .venv/ready
 	@$(BIN)/python workflow/scripts/fetch.py config/config.yaml
 	@$(BIN)/python benchmarks/sweep.py
+	@$(BIN)/python benchmarks/interval.py

@@ -28,7 +28,6 @@ import selfrepair
 from selfrepair.files.provenance import environment
 from selfrepair.files.storage import write_json, write_text
 from selfrepair.files.wheels import wheels_of
-from selfrepair.measure.selection import top_of_every_head
 from selfrepair.model.decoder import Decoder
 from selfrepair.model.memory import release_memory
 from selfrepair.model.packed import PackedLinear
@@ -185,9 +184,7 @@ def case(
     )
 
 
-def sweep_of(
-    model: Decoder, heads: Heads, prompts: int = PROMPTS, selected: Tensor | None = None
-) -> Callable[[], object]:
+def sweep_of(model: Decoder, heads: Heads, prompts: int = PROMPTS) -> Callable[[], object]:
     """A resample sweep of random prompts."""
     tokens = random_tokens(model, prompts)
     return partial(
@@ -196,19 +193,11 @@ def sweep_of(
         tokens,
         donors=tokens.roll(1, 0),
         heads=heads,
-        selected=selected,
     )
 
 
 def sweep_case(name: str, model: Decoder, heads: Heads) -> Case:
     return case(name, "sweep", model, heads, PROMPTS * (LENGTH - 1), sweep_of(model, heads))
-
-
-def top_case(name: str, model: Decoder, heads: Heads) -> Case:
-    """Top tokens alone; tokens x heads per second still counts the sample's tokens."""
-    clean = selfrepair.clean_pass(model, random_tokens(model, PROMPTS))
-    work = sweep_of(model, heads, selected=top_of_every_head(clean.direct_effect))
-    return case(name, "sweep, `tokens: top`", model, heads, PROMPTS * (LENGTH - 1), work)
 
 
 def clean_case(name: str, model: Decoder, prompts: int = 32) -> Case:
@@ -310,8 +299,6 @@ def main() -> None:
     name, model = smollm2()
     heads = all_heads(model)
     cases = [clean_case(name, model), sweep_case(name, model, heads), hooked_case(name, model)]
-    some = [head for head in heads if head[0] in (0, 10, 20)]
-    cases += [sweep_case(name, model, some), top_case(name, model, some)]
     few = [head for head in heads if head[0] == 5]
     grown = [
         growth(
