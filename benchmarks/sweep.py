@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -211,6 +211,15 @@ def top_case(name: str, model: Decoder, heads: Heads) -> Case:
     return case(name, "sweep, `tokens: top`", model, heads, PROMPTS * (LENGTH - 1), work)
 
 
+def clean_case(name: str, model: Decoder, prompts: int = 32) -> Case:
+    """The clean pass alone, per token instead of per token and head; its floor counts the unembedding."""
+    tokens = random_tokens(model, prompts)
+    work = partial(selfrepair.clean_pass, model, tokens)
+    found = case(name, "clean pass, no head ablated", model, [], prompts * (LENGTH - 1), work)
+    gflops = shape_of(model).flop_of_pass() / 1e9 * found.tokens / found.seconds
+    return replace(found, gflops=gflops, token_heads_per_second=found.tokens / found.seconds)
+
+
 def hooked_case(name: str, model: Decoder) -> Case:
     """The least that a hook-based study does per head: one whole ablated run, nothing measured."""
     tokens, layer = random_tokens(model, PROMPTS), model.n_layers // 2
@@ -279,6 +288,7 @@ def report(cases: list[Case], grown: list[Growth]) -> str:
         )
     lines += [
         "",
+        "The clean pass is per token, its unembedding counted.",
         "The hooked model is run whole once per head and measures nothing; a sweep measures everything.",
         "",
         "| time grows with | sizes | seconds | exponent | peak MB |",
@@ -299,7 +309,7 @@ def main() -> None:
     started = time.perf_counter()
     name, model = smollm2()
     heads = all_heads(model)
-    cases = [sweep_case(name, model, heads), hooked_case(name, model)]
+    cases = [clean_case(name, model), sweep_case(name, model, heads), hooked_case(name, model)]
     some = [head for head in heads if head[0] in (0, 10, 20)]
     cases += [sweep_case(name, model, some), top_case(name, model, some)]
     few = [head for head in heads if head[0] == 5]
@@ -317,7 +327,7 @@ def main() -> None:
     ]
     tokenizer = model.tokenizer
     name, model = gpt2_shape(tokenizer)
-    cases[2:2] = [sweep_case(name, model, all_heads(model)), hooked_case(name, model)]
+    cases[3:3] = [sweep_case(name, model, all_heads(model)), hooked_case(name, model)]
     grown.append(
         growth(
             "layers (all heads of GPT-2 small's shape, 2 prompts)",

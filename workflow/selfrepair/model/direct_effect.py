@@ -142,7 +142,9 @@ def target_logits(
     total, own = (torch.zeros(len(wanted), dtype=dtype, device=normed.device) for _ in range(2))
     exponentials, capped = total.clone(), total.clone()
     largest = torch.full_like(total, -torch.inf)
-    size = max(_LEAST_PIECE, _PIECE.get(normed.device.type, _PIECE["cuda"]) // max(1, len(wanted)))
+    budget = _PIECE.get(normed.device.type, _PIECE["cuda"])
+    budget = min(budget, residual.shape[1] * decoder.vocabulary)  # no more than those of one prompt
+    size = max(_LEAST_PIECE, budget // max(1, len(wanted)))
     for first in range(0, decoder.vocabulary, size):
         logits = decoder.unembedded(normed, slice(first, first + size))
         seen = decoder.capped(logits).to(dtype)
