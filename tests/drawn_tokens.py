@@ -10,7 +10,7 @@ from selfrepair.measure.drawing import DrawnTokens
 from selfrepair.measure.token_sweep import sweep_tokens
 from selfrepair.model.decoder import Decoder
 
-CLOSE = 1e-4  # of sums over some tokens, logits in float32
+CLOSE = 1e-4  # of sums over some tokens, logits in float32; measured: 1.2e-5 (gemma2)
 
 
 def drawn_at(places: Tensor, *, top: Tensor | None = None) -> DrawnTokens:

@@ -29,8 +29,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "zero": {"ablation": "zero"},
 }
 NUMBERS = (*EFFECTS, "scale", "ablated_scale")
-# Measured, of a number at a drawn place against a whole sweep: 1e-5 in float32, 7e-15 in float64; 4e-7 in
-# gpt_neo, whose scores are float32. Post-norms are float32 in a float64 model, too.
+# Of a number at a drawn place against a whole sweep. Measured: 0 in float32 on one thread, 3e-15 in float64.
+# The scores of gpt_neo and some norms are float32 in a float64 model, too, and may round apart elsewhere.
 BOUNDS = {"float32": 5e-5, "float64": 1e-12}
 
 
@@ -109,7 +109,7 @@ def test_all_tokens_drawn_are_a_whole_sweep(tiny: Tiny) -> None:
     drawn = every_token(model, TOKENS)
     every = selfrepair.sweep(model, TOKENS, donors=DONORS)
     found = sweep_tokens(model, TOKENS, drawn, donors=DONORS)
-    assert worst(found, every, drawn) < 1e-12  # measured: 9e-15
+    assert worst(found, every, drawn) < 1e-12  # measured: 0
     assert float(found.self_repair.abs().mean()) > 0.05
 
 
@@ -146,7 +146,8 @@ def test_only_prompts_with_another_donor_change(tiny: Tiny) -> None:
     donors[3] = DONORS[3]
     drawn = some_drawn(model, TOKENS, share=0.3)
     result = sweep_tokens(model, TOKENS, drawn, donors=donors, batch=7, mapped=True)
-    assert torch.equal(result.delta_logit.ne(0), drawn.prompt == 3)
+    assert not result.delta_logit[drawn.prompt != 3].any()
+    assert float(result.delta_logit[drawn.prompt == 3].abs().mean()) > 0.05
     assert worst(result, selfrepair.sweep(model, TOKENS, donors=donors), drawn) < 1e-12
     alone = sweep_tokens(model, TOKENS, drawn.where(drawn.prompt == 3), donors=DONORS, mapped=True)
     torch.testing.assert_close(result.repair_map.sums, alone.repair_map.sums, rtol=0, atol=1e-12)
@@ -167,7 +168,7 @@ def test_the_mean_over_all_draws_is_the_mean_over_all_tokens(tiny: Tiny) -> None
         sweep_tokens(model, TOKENS, drawn_at(places[list(rows)]), donors=DONORS, mapped=True)
         for rows in subsets
     ]
-    for name in NUMBERS:
+    for name in set(NUMBERS) - {"from_post_norms"}:
         means = torch.stack([getattr(draw, name).mean() for draw in draws])
         assert float(means.std()) > 1e-3  # they differ from draw to draw
         torch.testing.assert_close(means.mean(), getattr(every, name).mean(), rtol=0, atol=1e-12)
@@ -186,7 +187,7 @@ def test_batch_and_chunk_change_nothing(name: str, dtype: str, tiny: Tiny) -> No
     whole = sweep_tokens(model, TOKENS, drawn, donors=DONORS, batch=7)
     for sizes in ({"batch": 1}, {"batch": 3, "chunk": 1}, {"batch": 2, "chunk": 5}):
         other = sweep_tokens(model, TOKENS, drawn, donors=DONORS, **sizes)
-        assert worst(other, whole, drawn) < bound(name, dtype)  # measured: 8e-6 and 9e-15
+        assert worst(other, whole, drawn) < bound(name, dtype)  # measured: 0 and 9e-16
 
 
 def test_threads_change_nothing(tiny: Tiny, request: pytest.FixtureRequest) -> None:
@@ -303,7 +304,7 @@ def test_numbers_are_float32_at_least(dtype: str, stored: str, tiny: Tiny) -> No
     result = sweep_tokens(model, TOKENS, drawn, donors=DONORS, mapped=True)
     assert {getattr(result, name).dtype for name in NUMBERS} == {getattr(torch, stored)}
     full = sweep_tokens(tiny("gemma2"), TOKENS, drawn, donors=DONORS, mapped=True)
-    close = {"float16": 0.1, "bfloat16": 0.6}.get(dtype, 1e-4)  # measured: 0.02, 0.2, 2e-5
+    close = {"float16": 0.1, "bfloat16": 0.6}.get(dtype, 1e-4)  # measured: 0.04, 0.2, 5e-6
     assert float((result.self_repair - full.self_repair).abs().max()) < close
     off = (result.repair_map.sums - full.repair_map.sums).abs().max()
     assert float(off) < 2 * close

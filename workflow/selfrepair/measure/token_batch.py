@@ -130,7 +130,7 @@ class TokenBatch(AblationBatch):
         rows: Rows,
         measured: Float[Tensor, "quantity place"],
         changed: Bool[Tensor, " row"],
-        more: tuple[Float[Tensor, "place component"], Float[Tensor, ""]] | None,
+        more: tuple[Float[Tensor, "changed_place component"], Float[Tensor, ""]] | None,
     ) -> None:
         assert rows.instance is not None
         assert rows.places is not None
