@@ -190,6 +190,12 @@ def test_stated_resources_hold_the_plan(key: str) -> None:
     assert stated["runtime"] > 3 * plan.longest_job_minutes + 30
 
 
+def test_the_page_about_scale_shows_the_plan() -> None:
+    page = (ROOT / "docs/scale.md").read_text()
+    _, *table = plan_table(study("llama-70b.yaml")).splitlines()
+    assert "\n".join(table) in page
+
+
 def test_the_table_shows_every_model_and_says_which_are_unknown() -> None:
     models = {**PAPER["models"], "other": {"name": "nobody/nothing", "resources": {}}}
     lines = plan_table(PAPER | {"models": models}).splitlines()
