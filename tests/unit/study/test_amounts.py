@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from selfrepair.model.sizes import LENGTH_STEP
 from selfrepair.study import amounts
 from selfrepair.study.config import read_study
 
 ROOT = Path(__file__).parents[3]
 DEFAULT = read_study(ROOT / "config/config.yaml", schema=ROOT / "config/schema.yaml")
-PROMPTS, POSITIONS = 13, 31
+PROMPTS, POSITIONS = 13, 43
 
 
 def drawn(tokens: int, times: int) -> np.ndarray:
@@ -26,7 +27,8 @@ def drawn(tokens: int, times: int) -> np.ndarray:
 @pytest.mark.parametrize("tokens", [1, 4, 40])
 def test_expected_rows_and_positions_are_those_of_many_draws(tokens):
     ends = drawn(tokens, 4000)
-    rows, positions = (ends > 0).sum(1), ends.sum(1)
+    rows = (ends > 0).sum(1)
+    positions = np.minimum(-(-ends // LENGTH_STEP) * LENGTH_STEP, POSITIONS).sum(1)
     for found, expected in (
         (rows, amounts.rows(tokens, PROMPTS)),
         (positions, amounts.replayed(tokens, PROMPTS, POSITIONS)),
@@ -37,7 +39,8 @@ def test_expected_rows_and_positions_are_those_of_many_draws(tokens):
 
 def test_one_token_is_one_row_that_ends_in_the_middle():
     assert amounts.rows(1, 64) == pytest.approx(1)
-    assert amounts.replayed(1, 64, 127) == pytest.approx(64)
+    # Half of 127, and half a step.
+    assert amounts.replayed(1, 64, 127) == pytest.approx(64 + 7.5, abs=0.1)
     assert amounts.replayed(10**6, 3, 127) == pytest.approx(3 * 127)
     assert amounts.rows(5, 1) == 1
 

@@ -12,6 +12,8 @@ import selfrepair
 import tiny_models
 from gguf_files import tiny_model, write_gguf
 from selfrepair import InputError
+from selfrepair.measure.drawing import draw_tokens
+from selfrepair.measure.token_sweep import sweep_tokens
 from selfrepair.model.decoder import Decoder
 from selfrepair.model.memory import shape_of_decoder
 from selfrepair.model.replay import Replay
@@ -68,27 +70,62 @@ def test_the_papers_models_have_the_parameters_that_are_known(name: str) -> None
     assert shape.parameters / 1e6 == pytest.approx(PARAMETERS[name], rel=0.01)
 
 
+def counted(whole: Callable[..., object], counts: list[int]) -> Callable[..., object]:
+    """A replay that also appends how many operations it took."""
+
+    def replay(self: Replay, layer: int, **options: object) -> object:
+        with FlopCounterMode(display=False) as counter:
+            replayed = whole(self, layer, **options)
+        counts.append(counter.get_total_flops())
+        return replayed
+
+    return replay
+
+
 @pytest.mark.parametrize("name", tiny_models.WIDE)
 def test_the_floor_of_a_sweep_is_what_its_replays_multiply(name: str, tmp_path: Path) -> None:
     folder = tiny_models.save_model(tiny_models.WIDE[name], tmp_path)
     model = selfrepair.load_model(folder, device="cpu", dtype="float64")  # nothing packed
     shape = shape_from(tiny_models.WIDE[name].to_dict())
     assert shape is not None
-    tokens, whole = torch.randint(0, 3000, (3, 17)), Replay.from_layer
+    tokens = torch.randint(0, 3000, (3, 17))
     counts: list[int] = []
-
-    def counted(self: Replay, layer: int, **options: object) -> object:
-        with FlopCounterMode(display=False) as counter:
-            replayed = whole(self, layer, **options)
-        counts.append(counter.get_total_flops())
-        return replayed
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Replay, "from_layer", counted)
+        patch.setattr(Replay, "from_layer", counted(Replay.from_layer, counts))
         selfrepair.sweep(model, tokens, donors=tokens.roll(1, 0))
     floor = 3 * 16 * shape.flop_of_sweep()
     # Attention over 16 positions, which no floor counts, is the rest.
     assert floor <= sum(counts) < 1.06 * floor
+
+
+def test_the_floor_of_a_sampled_sweep_is_what_its_replays_multiply(tmp_path: Path) -> None:
+    """Of tokens that lie anywhere: what the plan expects, give or take a draw."""
+    config = tiny_models.WIDE["llama"]
+    model = selfrepair.load_model(
+        tiny_models.save_model(config, tmp_path), device="cpu", dtype="float64"
+    )
+    shape = shape_from(config.to_dict())
+    assert shape is not None
+    prompts, positions, each = 20, 40, 10
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 3000, (prompts, positions + 1), generator=generator)
+    order = torch.rand(shape.layers, shape.heads, prompts * positions, generator=generator)
+    drawn = draw_tokens(
+        order.argsort(-1)[..., :each],
+        positions=positions,
+        prompts=prompts,
+        tokens_per_head=None,
+        random_tokens_per_head=0,
+        first_position=0,
+        seed=0,
+    )
+    counts: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Replay, "from_layer", counted(Replay.from_layer, counts))
+        # Rows replayed together are as long as the longest: few together, to see what each needs.
+        sweep_tokens(model, tokens, drawn, donors=tokens.roll(1, 0), batch=prompts, chunk=2)
+    expected = amounts.replayed(each, prompts, positions) * shape.flop_of_sweep()
+    assert sum(counts) == pytest.approx(expected, rel=0.15)
 
 
 def test_a_plan_counts_what_the_config_asks_for() -> None:
@@ -97,8 +134,8 @@ def test_a_plan_counts_what_the_config_asks_for() -> None:
     heads = 32 * 32
     each = sum(2 * (31 - layer) * 202.4e6 + 2 * 135.3e6 for layer in range(32)) / 32
     positions = sum(amounts.replayed(n, 1600, 127) for n in (300, 100, 100))
-    # 300 tokens in 1,600 prompts: few share a prompt, and the last lies in the middle on average.
-    assert 0.9 * 500 * 64 < positions < 500 * 64 * 1.1
+    # Few of 300 tokens in 1,600 prompts share one, and they lie in the middle on average.
+    assert 0.9 * 500 * 72 < positions < 500 * 72
     assert plan.sweep_flop == pytest.approx(heads * positions * each, rel=1e-3)
     assert plan.jobs == 10 + 3 * 4 + 4 + 4 + 2
     assert plan.hours == pytest.approx(plan.flop / 25e12 / 3600)
@@ -151,6 +188,12 @@ def test_stated_resources_hold_the_plan(key: str) -> None:
     assert 1e6 * stated["mem_mb"] > 1.25 * plan.host_bytes
     assert plan.device_bytes < 80e9
     assert stated["runtime"] > 3 * plan.longest_job_minutes + 30
+
+
+def test_the_page_about_scale_shows_the_plan() -> None:
+    page = (ROOT / "docs/scale.md").read_text()
+    _, *table = plan_table(study("llama-70b.yaml")).splitlines()
+    assert "\n".join(table) in page
 
 
 def test_the_table_shows_every_model_and_says_which_are_unknown() -> None:

@@ -23,10 +23,8 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import InputError
 from .arguments import Arguments, for_any_rows, split_stream, with_rows
 from .decoder import Decoder, Layer
+from .sizes import LENGTH_STEP
 from .summing import Parts, Places, Scales, Sums
-
-# Streams are cut after the last position looked at in steps of this: few lengths are learnt quickly.
-LENGTH_STEP = 16
 
 
 @dataclass

@@ -15,6 +15,8 @@ BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 # Tokens of one replay: enough to feed the matrix products, few enough to stay in the cache; a GPU
 # wants more work at once.
 CHUNK_TOKENS = {"cpu": 1024, "cuda": 16384}
+# Streams are cut after the last position looked at in steps of this: few lengths are learnt quickly.
+LENGTH_STEP = 16
 # Arrays of a sweep per token and head, all in float32 while it runs.
 ARRAYS = 8
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..model.sizes import ARRAYS, Shape
+from ..model.sizes import ARRAYS, LENGTH_STEP, Shape
 from ..vocabulary import TOP_SHARE
 from .config import SAMPLED
 
@@ -56,15 +56,17 @@ def rows(tokens: int, prompts: int) -> float:
 
 
 def replayed(tokens: int, prompts: int, positions: int) -> float:
-    """Expected positions that a head is replayed on: of each prompt with a token, up to its last token.
+    """Expected positions that a head is replayed on: of each prompt with a token, up to its last token, in
+    steps of LENGTH_STEP.
 
-    Tokens lie at any position of any prompt alike. Position x of a prompt (from 1) is replayed if any
-    token lies there or later: each does with probability (positions - x + 1) / (prompts x positions).
+    Tokens lie at any position of any prompt alike. A step is replayed if any token lies in it or later: each
+    does with probability (positions from the step's first on) / (prompts x positions).
     """
-    pool = prompts * positions
-    return prompts * math.fsum(
-        1 - (1 - later / pool) ** tokens for later in range(1, positions + 1)
-    )
+    found = 0.0
+    for first in range(0, positions, LENGTH_STEP):
+        length, later = min(LENGTH_STEP, positions - first), positions - first
+        found += length * (1 - (1 - later / (prompts * positions)) ** tokens)
+    return prompts * found
 
 
 def replayed_of_sweep(config: Mapping[str, Any], ablation: str) -> float:
