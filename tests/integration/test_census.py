@@ -104,6 +104,17 @@ def test_refused(case: Case, tmp_path: Path) -> None:
     assert "; use " in message  # the remedy
 
 
+@pytest.mark.parametrize("model_type", ["afmoe", "granitemoe"])
+def test_a_dtype_that_torch_lacks_a_product_for_is_refused(model_type: str, tmp_path: Path) -> None:
+    """torch multiplies grouped matrices, in which these keep their experts, in no float64."""
+    case = next(c for c in CASES if c.model_type == model_type)
+    folder = folder_of(case, tmp_path)
+    with pytest.raises(InputError, match="cannot run in float64 on cpu") as caught:
+        load_model(folder, device="cpu", dtype="float64")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("use another dtype, such as float32")
+
+
 def traits(model: Decoder) -> list[str]:
     """What is special about a loaded model, by what it does."""
     writes = [w for layer in model.layers for w in (layer.attention_write, layer.mlp_write)]

@@ -1,4 +1,5 @@
-# The unchanged model: the token windows that it sees, the clean pass over all of them, its top tokens.
+# The unchanged model: the token windows that it sees, where its parts are, the clean pass over all of the windows,
+# its top tokens.
 
 
 rule cut_prompts:
@@ -27,9 +28,28 @@ rule cut_prompts:
         "../scripts/cut_prompts.py"
 
 
+rule find_parts:
+    input:
+        model=model_files,
+        code=code_of("find_parts"),
+    output:
+        f"{RESULTS}/{{model}}/parts.json",
+    log:
+        f"{LOGS}/{{model}}/find_parts.log",
+    localrule: True
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings(*WEIGHTS),
+    script:
+        "../scripts/find_parts.py"
+
+
 rule clean_pass:
     input:
         model=model_files,
+        parts=rules.find_parts.output[0],
         prompts=rules.cut_prompts.output[0],
         code=code_of("clean_pass"),
     output:
@@ -71,6 +91,7 @@ rule rank_tokens:
 rule measure_precision:
     input:
         model=model_files,
+        parts=rules.find_parts.output[0],
         prompts=rules.cut_prompts.output[0],
         code=code_of("measure_precision"),
     output:

@@ -101,7 +101,9 @@ def shards_behind(folder, *measurements):
 
     def files(wildcards):
         where = f"{RESULTS}/{wildcards.model}/{folder}"
-        paths = [p for name in measurements for p in shard_paths(f"{where}/{name}", name)]
+        paths = [
+            p for name in measurements for p in shard_paths(f"{where}/{name}", name)
+        ]
         return found_beside(paths + sidecars(paths))
 
     return files

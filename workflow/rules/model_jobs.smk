@@ -86,6 +86,7 @@ def precision_report():
 def clean_run():
     """Named inputs of every measurement that ablates: the prompts, and what their clean pass found."""
     return {
+        "parts": rules.find_parts.output[0],
         "prompts": rules.cut_prompts.output[0],
         "clean": rules.rank_tokens.output.tensors,
         "beside": found_beside([rules.rank_tokens.output.provenance]),

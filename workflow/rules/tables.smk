@@ -36,7 +36,10 @@ rule map_repair:
         beside=shards_behind("sweeps", *MAPPED),
         code=code_of("map_repair"),
     output:
-        **{name: table(name) for name in ("repair_map", "backup_heads", "repair_layers")},
+        **{
+            name: table(name)
+            for name in ("repair_map", "backup_heads", "repair_layers")
+        },
     log:
         f"{LOGS}/{{model}}/map_repair.log",
     conda:

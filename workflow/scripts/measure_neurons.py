@@ -76,6 +76,7 @@ def leave_out(snakemake, made, chosen, watch, rows):
         commit=made["model_commit"],
         architecture=made["architecture"],
         dtype_name=made["dtype"],
+        logit_scale=made["logit_scale"],
         logit_softcap=made["logit_softcap"],
     )
     nothing = no_neuron_repair(len(chosen["heads"]), len(chosen["mlps"]))

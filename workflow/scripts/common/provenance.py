@@ -28,6 +28,8 @@ def provenance_of(
         "weights": weights,
         "architecture": model.architecture,
         "dtype": model.dtype_name,
+        # What the model multiplies its logits by, part of every number in logits; 1: nothing.
+        "logit_scale": model.logit_scale,
         # Logits are measured before this cap; null: the model has none.
         "logit_softcap": model.logit_softcap,
         **precision,

@@ -25,6 +25,7 @@ _SHARED = (
     "scalings",
     "n_neurons",
     "not_measured",
+    "logit_scale",
     "logit_softcap",
 )
 

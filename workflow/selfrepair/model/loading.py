@@ -13,7 +13,7 @@ from ..errors import InputError, first_line
 from ..files.hub import locate_model
 from .assembly import decoder_of
 from .decoder import DTYPES, Decoder
-from .memory import refuse_weights
+from .memory import is_out_of_memory, refuse_weights
 from .parts import ModelParts
 from .probing import probe
 from .sizes import Shape, shape_from
@@ -41,7 +41,8 @@ def load_model(
     Raises:
         InputError: missing directory, weights or tokenizer; a model that the hub and its cache do not
             give; unknown dtype or device; weights that do not fit into the device's memory; parts of
-            another model; an architecture that the method does not cover.
+            another model; an architecture that the method does not cover, or that torch cannot run in
+            this dtype.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is not one of {', '.join(DTYPES)}")
@@ -60,7 +61,15 @@ def load_model(
     network = _plain_network(folder, name=str(name), dtype=DTYPES[dtype], device=target)
     decoder = decoder_of(network, parts, name=str(name), tokenizer=tokenizer)
     decoder.folder, decoder.commit = folder, commit
-    probe(decoder)
+    try:
+        probe(decoder)
+    except (RuntimeError, NotImplementedError) as error:  # a product that torch lacks in this dtype
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"model {name} ({parts.architecture}): cannot run in {dtype} on {target} "
+            f"({first_line(error)}); use another dtype, such as float32"
+        ) from error
     return decoder
 
 

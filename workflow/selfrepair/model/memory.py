@@ -27,7 +27,7 @@ def attempt(work: Callable[[], Result]) -> Result | None:
     try:
         return work()
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     release_memory()  # the failed work's tensors, out of reach only now that its traceback is gone
     return None
@@ -45,7 +45,8 @@ def release_memory() -> None:
             trim(0)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device has no memory left."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     # On a CPU torch and oneDNN raise plain RuntimeErrors.
