@@ -22,6 +22,7 @@ CLEAN = {
     "architecture": "MixtralForCausalLM",
     "dtype": "float32",
     "logit_softcap": None,
+    "logit_scale": 1.0,
     "weights": None,
     "bos_token": None,
     "neuron_layers": [True, False],

@@ -54,7 +54,7 @@ def test_an_ablation_is_one_object(finished, copy_of_finished):
         picture,
         ablations={
             "resample": finished.config["ablations"]["resample"],
-            name: finished.config["ablations"]["zero"],
+            name: {"prompts": 24, "tokens_per_head": None},
         },
     )
     assert done.returncode == 0, done.stderr

@@ -61,8 +61,7 @@ def test_everything_promised_is_there(finished):
     assert "| Tiny GPT-2 |" in (results / "findings.md").read_text()
     claims = pl.read_parquet(results / "claims.parquet")
     assert claims.height == len(CLAIMS)
-    # With one top token per head there are no two instances to compare.
-    assert claims.filter(pl.col("value").is_null())["id"].to_list() == ["neurons_differ"]
+    assert claims["value"].null_count() == 0
     page = (results / "claims.html").read_text()
     for name in re.findall(r'src="([^"]+)"', page):
         assert (results / name).is_file(), name
@@ -142,7 +141,7 @@ def test_a_beginning_of_sequence_token_is_in_every_prompt_and_never_selected(fin
     # Pairs of layers, ablated heads, 14 of 15 positions of the prompts.
     assert pooled.to_list() == [2 * 3 * 14 * 12]
     clean = json.loads((results / "clean.json").read_text())
-    assert clean["bos_trial"]["prompts"] == 16
+    assert clean["bos_trial"]["prompts"] == 8
     assert clean["bos_trial"]["with_bos_nats"] != clean["bos_trial"]["without_bos_nats"]
     assert clean["warnings"] == []  # too few prompts to be sure
 
@@ -196,10 +195,12 @@ def test_every_token_drawn_gives_the_tables_of_all_tokens(finished, tmp_path):
     for name, table in found["all"].items():
         other = found["sampled"][name]
         numbers = table.select(pl.selectors.float()).columns
-        assert table.drop(numbers).equals(other.drop(numbers)), name
+        # Prompts with a drawn token are counted; of a sweep of all tokens, all prompts.
+        same = [c for c in table.columns if c not in (*numbers, "n_prompts")]
+        assert table.select(same).equals(other.select(same)), name
         for column in numbers:
-            # Quantiles of all tokens are read off histograms; intervals are of other bootstraps.
-            if not re.search(r"_q\d\d$|_(low|high)$|^(low|high)$", column):
+            # Quantiles of all tokens are read off histograms.
+            if not re.search(r"_q\d\d$", column):
                 close = np.allclose(table[column], other[column], 1e-3, 1e-4, equal_nan=True)
                 assert close, (name, column)
 
@@ -242,7 +243,8 @@ def test_a_second_run_has_nothing_to_do_and_says_so(finished):
 
 
 def test_a_config_value_re_runs_what_depends_on_it(finished):
-    every = {"decompose"} | TABULATE | OF_HEADS | DRAW
+    # Intervals of the map are no bootstrap's.
+    every = {"decompose"} | TABULATE | OF_HEADS | (DRAW - {"draw_E13", "draw_E14"})
     assert finished.planned(statistics={"resamples": 1500}) == every
     ablations = finished.config["ablations"]
     more = ablations | {"zero": ablations["zero"] | {"tokens_per_head": 3}}
@@ -387,7 +389,7 @@ def test_the_workflow_reads_modules_only_from_the_checkout(finished):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"sed": 1}, r"config: unknown key sed; known keys are ablations, cache, device"),
+        ({"sed": 1}, r"config: unknown key sed; known keys are ablations, cache, clean, device"),
         ({"seed": -1}, r"seed: -1 is less than the minimum of 0"),
         ({"models": {"x": {"name": "/nowhere/at/all"}}}, r"/nowhere/at/all is no Hugging Face"),
     ],
