@@ -11,6 +11,7 @@ from selfrepair.study.config import CLEAN, complete_config, n_shards, read_study
 from selfrepair.study.materials import read_materials
 from selfrepair.study.planning import plan_model, plan_table
 from selfrepair.study.schema import read_schema, read_yaml
+from selfrepair.study.sizes import SIZES as KEYS
 from selfrepair.study.sizes import config_of_model, size_key, stated_key
 from selfrepair.text.windows import cut_prompts
 
@@ -124,6 +125,21 @@ def test_a_key_is_found_where_it_is_stated():
     ]
     assert [stated_key(config, "smollm2", key) for key in keys] == list(keys)
     assert (size_key("text.prompts"), size_key("text.bos")) == ("prompts", None)
+    assert (size_key("sweep.store"), size_key("seed")) == (None, None)
+
+
+def test_the_schema_allows_the_same_sizes_all_described_and_none_by_default():
+    allowed = dict(SCHEMA["$defs"]["sizes"]["properties"])
+    assert allowed.pop("prompts")["description"]
+    allowed["ablations"] = SCHEMA["$defs"]["ablation_sizes"]
+    assert {name: set(each["properties"]) for name, each in allowed.items()} == {
+        name: set(keys) for name, keys in KEYS.items()
+    }
+    for section in allowed.values():
+        for key in section["properties"].values():
+            assert key["type"] == "integer"
+            assert key["description"]
+            assert "default" not in key
 
 
 def test_fewer_prompts_are_the_first_of_the_same_windows():

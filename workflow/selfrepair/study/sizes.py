@@ -7,8 +7,17 @@ from typing import Any
 
 from ..errors import InputError
 
-# Sections of a study that `sizes` of a model repeats; its `prompts` is the study's `text.prompts`.
-_SECTIONS = ("clean", "ablations", "sweep", "experiments")
+# What `sizes` may state of each section of a study (of each ablation), as the schema says too; its `prompts`
+# is the study's `text.prompts`.
+SIZES = {
+    "clean": ("prompts_per_shard",),
+    "ablations": ("prompts", "tokens_per_head", "random_tokens_per_head"),
+    "sweep": ("prompts_per_shard",),
+    "experiments": (
+        *("prompts", "iterative_prompts", "prompts_per_shard", "heads_per_model"),
+        *("chosen_tokens_per_head", "chosen_random_tokens_per_head", "iterative_tokens_per_head"),
+    ),
+}
 
 
 def config_of_model(config: Mapping[str, Any], model: str) -> Mapping[str, Any]:
@@ -19,7 +28,7 @@ def config_of_model(config: Mapping[str, Any], model: str) -> Mapping[str, Any]:
     own = dict(config)
     if "prompts" in sizes:
         own["text"] = config["text"] | {"prompts": sizes["prompts"]}
-    for section in _SECTIONS:
+    for section in SIZES:
         if section in sizes:
             own[section] = _replaced(config[section], sizes[section])
     return own
@@ -29,7 +38,10 @@ def size_key(key: str) -> str | None:
     """Where `sizes` of a model would state its own value of a key of the config; None: nowhere."""
     if key == "text.prompts":
         return "prompts"
-    return key if key.split(".")[0] in _SECTIONS else None
+    if "." not in key:
+        return None
+    section, *_, name = key.split(".")
+    return key if name in SIZES.get(section, ()) else None
 
 
 def stated_key(config: Mapping[str, Any], model: str, key: str) -> str:
