@@ -15,8 +15,8 @@ help:
 	@echo "           [PROFILE=profiles/slurm]                 on a cluster"
 	@echo "make plan  [CONFIG=config/config.yaml]              what it would cost: time, memory, jobs"
 	@echo "make fetch [CONFIG=config/config.yaml]              only fetch what a study reads"
-	@echo "make pull                                           get the finished default study instead"
-	@echo "make record                                         record the default study with DVC"
+	@echo "make pull  [CONFIG=... [MODEL=...]]                 get the recorded studies, one of them, or one model"
+	@echo "make record [CONFIG=... [MODEL=...]]                record them with DVC"
 	@echo "make quick                                          lint, types and unit tests, 2 minutes"
 	@echo "make test                                           lint, types and all tests"
 	@echo "make test-remotes                                   stores on S3, WebDAV and SSH servers"
@@ -44,13 +44,21 @@ study: fetch
 plan: .venv/ready
 	@$(BIN)/python workflow/scripts/plan.py $(CONFIG)
 
+# Stages of DVC: of the study and the model that the command line names, or of all recorded studies (no name).
+MODEL ?=
+STAGES := $(BIN)/python workflow/scripts/recorded_stages.py \
+	$(if $(MODEL)$(filter-out file,$(origin CONFIG)),$(CONFIG) $(MODEL))
+
+# Snakemake's records of all studies come with any of them.
 pull: .venv/ready
-	@$(BIN)/dvc pull $(ARGS) || { echo "error: the store is unreachable or lacks files (see" \
-		"$(BIN)/dvc remote list): try again, or run make study" >&2; exit 1; }
+	@stages=$$($(STAGES)) || exit 1; \
+	$(BIN)/dvc pull $(ARGS) $${stages:+$$stages records} || { echo "error: the store is unreachable or lacks" \
+		"files (see $(BIN)/dvc remote list): try again, or run make study" >&2; exit 1; }
 
 # Recomputes nothing that is current. Only what the working tree needs stays in the bundled store.
 record: .venv/ready dvc-stages
-	@$(BIN)/dvc repro
+	@stages=$$($(STAGES)) || exit 1; $(BIN)/dvc repro $$stages
+	@$(BIN)/dvc repro --single-item records
 	@$(BIN)/dvc push
 	@$(BIN)/dvc gc --workspace --cloud --force --quiet
 

@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
 
 from common.dvc_ignore import base64_pattern, dvc_ignore  # noqa: E402
-from common.dvc_stages import CONFIG, MATERIALS, dvc_yaml  # noqa: E402
+from common.dvc_stages import MATERIALS, Recorded, dvc_yaml, records_kept  # noqa: E402
+from common.recorded import DEFAULT as CONFIG  # noqa: E402
+from common.recorded import RECORDED  # noqa: E402
 from common.study_jobs import Job, Study, jobs_of_study  # noqa: E402
 from selfrepair.errors import InputError  # noqa: E402
 from selfrepair.study.materials import read_materials  # noqa: E402
@@ -82,20 +84,20 @@ def made_up(**changes) -> Study:
 
 
 def stages(study: Study, config=WRITTEN) -> dict:
-    return yaml.safe_load(dvc_yaml(study, config, SHARED))["stages"]
+    return yaml.safe_load(dvc_yaml([Recorded(CONFIG, config, study)], SHARED))["stages"]
 
 
 def test_a_stage_runs_its_phase_alone():
     written = stages(made_up())
-    assert list(written) == ["documents", "ablate", "figures"]
+    assert list(written) == ["documents", "ablate", "figures", "records"]
     assert (
         "--allowed-rules sample documents $SNAKEMAKE_ARGS -- documents"
         in written["documents"]["cmd"]
     )
-    assert written["ablate"]["foreach"] == "${models}"
+    assert written["ablate"]["foreach"] == ["one", "two"]
     command = written["ablate"]["do"]["cmd"]
     # A rule that this study does not need is allowed, so that another number format needs no new stage.
-    assert "--allowed-rules ablate gather spare ablate@${key} " in command
+    assert "--allowed-rules ablate gather spare ablate@${item} " in command
     assert written["figures"]["cmd"].endswith("-- all")
 
 
@@ -106,25 +108,28 @@ def test_a_stage_depends_on_what_other_phases_made_and_on_its_own_code():
     assert "/far/away.txt" not in deps
     assert deps[-2:] == ["workflow/rules/documents.smk", "scripts/sample.py"]
     deps = written["ablate"]["do"]["deps"]
-    assert deps[0] == "results/${study}/documents.parquet"
+    assert deps[0] == "results/small/documents.parquet"
     assert [path for path in deps if path.startswith("results")] == deps[:1]
     assert {"scripts/ablate.py", "scripts/gather.py"} < set(deps)
     # The last stage also waits for all that makes the study complete.
     assert written["figures"]["deps"][:3] == [
-        "results/${study}/documents.parquet",
-        "results/${study}/one/sweeps",
-        "results/${study}/two/sweeps",
+        "results/small/documents.parquet",
+        "results/small/one/sweeps",
+        "results/small/two/sweeps",
     ]
 
 
 def test_outputs_are_files_folders_of_shards_metrics_and_pictures():
     written = stages(made_up())
     keep = {"persist": True}
-    assert written["ablate"]["do"]["outs"] == [{"results/${study}/${key}/sweeps": keep}]
-    assert written["figures"]["metrics"] == [{"results/${study}/headline.json": keep}]
-    assert written["figures"]["outs"] == [{"figures/${study}": keep}, {".snakemake/metadata": keep}]
-    content = yaml.safe_load(dvc_yaml(made_up(), WRITTEN, SHARED))
-    assert content["plots"] == ["figures/${study}/E1-x.png"]
+    assert written["ablate"]["do"]["outs"] == [{"results/small/${item}/sweeps": keep}]
+    assert written["figures"]["metrics"] == [{"results/small/headline.json": keep}]
+    assert written["figures"]["outs"] == [{"figures/small": keep}]
+    # Snakemake's records are a stage's of their own, which waits for the last one.
+    assert written["records"]["deps"] == ["figures/small", "results/small/headline.json"]
+    assert written["records"]["outs"] == [{".snakemake/metadata": keep}]
+    content = yaml.safe_load(dvc_yaml([Recorded(CONFIG, WRITTEN, made_up())], SHARED))
+    assert content["plots"] == ["figures/small/E1-x.png"]
 
 
 def test_parameters_are_the_keys_that_the_rules_declare_in_the_file_that_states_them():
@@ -135,7 +140,7 @@ def test_parameters_are_the_keys_that_the_rules_declare_in_the_file_that_states_
     ]
     # A section that is read to its last key is named as a whole: what is added to it counts too.
     assert written["ablate"]["do"]["params"] == [
-        {CONFIG: ["dtype", "models.${key}.member", "study", "sweep"]},
+        {CONFIG: ["dtype", "models.${item}.member", "study", "sweep"]},
         {MATERIALS: ["wheels.a"]},
     ]
     assert written["figures"]["params"] == [{CONFIG: ["seed", "study"]}]
@@ -144,7 +149,7 @@ def test_parameters_are_the_keys_that_the_rules_declare_in_the_file_that_states_
 def test_a_key_at_its_default_counts_through_the_section_that_it_would_be_added_to():
     study = made_up(ablate=("sweep.tokens", "models.{model}.revision"))
     params = stages(study)["ablate"]["do"]["params"][0][CONFIG]
-    assert params == ["dtype", "models.${key}", "study", "sweep"]
+    assert params == ["dtype", "models.${item}", "study", "sweep"]
     wider = WRITTEN | {"sweep": {"store": "float16", "prompts_per_shard": 8}}
     assert "sweep.store" in stages(made_up(), wider)["ablate"]["do"]["params"][0][CONFIG]
 
@@ -175,15 +180,16 @@ def covered(key: str, params: set[str]) -> bool:
 def test_every_stage_has_exactly_the_parameters_that_its_rules_read(default):
     """In the dvc.yaml of this repository: each declared key is covered, and nothing else is listed."""
     content = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert list(content) == list(default.rules)
-    for phase, stage in content.items():
+    assert list(content) == [*default.rules, "records"]
+    for phase in default.rules:
+        stage = content[phase]
         params = {
             key
             for file in stage.get("do", stage)["params"]
             for keys in file.values()
             for key in keys
         }
-        params = {re.sub(r"^models\.(\$\{key\}|smollm2)", "models.{model}", p) for p in params}
+        params = {re.sub(r"^models\.(\$\{item\}|smollm2)", "models.{model}", p) for p in params}
         params = {re.sub(r"^sources\..*", "text.sources", p) for p in params}
         read = {
             re.sub(r"^models\.smollm2", "models.{model}", key)
@@ -208,10 +214,12 @@ def test_number_formats_and_tokens_are_parameters_of_what_they_change():
 def test_any_drift_is_noticed(default):
     """What `make check` compares: the file as a whole."""
     materials = read_materials(ROOT / MATERIALS, read_schema(ROOT / "config/schema.yaml"))
-    text = dvc_yaml(default, read_yaml(ROOT / CONFIG), materials)
+    assert list(RECORDED) == [CONFIG]
+    config = read_yaml(ROOT / CONFIG)
+    text = dvc_yaml([Recorded(CONFIG, config, default)], materials)
     assert text == (ROOT / "dvc.yaml").read_text()
     fewer = Study(default.jobs[:-1], default.rules, default.complete)
-    assert dvc_yaml(fewer, read_yaml(ROOT / CONFIG), materials) != text
+    assert dvc_yaml([Recorded(CONFIG, config, fewer)], materials) != text
 
 
 @pytest.mark.slow
@@ -238,4 +246,93 @@ def test_a_pattern_matches_exactly_the_paths_with_its_prefix(prefix):
 
 
 def test_what_is_ignored_names_the_study():
-    assert base64_pattern("results/mine/") in dvc_ignore("mine")
+    assert base64_pattern("results/mine/") in dvc_ignore(["results/mine/"])
+
+
+OTHER = WRITTEN | {
+    "study": "other",
+    "models": {
+        "one": WRITTEN["models"]["one"] | {"sizes": {"prompts": 2}},
+        "two": WRITTEN["models"]["two"],
+    },
+}
+
+
+def of_other() -> Study:
+    """The made-up study under another name."""
+
+    def renamed(path):
+        return path.replace("/small/", "/other/")
+
+    study = made_up(ablate=("text.prompts",))
+    jobs = [
+        Job(
+            job.rule,
+            job.phase,
+            job.model,
+            tuple(map(renamed, job.inputs)),
+            job.code,
+            {name: renamed(path) for name, path in job.outputs.items()},
+            job.settings,
+        )
+        for job in study.jobs
+    ]
+    return Study(jobs, study.rules, tuple(map(renamed, study.complete)))
+
+
+def recorded(models=None) -> list[Recorded]:
+    return [
+        Recorded(CONFIG, WRITTEN, made_up()),
+        Recorded("config/other.yaml", OTHER, of_other(), models),
+    ]
+
+
+def test_a_second_study_has_stages_and_parameters_of_its_own():
+    both = yaml.safe_load(dvc_yaml(recorded(), SHARED))
+    alone = stages(made_up())
+    phases = ("documents", "ablate", "figures")
+    assert list(both["stages"]) == [*phases, *(f"other-{phase}" for phase in phases), "records"]
+    assert {name: both["stages"][name] for name in phases} == {name: alone[name] for name in phases}
+    ablate = both["stages"]["other-ablate"]["do"]
+    assert "snakemake --configfile config/other.yaml --allowed-rules ablate" in ablate["cmd"]
+    assert ablate["cmd"].endswith("-- ablate@${item}")
+    assert ablate["outs"] == [{"results/other/${item}/sweeps": {"persist": True}}]
+    assert list(ablate["params"][0]) == ["config/other.yaml"]
+    ends = both["stages"]["records"]["deps"]
+    assert {"figures/small", "figures/other"} < set(ends)
+    assert both["plots"] == ["figures/small/E1-x.png", "figures/other/E1-x.png"]
+
+
+def test_sizes_of_a_model_are_parameters_of_what_reads_them():
+    """Through the section around them that all models state; then a size that is added counts too."""
+    written = yaml.safe_load(dvc_yaml(recorded(), SHARED))["stages"]
+    params = written["other-ablate"]["do"]["params"][0]["config/other.yaml"]
+    assert params == ["dtype", "models.${item}", "study", "sweep", "text.prompts"]
+    sized = {key: each | {"sizes": {"prompts": 2}} for key, each in OTHER["models"].items()}
+    study = [Recorded("config/other.yaml", OTHER | {"models": sized}, of_other())]
+    params = yaml.safe_load(dvc_yaml(study, SHARED))["stages"]["other-ablate"]["do"]["params"]
+    keys = params[0]["config/other.yaml"]
+    assert {"models.${item}.member", "models.${item}.sizes"} < set(keys)
+
+
+def test_some_models_are_recorded_without_what_is_of_all():
+    written = yaml.safe_load(dvc_yaml(recorded(["one"]), SHARED))["stages"]
+    assert [name for name in written if name.startswith("other")] == [
+        "other-documents",
+        "other-ablate",
+    ]
+    assert written["other-ablate"]["foreach"] == ["one"]
+    assert "results/other/one/sweeps" in written["records"]["deps"]
+    kept = records_kept(recorded(["one"]))
+    assert kept == [
+        *("results/small/", "figures/small/"),
+        *("results/other/documents.parquet", "results/other/one/"),
+    ]
+
+
+def test_two_recorded_studies_of_one_name_are_refused():
+    same = Recorded("config/other.yaml", WRITTEN, made_up())
+    with pytest.raises(
+        InputError, match=r"config/other\.yaml: another recorded study is called small"
+    ):
+        dvc_yaml([recorded()[0], same], SHARED)

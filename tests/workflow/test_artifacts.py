@@ -15,7 +15,8 @@ import yaml
 
 from checkouts import PARTS, ROOT, new_checkout, planned_rules, run_in
 
-TRACKED = ("dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
+TRACKED = ("Makefile", "dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
+SECOND = "config/two.yaml"
 IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
 
 
@@ -67,14 +68,32 @@ class Repository:
         """Names of the logs of the jobs that ran here."""
         return {Path(name).stem for name in self.jobs()}
 
-    def record(self) -> None:
-        """What `make record` does."""
-        self.run(sys.executable, "workflow/scripts/update_dvc.py")
-        self.dvc("repro")
-        self.dvc("push")
-        self.dvc("gc", "--workspace", "--cloud", "--force")
+    def make(self, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
+        """Make with this Python's programs in place of those of a .venv of its own."""
+        programs = f"BIN={Path(sys.executable).parent}"
+        return self.run("make", "--old-file", ".venv/ready", programs, *arguments, **options)
+
+    def record(self, *which: str) -> None:
+        """Record a study or all, and commit."""
+        self.make("record", *which)
         self.git("add", "-A")
         self.git("commit", "-qm", "record")
+
+    def list_second(self, models: list[str] | None) -> None:
+        """Add a study to those that are recorded, and name the models of it that are."""
+        path = self.folder / "workflow/scripts/common/recorded.py"
+        lines = [x for x in path.read_text().splitlines() if "two.yaml" not in x]
+        at = lines.index("    DEFAULT: None,") + 1
+        lines.insert(at, f'    "{SECOND}": {models},')
+        path.write_text("\n".join(lines) + "\n")
+
+    def nothing_to_do(self, *arguments: str) -> bool:
+        done = self.snakemake("--dry-run", *arguments)
+        return "Nothing to be done" in done.stdout + done.stderr
+
+    def cloned(self, folder: Path) -> Repository:
+        subprocess.run(["git", "clone", "-q", self.folder, folder], check=True)
+        return Repository(folder)
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +125,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict) -> Repos
 @pytest.fixture
 def clone(origin: Repository, tmp_path: Path) -> Repository:
     """A fresh clone, nothing pulled."""
-    repository = Repository(tmp_path / "clone")
-    subprocess.run(["git", "clone", "-q", origin.folder, repository.folder], check=True)
-    return repository
+    return origin.cloned(tmp_path / "clone")
 
 
 @pytest.fixture
@@ -264,6 +281,103 @@ def test_two_studies_side_by_side_do_not_disturb_each_other(pulled):
     assert (pulled.folder / target).exists()
     done = pulled.snakemake("-n", "--configfile", "config/two.yaml", "--", target)
     assert "Nothing to be done" in done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def one_model_of_two(origin: Repository, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A second study beside the first, one of its two models measured and recorded; do not change it."""
+    folder = tmp_path_factory.mktemp("two") / "repo"
+    shutil.copytree(origin.folder, folder, symlinks=True)
+    repository = Repository(folder)
+    second = yaml.safe_load((folder / "config/config.yaml").read_text())
+    sizes = {"prompts": 20, "ablations": {"resample": {"prompts": 12, "tokens_per_head": 3}}}
+    small = second["models"]["gpt2"] | {"title": "Small", "sizes": sizes}
+    second |= {"study": "tiny-two", "seed": 1, "dtype": "float32"}
+    second["models"] = second["models"] | {"small": small}
+    (folder / SECOND).write_text(yaml.safe_dump(second))
+    repository.snakemake("--cores", "2", "--configfile", SECOND, "--", "tables@small")
+    before = repository.jobs()
+    repository.list_second(["small"])
+    repository.record(f"CONFIG={SECOND}", "MODEL=small")
+    assert repository.jobs() == before, "recording recomputed something"
+    return repository
+
+
+def test_a_model_is_recorded_before_its_study_is_finished(one_model_of_two, tmp_path):
+    assert one_model_of_two.clean()
+    clone = one_model_of_two.cloned(tmp_path / "clone")
+    clone.make("pull")
+    assert clone.clean()
+    assert clone.outputs() == one_model_of_two.outputs()
+    assert clone.nothing_to_do()
+    assert clone.nothing_to_do("--configfile", SECOND, "--", "tables@small")
+    planned = planned_rules(
+        clone.snakemake(
+            "--dry-run", "--quiet", "rules", "--configfile", SECOND, "--", "tables@gpt2"
+        )
+    )
+    assert {"cut_prompts", "ablate_resample"} <= planned
+    assert "sample_documents" not in planned
+
+
+def test_sizes_of_a_model_hold_for_it_alone(one_model_of_two):
+    results = one_model_of_two.folder / "results/tiny-two/small"
+    clean = json.loads((results / "clean.json").read_text())
+    assert clean["prompts"] == [0, 20]
+    sweep = json.loads((results / "sweeps/resample/shard-0of1.json").read_text())
+    assert sweep["prompts"] == [0, 12]
+
+
+def test_two_studies_are_recorded_and_pulled_together_or_alone(one_model_of_two, tmp_path):
+    shutil.copytree(one_model_of_two.folder, tmp_path / "repo", symlinks=True)
+    repository = Repository(tmp_path / "repo")
+    repository.snakemake("--cores", "2", "--configfile", SECOND)
+    before = repository.jobs()
+    repository.list_second(None)
+    repository.record(f"CONFIG={SECOND}")
+    assert repository.jobs() == before, "recording recomputed something"
+    assert repository.clean()
+
+    both = repository.cloned(tmp_path / "both")
+    both.make("pull")
+    assert both.outputs() == repository.outputs()
+    assert both.clean()
+    assert both.nothing_to_do()
+    assert both.nothing_to_do("--configfile", SECOND)
+
+    second = repository.cloned(tmp_path / "second")
+    second.make("pull", f"CONFIG={SECOND}")
+    assert {path.split("/")[1] for path in second.outputs()} == {"tiny-two"}
+    assert second.nothing_to_do("--configfile", SECOND)
+
+    model = repository.cloned(tmp_path / "model")
+    model.make("pull", f"CONFIG={SECOND}", "MODEL=gpt2")
+    assert {path.split("/")[2] for path in model.outputs()} == {"documents.parquet", "gpt2"}
+    assert model.nothing_to_do("--configfile", SECOND, "--", "tables@gpt2")
+    # What is not here cannot be recorded: it would forget how the rest was made.
+    done = model.make("record", f"CONFIG={SECOND}", "MODEL=gpt2", ok=False)
+    assert done.returncode != 0
+    assert "figures/tiny" in done.stdout + done.stderr
+
+    # A changed size re-runs what depends on it, of its model alone.
+    config = yaml.safe_load((both.folder / SECOND).read_text())
+    config["models"]["small"]["sizes"]["ablations"]["resample"]["tokens_per_head"] = 2
+    (both.folder / SECOND).write_text(yaml.safe_dump(config))
+    quiet = ("--dry-run", "--quiet", "rules", "--configfile", SECOND, "--")
+    assert planned_rules(both.snakemake(*quiet, "tables@gpt2")) == set()
+    assert "draw_tokens_resample" in planned_rules(both.snakemake(*quiet, "tables@small"))
+    assert both.nothing_to_do()
+    assert "tiny-two-ablate@small" in json.loads(both.dvc("status", "--json").stdout)
+
+
+def test_what_is_not_recorded_is_said_in_one_line(clone):
+    for asked, line in [
+        (["CONFIG=config/paper.yaml"], "error: config/paper.yaml: is not recorded; recorded are"),
+        (["MODEL=llama"], "error: config/config.yaml: llama is not recorded of it"),
+    ]:
+        done = clone.make("pull", *asked, ok=False)
+        assert done.returncode != 0
+        assert line in done.stderr
 
 
 def test_an_unreachable_remote_fails_fast_in_one_line(clone):

@@ -1,6 +1,7 @@
 # The checked config; names and paths that several rules share; what wildcards may be.
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from selfrepair import catalogue
@@ -14,6 +15,7 @@ from selfrepair.study.config import (
 )
 from selfrepair.study.materials import read_materials
 from selfrepair.study.schema import read_schema
+from selfrepair.study.sizes import config_of_model
 
 
 report: "../report/workflow.rst"
@@ -94,21 +96,28 @@ def shard_log(folder):
     return f"{LOGS}/{{model}}/{folder}/shard-{{shard}}of{{shards}}.log"
 
 
-def shard_paths(folder, measurement):
-    """The tensors of every shard of a measurement, which lie in the folder."""
-    count = n_shards(config, measurement)
+@cache
+def config_of(model):
+    """The config as it holds for a model, or for the study ("")."""
+    return config_of_model(config, model) if model else config
+
+
+def shard_paths(model, kind, measurement):
+    """The tensors of every shard of a measurement; kind: clean, sweeps or experiments."""
+    folder = f"{RESULTS}/{model}/{kind}"
+    if measurement != CLEAN:
+        folder = f"{folder}/{measurement}"
+    count = n_shards(config_of(model), measurement)
     return [f"{folder}/shard-{shard}of{count}.safetensors" for shard in range(count)]
 
 
 def shards_of_clean(wildcards):
-    return shard_paths(f"{RESULTS}/{wildcards.model}/clean", CLEAN)
+    return shard_paths(wildcards.model, "clean", CLEAN)
 
 
 def shards_of_sweep(wildcards):
-    folder = f"{RESULTS}/{wildcards.model}/sweeps/{wildcards.ablation}"
-    return shard_paths(folder, wildcards.ablation)
+    return shard_paths(wildcards.model, "sweeps", wildcards.ablation)
 
 
 def shards_of_experiment(wildcards):
-    folder = f"{RESULTS}/{wildcards.model}/experiments/{wildcards.experiment}"
-    return shard_paths(folder, wildcards.experiment)
+    return shard_paths(wildcards.model, "experiments", wildcards.experiment)

@@ -28,7 +28,8 @@ def settings(*keys):
     """The values of dotted keys of the config, by key: all that a rule's result depends on there.
 
     In a key, {model} is the job's model; a key with {wheel} stands for one key for each wheel that the
-    model names. A key that the config does not have is None. dvc.yaml names the same keys.
+    model names. A key that the config does not have is None. What the model's `sizes` replaces has the
+    model's value. dvc.yaml names the same keys.
     """
 
     def values(wildcards):
@@ -39,13 +40,15 @@ def settings(*keys):
             for key in keys
             for wheel in (wheels if "{wheel}" in key else [""])
         ]
-        return {key: config_value(key.replace("{model}", model)) for key in named}
+        return {
+            key: config_value(key.replace("{model}", model), model) for key in named
+        }
 
     return values
 
 
-def config_value(key):
-    value, rest = config, key
+def config_value(key, model):
+    value, rest = config_of(model), key
     while rest:
         # The key of a model, wheel or source may itself have dots.
         name = max(
@@ -100,9 +103,10 @@ def shards_behind(folder, *measurements):
     """The shards that the indices of these measurements list, and their sidecars."""
 
     def files(wildcards):
-        where = f"{RESULTS}/{wildcards.model}/{folder}"
         paths = [
-            p for name in measurements for p in shard_paths(f"{where}/{name}", name)
+            path
+            for name in measurements
+            for path in shard_paths(wildcards.model, folder, name)
         ]
         return found_beside(paths + sidecars(paths))
 

@@ -1,6 +1,9 @@
 # Figures, drawn from tables alone: a rule each, for every model or for all of them together.
 import ast
 
+# What draws the pages in a browser, one copy for all of them.
+VEGA = f"{PICTURES}/vega.js"
+
 
 def models_of_figure(figure):
     """The models that a figure is drawn of."""
@@ -14,7 +17,8 @@ def all_figures():
         for figure in FIGURES
         for model in models_of_figure(figure)
     }
-    return [f"{stem}.{ending}" for stem in sorted(stems) for ending in FORMATS]
+    files = [f"{stem}.{ending}" for stem in sorted(stems) for ending in FORMATS]
+    return [VEGA, *files]
 
 
 def figure_files(figure):
@@ -52,6 +56,21 @@ def about_figure(figure):
     return ast.get_docstring(ast.parse(Path(workflow.basedir, path).read_text()))
 
 
+rule save_vega:
+    input:
+        code=code_of("save_vega"),
+    output:
+        VEGA,
+    log:
+        f"{LOGS}/save_vega.log",
+    localrule: True
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    script:
+        "../scripts/save_vega.py"
+
+
 for figure in FIGURES:
 
     rule:
@@ -60,6 +79,8 @@ for figure in FIGURES:
         input:
             **figure_tables(figure),
             notes=notes_for_figure(figure),
+            # A page names it and does not read it.
+            vega=ancient(VEGA),
             code=code_of("draw", f"selfrepair.figures.{figure.module}"),
         output:
             **figure_files(figure),

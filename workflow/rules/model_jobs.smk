@@ -97,5 +97,5 @@ def clean_run():
 def prompts_of_shard(measurement):
     """Which prompts of the sample a job of a scattered measurement runs on."""
     return lambda wildcards: list(
-        shard_prompts(config, measurement, int(wildcards.shard))
+        shard_prompts(config_of(wildcards.model), measurement, int(wildcards.shard))
     )

@@ -27,7 +27,8 @@ def main(snakemake):
     caption += "".join(
         f" Weights of {title or 'this model'}: {note}." for title, note in weights if note
     )
-    save_figure(chart, caption, Path(snakemake.output.png).with_suffix(""))
+    stem, vega = Path(snakemake.output.png).with_suffix(""), Path(snakemake.input.vega)
+    save_figure(chart, caption, stem, vega=vega)
 
 
 run(snakemake, main)

@@ -14,7 +14,7 @@ import altair as alt
 import polars as pl
 import pytest
 
-from selfrepair.figures import saving, words
+from selfrepair.figures import saving, vega, words
 
 CAPTION = "The heads of </script><b>&."
 
@@ -28,7 +28,7 @@ def chart() -> alt.Chart:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stem = tmp_path_factory.mktemp("new") / "folder" / "E1.top"
-    written = saving.save_figure(chart(), CAPTION, stem)
+    written = saving.save_figure(chart(), CAPTION, stem, vega=stem.parents[1] / "vega.js")
     assert written == [stem.with_name(f"E1.top.{kind}") for kind in ("html", "svg", "png", "pdf")]
     return stem
 
@@ -55,28 +55,40 @@ def test_png_has_two_pixels_per_unit_and_nothing_is_cropped(saved: Path) -> None
     assert height > 2 * 360
 
 
-def test_page_is_self_contained_and_shows_the_caption(saved: Path) -> None:
+def test_page_needs_one_script_beside_it_and_shows_the_caption(saved: Path) -> None:
     page = saved.with_name("E1.top.html").read_text()
-    assert re.findall(r"<script[^>]*\ssrc=", page) == []
+    assert re.findall(r"<script[^>]*\ssrc=\"([^\"]*)", page) == ["../vega.js"]
     assert re.findall(r"<link[^>]*\shref=", page) == []
-    assert len(re.findall(r"</script>", page)) == 2
+    assert len(re.findall(r"</script>", page)) == 3
     assert "<figcaption>The heads of &lt;/script&gt;&lt;b&gt;&amp;.</figcaption>" in page
     assert "<title>Toy &lt;i&gt;</title>" in page
-    assert len(page) < 500_000
+    assert "../vega.js is missing" in page
+    assert len(page) < 10_000
     packed = re.search(r'id="packed">([^<]*)</script>', page)
     assert packed is not None
-    code = gzip.decompress(base64.b64decode(packed[1])).decode()
-    vega, _, call = code.rstrip().rpartition('vegaEmbed("#figure", ')
-    assert "window.vegaEmbed" in vega
-    decoder = json.JSONDecoder()
-    spec, end = decoder.raw_decode(call)
-    assert spec == chart().to_dict()
-    options = decoder.raw_decode(call[end:].lstrip(", "))[0]
-    assert options["actions"]["editor"] is False  # it would send the data to a web site
+    figure = json.loads(gzip.decompress(base64.b64decode(packed[1])))
+    assert figure["spec"] == chart().to_dict()
+    # It would send the data to a web site.
+    assert figure["options"]["actions"]["editor"] is False
+
+
+def test_a_page_beside_vega_names_it_so(tmp_path: Path) -> None:
+    saving.save_figure(chart(), CAPTION, tmp_path / "E1", vega=tmp_path / "vega.js")
+    assert '<script src="vega.js"></script>' in (tmp_path / "E1.html").read_text()
+
+
+def test_vega_is_one_plain_script_the_same_each_time(tmp_path: Path) -> None:
+    for name in ("a/vega.js", "b.js"):
+        vega.save_vega(tmp_path / name)
+    script = (tmp_path / "b.js").read_text()
+    assert "window.vegaEmbed" in script
+    assert (tmp_path / "a/vega.js").read_text() == script
 
 
 def test_saving_again_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
-    *same, pdf = saving.save_figure(chart(), CAPTION, tmp_path / "E1.top")
+    *same, pdf = saving.save_figure(
+        chart(), CAPTION, tmp_path / "E1.top", vega=tmp_path.parent / "vega.js"
+    )
     assert pdf.suffix == ".pdf"  # vl-convert orders a PDF's resources at random
     for path in same:
         assert path.read_bytes() == saved.with_name(path.name).read_bytes()
@@ -92,7 +104,7 @@ def test_a_failed_drawing_leaves_the_old_files(
 
     monkeypatch.setattr(saving.vl_convert, "svg_to_pdf", fail)
     with pytest.raises(RuntimeError, match="no room"):
-        saving.save_figure(chart(), "", tmp_path / "E1")
+        saving.save_figure(chart(), "", tmp_path / "E1", vega=tmp_path / "vega.js")
     assert [path.name for path in tmp_path.iterdir()] == ["E1.svg"]
     assert (tmp_path / "E1.svg").read_text() == "old"
 
@@ -105,5 +117,5 @@ def test_a_failed_write_leaves_no_partial_file(
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        saving.save_figure(chart(), "", tmp_path / "E1")
+        saving.save_figure(chart(), "", tmp_path / "E1", vega=tmp_path / "vega.js")
     assert list(tmp_path.iterdir()) == []

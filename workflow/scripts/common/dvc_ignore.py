@@ -1,15 +1,14 @@
-"""What DVC ignores: .dvcignore for one study."""
+"""What DVC ignores: .dvcignore for the recorded studies."""
 
 import base64
 import string
+from collections.abc import Iterable
 
 
-def dvc_ignore(study: str) -> str:
-    """.dvcignore: of Snakemake's records, named by the base64 of a path, only those of this study."""
-    kept = "".join(
-        f"!/.snakemake/metadata/{base64_pattern(f'{folder}/{study}/')}*\n"
-        for folder in ("results", "figures")
-    )
+def dvc_ignore(paths: Iterable[str]) -> str:
+    """.dvcignore: of Snakemake's records, named by the base64 of a path, only those of files whose paths
+    begin so."""
+    kept = "".join(f"!/.snakemake/metadata/{base64_pattern(path)}*\n" for path in paths)
     return (
         "# Written by `make dvc-stages`. The bundled store, logs, and records of other studies.\n"
         f"/artifacts\n/logs\n/.snakemake/metadata/*\n{kept}"

@@ -1,4 +1,4 @@
-"""The phases of a study as stages of DVC: dvc.yaml, written from the jobs that Snakemake has.
+"""The phases of the recorded studies as stages of DVC: dvc.yaml, written from the jobs that Snakemake has.
 
 A stage calls Snakemake for the jobs of one phase, of one model where all its jobs are about one. Its
 dependencies, parameters and outputs are those of its jobs.
@@ -7,66 +7,154 @@ dependencies, parameters and outputs are those of its jobs.
 import io
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from common.recorded import DEFAULT
 from common.study_jobs import Job, Study
 from selfrepair.errors import InputError
 from selfrepair.study.materials import FILE, Materials, keys_taken
+from selfrepair.study.sizes import size_key
 
 HEADER = """\
-# Written by `make dvc-stages`; `make check` compares. The phases of the default study as DVC stages:
+# Written by `make dvc-stages`; `make check` compares. The phases of the recorded studies as DVC stages:
 # Snakemake runs them and decides what is to be done, DVC keeps what came out.
 """
-CONFIG, MATERIALS = "config/config.yaml", f"config/{FILE}"
+MATERIALS = f"config/{FILE}"
 # What every rule follows.
 ALWAYS = ["Snakefile", "config/schema.yaml"]
 ALWAYS += [f"workflow/rules/{name}.smk" for name in ("common", "dependencies", "model_jobs")]
-# How each file was made: without it a fresh clone would not know that all is current.
-RECORDS = ".snakemake/metadata"
+# How each file of any study was made: without it a fresh clone would not know that all is current.
+RECORDS_STAGE, RECORDS = "records", ".snakemake/metadata"
+# A model of a stage that is written once for several.
+MODEL = "${item}"
 
 
-def dvc_yaml(study: Study, config: Mapping[str, Any], materials: Materials) -> str:
+@dataclass(frozen=True)
+class Recorded:
+    """A study in dvc.yaml. file: its config; config: as it is written, because DVC reads it so, without
+    defaults; study: its jobs; models: those that are recorded, None: all."""
+
+    file: str
+    config: Mapping[str, Any]
+    study: Study
+    models: Collection[str] | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.config["study"])
+
+    def stage(self, phase: str) -> str:
+        """What the stage of a phase is called."""
+        return phase if self.file == DEFAULT else f"{self.name}-{phase}"
+
+    def phases(self) -> dict[str, list[Job]]:
+        """The jobs of each recorded phase: of the models that are, and of all if all models are."""
+        found: dict[str, list[Job]] = {}
+        left_out: set[str] = set()  # files
+        for job in self.study.jobs:
+            if job.model and self.models is not None and job.model not in self.models:
+                left_out |= set(job.outputs.values())
+            else:
+                found.setdefault(job.phase, []).append(job)
+        kept = {}
+        for phase, jobs in found.items():
+            # A phase of the study as a whole is recorded if all that its jobs read is.
+            if _of_models(jobs) or not any(left_out & set(job.inputs) for job in jobs):
+                kept[phase] = jobs
+            else:
+                left_out |= {path for job in jobs for path in job.outputs.values()}
+        return kept
+
+
+def _of_models(jobs: Iterable[Job]) -> bool:
+    """Whether each of the jobs is about one model."""
+    return all(job.model for job in jobs)
+
+
+def dvc_yaml(studies: Iterable[Recorded], materials: Materials) -> str:
     """The text of dvc.yaml.
 
-    Args:
-        config: the study's, as it is written: DVC reads it so, without defaults.
     Raises:
-        InputError: a key that a stage depends on is not stated in the config.
+        InputError: a key that a stage depends on is not stated in a study's config, or two studies have
+            one name.
     """
+    studies = list(studies)
+    names = [each.name for each in studies]
+    for number, each in enumerate(studies):
+        if each.name in names[:number]:
+            raise InputError(f"{each.file}: another recorded study is called {each.name} too")
+    stages: dict[str, Any] = {}
+    ends: list[str] = []
+    for each in studies:
+        stages |= _stages(each, materials)
+        *_, last = each.phases().values()
+        ends += dict.fromkeys(_tracked(path, None) for job in last for path in job.outputs.values())
+    stages[RECORDS_STAGE] = {
+        "cmd": f"test -d {RECORDS}",
+        "deps": ends,
+        "outs": _kept([RECORDS]),
+    }
+    plots = [
+        job.outputs["png"]
+        for each in studies
+        for jobs in each.phases().values()
+        for job in jobs
+        if "png" in job.outputs and not job.model
+    ]
+    return HEADER + _dumped({"stages": stages, "plots": plots})
+
+
+def records_kept(studies: Iterable[Recorded]) -> list[str]:
+    """What the paths of the files begin with whose records of Snakemake's are kept."""
+    kept: dict[str, None] = {}
+    for each in studies:
+        if set(each.phases()) == {job.phase for job in each.study.jobs}:
+            paths = [f"results/{each.name}/", f"figures/{each.name}/"]
+        else:
+            jobs = [job for jobs in each.phases().values() for job in jobs]
+            paths = [
+                f"results/{each.name}/{job.model}/" if job.model else path
+                for job in jobs
+                for path in job.outputs.values()
+            ]
+        kept |= dict.fromkeys(paths)
+    return list(kept)
+
+
+def _stages(recorded: Recorded, materials: Materials) -> dict[str, Any]:
+    """The stages of one study, by name."""
+    study, phases = recorded.study, recorded.phases()
     producers = {path: job.phase for job in study.jobs for path in job.outputs.values()}
-    phases = list(dict.fromkeys(job.phase for job in study.jobs))
     stages = {}
-    for phase in phases:
-        jobs = [job for job in study.jobs if job.phase == phase]
-        per_model, last = all(job.model for job in jobs), phase == phases[-1]
+    for phase, jobs in phases.items():
+        per_model, last = _of_models(jobs), phase == list(study.rules)[-1]
         read = [(path, job.model if per_model else None) for job in jobs for path in job.inputs]
         read += [(path, None) for path in study.complete if last]
         outs = _outputs(jobs, per_model)
         stage = {
-            "cmd": _command(phase, study.rules[phase], per_model, last=last),
+            "cmd": _command(recorded, phase, per_model, last=last),
             "deps": [*_read(read, producers, phase), *_code(jobs, phase)],
-            "params": _parameters(jobs, config, materials, per_model),
-            "outs": _kept([*outs["outs"], *([RECORDS] if last else [])]),
+            "params": _parameters(recorded, jobs, materials, per_model),
+            "outs": _kept(outs["outs"]),
         } | ({"metrics": _kept(outs["metrics"])} if outs["metrics"] else {})
-        stages[phase] = {"foreach": "${models}", "do": stage} if per_model else stage
-    plots = [
-        _tracked(job.outputs["png"], None, whole=True)
-        for job in study.jobs
-        if "png" in job.outputs and not job.model
-    ]
-    return HEADER + _dumped({"vars": [CONFIG], "stages": stages, "plots": plots})
+        models = list(dict.fromkeys(job.model for job in jobs))
+        name = recorded.stage(phase)
+        stages[name] = {"foreach": _flow(models), "do": stage} if per_model else stage
+    return stages
 
 
-def _command(phase: str, rules: Iterable[str], per_model: bool, *, last: bool) -> str:
+def _command(recorded: Recorded, phase: str, per_model: bool, *, last: bool) -> str:
     """Snakemake for the phase's rules alone: what is missing upstream is then a clear error."""
-    target = "all" if last else f"{phase}@${{key}}" if per_model else phase
-    allowed = " ".join([*rules, target])
+    target = "all" if last else f"{phase}@{MODEL}" if per_model else phase
+    allowed = " ".join([*recorded.study.rules[phase], target])
+    config = "" if recorded.file == DEFAULT else f"--configfile {recorded.file} "
     return (
-        f'PATH="$PWD/.venv/bin:$PATH" snakemake --allowed-rules {allowed} '
+        f'PATH="$PWD/.venv/bin:$PATH" snakemake {config}--allowed-rules {allowed} '
         f"$SNAKEMAKE_ARGS -- {target}"
     )
 
@@ -99,31 +187,41 @@ def _outputs(jobs: Iterable[Job], per_model: bool) -> dict[str, list[str]]:
     return {kind: list(paths) for kind, paths in found.items()}
 
 
-def _tracked(path: str, model: str | None, *, whole: bool = False) -> str:
+def _tracked(path: str, model: str | None) -> str:
     """The output of DVC that a file belongs to: itself, a folder of shards, or the study's figures.
 
-    model: to be written as the template's key; whole: itself in any case.
+    model: to be written as the template's.
     """
-    top, _, *rest = PurePath(path).parts
-    if not whole:
-        rest = rest[:2] if top == "results" else []
+    top, study, *rest = PurePath(path).parts
+    rest = rest[:2] if top == "results" else []
     if model is not None and rest and rest[0] == model:
-        rest[0] = "${key}"
-    return "/".join([top, "${study}", *rest])
+        rest[0] = MODEL
+    return "/".join([top, study, *rest])
 
 
 def _parameters(
-    jobs: Iterable[Job], config: Mapping[str, Any], materials: Materials, per_model: bool
+    recorded: Recorded, jobs: Iterable[Job], materials: Materials, per_model: bool
 ) -> list[dict[str, list[str]]]:
     """The keys that the jobs' rules declare, in the file that states them."""
-    read = {key.replace("{model}", job.model or "") for job in jobs for key in job.settings}
+    config = recorded.config
+    read = {key for job in jobs for key in _keys_read(job)}
     shared = [key for key in keys_taken(config, materials) if _covers(read, key)]
-    own = {_stated(key, config) for key in {"study", *read} if key not in shared}
+    own = {_stated(key, recorded) for key in {"study", *read} if key not in shared}
     own = _whole_sections(own, config)
     if per_model:
         own = _of_each_model(own, list(config["models"]))
-    found = {CONFIG: sorted(own)} | ({MATERIALS: sorted(shared)} if shared else {})
+    found = {recorded.file: sorted(own)} | ({MATERIALS: sorted(shared)} if shared else {})
     return [{file: _flow(keys)} for file, keys in found.items()]
+
+
+def _keys_read(job: Job) -> Iterable[str]:
+    """The keys that decide what a job's settings are: the study's, and those of its model that replace
+    them."""
+    for key in job.settings:
+        yield key.replace("{model}", job.model or "")
+        size = size_key(key)
+        if job.model and size:
+            yield f"models.{job.model}.sizes.{size}"
 
 
 def _of_each_model(keys: Collection[str], models: Collection[str]) -> set[str]:
@@ -137,10 +235,9 @@ def _of_each_model(keys: Collection[str], models: Collection[str]) -> set[str]:
         elif dotted:
             templates.add("models")
         else:
-            templates.add(".".join(["models", "${key}", *rest[1:]]))
-    if "models.${key}" in templates:
-        templates = {key for key in templates if not key.startswith("models.${key}.")}
-    return templates
+            templates.add(".".join(["models", MODEL, *rest[1:]]))
+    # A key that one model states and another does not counts through the section around it, of all.
+    return {key for key in templates if not any(key.startswith(f"{k}.") for k in templates)}
 
 
 def _covers(read: Collection[str], key: str) -> bool:
@@ -151,9 +248,10 @@ def _covers(read: Collection[str], key: str) -> bool:
     return any(name == key or name.startswith(f"{key}.") for name in read)
 
 
-def _stated(key: str, config: Any) -> str:
+def _stated(key: str, recorded: Recorded) -> str:
     """The key, or the closest section around it that the config states: a key that is added there later
     counts too."""
+    config: Any = recorded.config
     found: list[str] = []
     for part in key.split("."):
         if not isinstance(config, Mapping) or part not in config:
@@ -162,7 +260,7 @@ def _stated(key: str, config: Any) -> str:
         found.append(part)
     if not found:
         raise InputError(
-            f"{CONFIG}: state {key.split('.')[0]}, even at its default: stages of DVC depend on {key}, "
+            f"{recorded.file}: state {key.split('.')[0]}, even at its default: stages of DVC depend on {key}, "
             "and DVC reads the file as it is written"
         )
     return ".".join(found)
@@ -199,4 +297,4 @@ def _dumped(content: Any) -> str:
     yaml.indent(mapping=2, sequence=4, offset=2)
     stream = io.StringIO()
     yaml.dump(content, stream)
-    return re.sub(r"(?<!stages:)\n(?=stages:|plots:|  \w+:\n)", "\n\n", stream.getvalue())
+    return re.sub(r"(?<!stages:)\n(?=stages:|plots:|  [\w-]+:\n)", "\n\n", stream.getvalue())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..vocabulary import TOP_SHARE
 from .materials import FILE, Materials, read_materials, used_wheels, with_materials
 from .schema import Schema, check, check_names, fill_defaults, read_schema, read_yaml
+from .sizes import complete_sizes, config_of_model, stated_key
 
 Config = dict[str, Any]
 
@@ -52,6 +53,7 @@ def complete_config(config: Any, schema: Schema, *, materials: Materials) -> Con
     check(complete, schema)
     fill_defaults(complete, schema)
     complete["wheels"] = used_wheels(complete)
+    complete_sizes(complete)
     experiments = complete["experiments"]
     if experiments["prompts"] is None:
         experiments["prompts"] = complete["text"]["prompts"]
@@ -60,6 +62,8 @@ def complete_config(config: Any, schema: Schema, *, materials: Materials) -> Con
     _check_models(complete)
     _check_published(complete)
     _check_sizes(complete)
+    for model in complete["models"]:
+        _check_sizes_of(model, complete)
     _check_maps(complete)
     if complete["tf32"] and complete["dtype"] != "float32":
         raise InputError(f"tf32: true needs dtype float32, not {complete['dtype']}; leave it out")
@@ -72,13 +76,14 @@ def mapped_ablations(config: Mapping[str, Any]) -> list[str]:
 
 
 def n_shards(config: Mapping[str, Any], measurement: str) -> int:
-    """Jobs that a measurement of one model is scattered over (`CLEAN`, an ablation, an experiment)."""
+    """Jobs that a measurement is scattered over (`CLEAN`, an ablation, an experiment), of the model that
+    the config holds for (`config_of_model`)."""
     total, size = _sizes(config, measurement)
     return -(-total // size)
 
 
 def shard_prompts(config: Mapping[str, Any], measurement: str, shard: int) -> range:
-    """The prompts of one shard; the last may have fewer."""
+    """The prompts of one shard, of the same; the last may have fewer."""
     total, size = _sizes(config, measurement)
     return range(shard * size, min((shard + 1) * size, total))
 
@@ -142,14 +147,31 @@ def _check_published(config: Config) -> None:
             raise InputError("published: needs ablations.resample, the authors' ablation")
 
 
-def _check_sizes(config: Config) -> None:
-    """No measurement takes more prompts than there are, nor is the sample too small for a top token."""
+def _check_sizes_of(model: str, config: Config) -> None:
+    """The same of a model's own sizes; and its prompts are among those of the study's text."""
+    sizes = config["models"][model].get("sizes", {})
+    total = config["text"]["prompts"]
+    if sizes.get("prompts", 0) > total:
+        raise InputError(
+            f"models.{model}.sizes.prompts: {sizes['prompts']} is more than text.prompts, {total}"
+        )
+    if sizes:
+        own = config_of_model(config, model)
+        _check_sizes(own, lambda key: stated_key(config, model, key))
+
+
+def _check_sizes(config: Mapping[str, Any], named: Callable[[str], str] = str) -> None:
+    """No measurement takes more prompts than there are, nor is the sample too small for a top token.
+
+    named: the key that states the value of a key.
+    """
     total, length = config["text"]["prompts"], config["text"]["tokens_per_prompt"]
     # Neither the last token, which has no target, nor a beginning-of-sequence token is ever selected.
     positions = length - (2 if config["text"]["bos"] == "always" else 1)
+    sample = named("text.prompts")
     if total * positions * TOP_SHARE < 1:
         raise InputError(
-            f"text.prompts: {total} prompts of {length} tokens have {total * positions} positions "
+            f"{sample}: {total} prompts of {length} tokens have {total * positions} positions "
             f"that may be selected; top tokens need at least {math.ceil(1 / TOP_SHARE)}"
         )
     sizes = {f"ablations.{name}.prompts": a["prompts"] for name, a in config["ablations"].items()}
@@ -157,7 +179,7 @@ def _check_sizes(config: Config) -> None:
         sizes[f"experiments.{name}"] = config["experiments"][name]
     for name, prompts in sizes.items():
         if prompts > total:
-            raise InputError(f"{name}: {prompts} is more than text.prompts, {total}")
+            raise InputError(f"{named(name)}: {prompts} is more than {sample}, {total}")
 
 
 def _check_maps(config: Config) -> None:

@@ -17,6 +17,7 @@ from ..model.sizes import ARRAYS, CHUNK_TOKENS, Shape, shape_from
 from ..model.weights import converted_folder, is_converted
 from . import amounts
 from .config import CLEAN, n_shards, shard_prompts
+from .sizes import config_of_model
 
 GB = 1e9
 # Main memory of a process that has loaded Python, torch and transformers, and nothing else yet.
@@ -77,6 +78,7 @@ def plan_model(key: str, config: Mapping[str, Any]) -> ModelPlan | None:
     if shape is None:
         return None
     rate = config.get("plan", {}).get("tflops")
+    config = config_of_model(config, key)
     measurements = _flop_by_measurement(shape, config)
     flop, longest = sum(measurements.values()), _longest_flop(measurements, config)
     sweep_flop = sum(replay_flop(shape, config, ablation) for ablation in config["ablations"])

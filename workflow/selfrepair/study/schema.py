@@ -57,6 +57,9 @@ def read_schema(path: Path) -> Schema:
     schema["properties"]["ablations"]["properties"] = {
         name: {"$ref": "#/$defs/ablation"} for name in ABLATIONS
     }
+    schema["$defs"]["sizes"]["properties"]["ablations"]["properties"] = {
+        name: {"$ref": "#/$defs/ablation_sizes"} for name in ABLATIONS
+    }
     return schema
 
 
