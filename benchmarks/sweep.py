@@ -41,6 +41,8 @@ RESULTS = ROOT / "results/benchmark"
 PROMPTS, LENGTH = 8, 128
 REPEATS = 10  # of a matrix product
 Heads = list[tuple[int, int]]
+# Of models that are made here; removed at the end.
+FOLDER = tempfile.TemporaryDirectory()
 
 
 @dataclass
@@ -84,10 +86,10 @@ def smollm2() -> tuple[str, Decoder]:
 def gpt2_shape(tokenizer: object, layers: int = 12) -> tuple[str, Decoder]:
     """A random model of GPT-2 small's sizes, or with fewer layers."""
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        GPT2LMHeadModel(GPT2Config(n_layer=layers)).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
-        return "GPT-2 small's shape", selfrepair.load_model(folder, device="cpu")
+    folder = tempfile.mkdtemp(dir=FOLDER.name)  # kept: the hooked model is loaded from it, too
+    GPT2LMHeadModel(GPT2Config(n_layer=layers)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
+    return "GPT-2 small's shape", selfrepair.load_model(folder, device="cpu")
 
 
 def shape_of(model: Decoder) -> Shape:

@@ -83,6 +83,7 @@ def test_provenance_tells_how_a_result_was_made(finished):
     assert provenance["config"]["models"] == {"gpt2": stated | {"resources": {}}}
     assert provenance["versions"]["torch"] == torch.__version__
     assert 0 < provenance["decomposition_error"] < 1e-3
+    assert 0 < provenance["map_error"] < 1e-3
     assert provenance["wall_seconds"] > 0
     assert provenance["device"]
 

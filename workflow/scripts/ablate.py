@@ -81,9 +81,10 @@ def sweep_drawn(model, prompts, rows, drawn, options, bar):
 
 def smaller(arrays, dtype):
     """The arrays in the number format that they are stored in, and what that costs."""
-    # A map is small, and sums over all of its prompts.
-    exact = EXACT | {name for name in arrays if name.startswith("map.")}
-    stored, rounding = rounded(arrays, dtype, keep=exact)
+    sums = {name: values for name, values in arrays.items() if name.startswith("map.")}
+    stored, rounding = rounded(arrays, dtype, keep=EXACT | sums.keys())
+    # Of a map, float32 is enough: an interval needs a few digits, and other shards are added in float64.
+    stored |= {name: values.float() for name, values in sums.items()}
     told = {"scale_rounding": rounding.pop("ablated_scale", 0.0)}  # units of the residual stream
     return stored, {"rounding_error": max(rounding.values(), default=0.0), **told}
 
@@ -130,7 +131,9 @@ def donors_of(prompts, rows, options):
 def errors_of(result):
     """The largest errors of a sweep, in logits."""
     names = ("conservation_error", "decomposition_error")
-    return {name: getattr(result, name) for name in names}
+    errors = {name: getattr(result, name) for name in names}
+    mapped = getattr(result, "repair_map", None)
+    return errors if mapped is None else errors | {"map_error": mapped.map_error}
 
 
 run(snakemake, main)

@@ -138,6 +138,8 @@ def _region_names(x: Span, y: Span) -> alt.Chart:
         align=alt.expr("datum.align"),
         baseline=alt.expr("datum.baseline"),
         dx=alt.expr("datum.align == 'left' ? 4 : -4"),
+        # Left of zero a line higher: the words right of it may be wider than their region.
+        dy=alt.expr("datum.x == 0 && datum.align == 'right' ? -16 : 0"),
         color=GREY,
     )
     return text.encode(x=x.x("x"), y=y.y("y"), text="words:N")

@@ -10,7 +10,8 @@ from .shards import shard_files
 
 
 def summed_shards(index: Path, prefix: str) -> dict[str, Any]:
-    """The sum over shards of each array whose name starts with the prefix, by its name without it (numpy).
+    """The sum over shards of each array whose name starts with the prefix, by its name without it (numpy,
+    float64).
 
     index: the file that `shards.gather` described the measurement in.
 
@@ -27,5 +28,5 @@ def summed_shards(index: Path, prefix: str) -> dict[str, Any]:
                 raise InputError(f"{path}: holds no {prefix}*; delete it and run again")
             for name in names:
                 key = name.removeprefix(prefix)
-                total[key] = total.get(key, 0) + tensors.get_tensor(name)
+                total[key] = total.get(key, 0) + tensors.get_tensor(name).astype("float64")
     return total
