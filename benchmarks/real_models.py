@@ -30,7 +30,7 @@ from selfrepair.text.documents import sample_documents
 from selfrepair.text.windows import cut_prompts
 
 # The reference runs the whole unembedding for every component: few tokens, few heads.
-PROMPTS, LENGTH, HEADS = 4, 16, 2
+PROMPTS, LENGTH, HEADS = 2, 16, 2
 LOSS_PROMPTS, LOSS_LENGTH = 8, 128
 DTYPES = ("float32", "bfloat16")
 

@@ -1,13 +1,6 @@
 # The sweeps: each ablation of every head, on tokens drawn of each, replayed from the clean run.
 
 
-def drawn_tokens(ablation):
-    """Named input of a sweep of drawn tokens; none where all tokens are measured."""
-    if config["sweep"]["tokens"] != SAMPLED:
-        return {}
-    return {"drawn": f"{RESULTS}/{{model}}/drawn/{ablation}.parquet"}
-
-
 for ablation in ABLATIONS:
 
     rule:

@@ -56,7 +56,9 @@ def about_figure(figure):
     return ast.get_docstring(ast.parse(Path(workflow.basedir, path).read_text()))
 
 
-rule save_vega:
+rule:
+    name:
+        "save_vega"
     input:
         code=code_of("save_vega"),
     output:

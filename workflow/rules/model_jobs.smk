@@ -94,6 +94,13 @@ def clean_run():
     }
 
 
+def drawn_tokens(ablation):
+    """Named input of a sweep of drawn tokens; none where all tokens are measured."""
+    if config["sweep"]["tokens"] != SAMPLED:
+        return {}
+    return {"drawn": f"{RESULTS}/{{model}}/drawn/{ablation}.parquet"}
+
+
 def prompts_of_shard(measurement):
     """Which prompts of the sample a job of a scattered measurement runs on."""
     return lambda wildcards: list(
