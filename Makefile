@@ -21,7 +21,7 @@ help:
 	@echo "make test                                           lint, types and all tests"
 	@echo "make test-remotes                                   stores on S3, WebDAV and SSH servers"
 	@echo "make test-cluster                                   the workflow through SLURM"
-	@echo "make benchmark                                      throughput, memory, seconds to an interval, 15 minutes"
+	@echo "make benchmark                                      throughput, memory, seconds to an interval, 20 minutes"
 	@echo "make setup                                          only make .venv"
 
 setup: .venv/ready

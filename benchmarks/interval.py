@@ -104,7 +104,9 @@ def timed(work: Callable[[], Ranking]) -> tuple[Ranking, float]:
 
 
 def ranked(model: Decoder, tokens: Tensor) -> Ranking:
-    return rank([clean_shard(model, tokens, candidate_share=0.1, batch=BATCH).arrays()])
+    return rank(
+        [clean_shard(model, tokens, candidate_share=0.1, batch=BATCH).arrays()], first_position=0
+    )
 
 
 def drawn(
