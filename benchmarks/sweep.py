@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -41,8 +41,6 @@ RESULTS = ROOT / "results/benchmark"
 PROMPTS, LENGTH = 8, 128
 REPEATS = 10  # of a matrix product
 Heads = list[tuple[int, int]]
-# Of models that are made here; removed at the end.
-FOLDER = tempfile.TemporaryDirectory()
 
 
 @dataclass
@@ -83,10 +81,16 @@ def smollm2() -> tuple[str, Decoder]:
     return "SmolLM2-135M", selfrepair.load_model(where, device="cpu")
 
 
+@cache
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """Of the models that are made here; removed when the process ends."""
+    return tempfile.TemporaryDirectory()
+
+
 def gpt2_shape(tokenizer: object, layers: int = 12) -> tuple[str, Decoder]:
     """A random model of GPT-2 small's sizes, or with fewer layers."""
     torch.manual_seed(0)
-    folder = tempfile.mkdtemp(dir=FOLDER.name)  # kept: the hooked model is loaded from it, too
+    folder = tempfile.mkdtemp(dir=scratch().name)  # kept: the hooked model is loaded from it, too
     GPT2LMHeadModel(GPT2Config(n_layer=layers)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
     return "GPT-2 small's shape", selfrepair.load_model(folder, device="cpu")
