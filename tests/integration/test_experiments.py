@@ -12,10 +12,10 @@ from selfrepair.measure.feed_back import feed_back
 from selfrepair.measure.iterative import iterative_inference
 from selfrepair.measure.neurons import neuron_repair, seen_by
 from selfrepair.measure.refeed import SUMS, refeed
-from selfrepair.measure.selection import top_mask
 from selfrepair.testing.reference import hooked
 from selfrepair.vocabulary import FED_BACK
 from tiny_models import FLOAT64, SUPPORTED, random_tokens
+from top_masks import top_mask
 
 PROMPTS, LENGTH = 4, 18
 TOKENS = random_tokens(PROMPTS, LENGTH)

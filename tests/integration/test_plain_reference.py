@@ -16,12 +16,12 @@ from drawn_tokens import assert_map_of
 from selfrepair.measure.feed_back import feed_back
 from selfrepair.measure.neurons import neuron_repair, seen_by
 from selfrepair.measure.refeed import SUMS, refeed
-from selfrepair.measure.selection import top_mask
 from selfrepair.model.decoder import Decoder
 from selfrepair.testing.hooked_reference import HookedModel, Pass, hooked_map, hooked_sweep
 from selfrepair.testing.reference import sweep_reference
 from selfrepair.vocabulary import FED_BACK
 from tiny_models import HOOKED_PLAIN, POST_NORMS, random_tokens
+from top_masks import top_mask
 
 Tiny = Callable[..., Decoder]
 Hooked = Callable[..., HookedModel]

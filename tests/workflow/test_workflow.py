@@ -22,9 +22,9 @@ from checkouts import ROOT, Checkout, run_in
 from selfrepair import catalogue
 from selfrepair.claims.claims import CLAIMS
 from selfrepair.files.shards import read_instances
-from selfrepair.measure.selection import top_of_every_head
 from selfrepair.text.prompts import read_prompts
 from selfrepair.vocabulary import EFFECTS
+from top_masks import top_of_every_head
 
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
 

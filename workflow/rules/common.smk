@@ -8,7 +8,6 @@ from selfrepair import catalogue
 from selfrepair.errors import InputError
 from selfrepair.study.config import (
     CLEAN,
-    SAMPLED,
     complete_config,
     mapped_ablations,
     n_shards,
@@ -16,6 +15,7 @@ from selfrepair.study.config import (
 from selfrepair.study.materials import read_materials
 from selfrepair.study.schema import read_schema
 from selfrepair.study.sizes import config_of_model
+from selfrepair.vocabulary import SAMPLED
 
 
 report: "../report/workflow.rst"

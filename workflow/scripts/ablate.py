@@ -19,6 +19,7 @@ from selfrepair.measure.prompt_sums import joined, summed
 from selfrepair.measure.sweep import sweep
 from selfrepair.measure.token_sweep import sweep_tokens
 from selfrepair.text.prompts import read_prompts
+from selfrepair.vocabulary import SAMPLED
 
 # Of drawn tokens, exact whatever the number format of the other effects.
 EXACT = {"prompt", "position", "layer", "head", "top", "random", "direct_effect", "scale"}
@@ -29,7 +30,7 @@ def main(snakemake):
     settings, rows = snakemake.params.settings, list(snakemake.params.prompts)
     ablation = ABLATIONS[snakemake.params.ablation]
     prompts = read_prompts(Path(snakemake.input.prompts))
-    sampled = settings["sweep.tokens"] == "sampled"
+    sampled = settings["sweep.tokens"] == SAMPLED
     wanted = {"mean_z": MEANS in ablation.needs, "top_token": not sampled}
     clean, _ = read_tensors(Path(snakemake.input.clean), [k for k, use in wanted.items() if use])
     model = load_rule_model(snakemake)

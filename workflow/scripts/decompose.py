@@ -10,6 +10,7 @@ from selfrepair.files.storage import file_sha256, read_json, write_json, write_t
 from selfrepair.measure.notes import model_notes
 from selfrepair.tables.heads import head_tables
 from selfrepair.tables.swept import DrawnHeads, SummedHeads
+from selfrepair.vocabulary import SAMPLED
 
 
 def main(snakemake):
@@ -43,7 +44,7 @@ def main(snakemake):
 
 def swept_heads(index, record, n_layers):
     """What the tables read of a gathered sweep; record: the content of its index."""
-    if record["tokens"] == "sampled":
+    if record["tokens"] == SAMPLED:
         return DrawnHeads(read_instances(index), prompts=record["prompts"], n_layers=n_layers)
     layers = SummedLayers(index)
     return SummedHeads(layers, layers.per_prompt)

@@ -10,6 +10,8 @@ Head = tuple[int, int]  # (layer, head), counted from 0
 # Which tokens a mean is over: each head's top tokens, or all. Method section 4.
 TOP, ALL = "top", "all"
 SELECTIONS = (TOP, ALL)
+# What a sweep says of its tokens if it measures drawn ones and not all: `sweep.tokens` of the config.
+SAMPLED = "sampled"
 # Top tokens: the share of all positions with the largest clean direct effect of the head.
 TOP_SHARE = 0.02
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selfrepair.errors import InputError
-from selfrepair.files.shards import SummedLayers, gather, read_instances, read_sweep
+from selfrepair.files.shards import SummedLayers, gather, read_instances
 from selfrepair.files.storage import write_json, write_tensors
 
 
@@ -30,7 +30,7 @@ def test_a_gathered_sweep_joins_its_shards_in_order(tmp_path):
     assert content["conservation_error"] == 0.5
     assert content["decomposition_error"] == 1.0
     assert content["wall_seconds"] == 3.0
-    joined = read_sweep(index)["self_repair"]
+    joined = read_instances(index)["self_repair"]
     assert torch.equal(joined[:, 0], torch.tensor([0.25] * 3 + [0.5] * 2))
 
 
@@ -66,7 +66,7 @@ def test_a_replaced_shard_is_refused_even_if_it_vouches_for_itself(tmp_path):
     write_json(index, gather(paths, relative_to=tmp_path))
     shard(tmp_path, 1, 3, 5, 0.75)
     with pytest.raises(InputError, match=r"is not the shard that resample\.json lists"):
-        read_sweep(index)
+        read_instances(index)
 
 
 def index_of(folder, shards):

@@ -8,11 +8,10 @@ from selfrepair.measure.selection import (
     check_heads,
     choose_heads,
     layer_indices,
-    top_mask,
-    top_of_every_head,
     watched_layers,
 )
 from selfrepair.vocabulary import second_half
+from top_masks import top_mask, top_of_every_head
 
 
 def test_top_mask_marks_the_largest_two_percent_of_each_head():

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from selfrepair.measure.prompt_sums import GROUP_TOKENS, summed
-from selfrepair.measure.selection import top_of_every_head
 from selfrepair.measure.sweep_result import SweepResult
 from selfrepair.tables.heads import head_tables
 from selfrepair.tables.swept import SummedHeads
 from selfrepair.vocabulary import EFFECTS
+from top_masks import top_of_every_head
 
 PROMPTS, POSITIONS, LAYERS, HEADS = 6, 25, 5, 2
 

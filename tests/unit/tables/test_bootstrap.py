@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from selfrepair.errors import InputError
+from selfrepair.tables import instances
 from selfrepair.tables.bootstrap import (
-    PromptSums,
     divide,
     interval,
     mean_over_heads,
@@ -31,7 +31,16 @@ def test_vectorised_resamples_equal_a_loop_over_prompts():
     values = generator.normal(size=(5, 9, 2))
     selected = generator.random((5, 9, 2)) < 0.6
     weights = prompt_weights(5, 20, seed=0)
-    means = PromptSums(weights, selected).mean(values)
+    prompt, _, of_head = selected.nonzero()
+    means = np.stack(
+        [
+            instances.resampled_means(
+                values[selected][of_head == head], prompt[of_head == head], weights
+            )
+            for head in range(2)
+        ],
+        axis=1,
+    )
     for row, weight in zip(means, weights, strict=True):
         drawn = np.repeat(np.arange(5), weight.astype(int))
         for head in range(2):

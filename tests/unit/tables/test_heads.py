@@ -7,10 +7,10 @@ import torch
 
 from dense_tables import dense_tables
 from selfrepair.errors import InputError
-from selfrepair.measure.selection import top_of_every_head
 from selfrepair.tables.heads import head_tables
 from selfrepair.tables.swept import DrawnHeads
 from selfrepair.vocabulary import EFFECTS, TERMS
+from top_masks import top_of_every_head
 
 
 def test_one_row_per_ablation_selection_layer_and_head(tables, sweep):

@@ -111,14 +111,6 @@ def read_shards(index: Path) -> list[dict[str, Any]]:
     return [load_file(path) for path in shard_files(index)]
 
 
-def read_sweep(index: Path) -> dict[str, Any]:
-    """All arrays of a gathered measurement, joined over prompts (raises as `shard_files`)."""
-    import torch
-
-    shards = read_shards(index)
-    return {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
-
-
 def read_instances(index: Path) -> dict[str, Any]:
     """The instances of a gathered sweep of drawn tokens, a head on one of its tokens each: tensors by name,
     [instance], all shards joined, without sums over instances such as a repair map's (raises as

@@ -181,9 +181,14 @@ class Recorded:
     def prompts(self) -> int:
         return len(self.clean.scale)
 
+    @property
+    def rows(self) -> range:
+        """The batch's rows of the sample."""
+        return range(self.first, self.first + self.prompts)
+
     def of(self, sample: Tensor) -> Tensor:
         """The rows of this batch in a tensor whose first axis is the prompts of the sample."""
-        return sample[self.first : self.first + self.prompts]
+        return sample[self.rows.start : self.rows.stop]
 
 
 def checked_sizes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,10 @@ from ..vocabulary import Head
 
 # What a head's tokens are drawn from: its top tokens, or all. Part of the seed of each draw.
 _OF_TOP, _OF_ALL = 0, 1
+
+
+# Where an instance is.
+PLACES = ("prompt", "position", "layer", "head")
 
 
 @dataclass(frozen=True)
@@ -38,26 +42,16 @@ class DrawnTokens:
 
     def where(self, wanted: Bool[Tensor, " instance"]) -> DrawnTokens:
         """The instances that are wanted."""
-        return DrawnTokens(
-            self.prompt[wanted],
-            self.position[wanted],
-            self.layer[wanted],
-            self.head[wanted],
-            self.top[wanted],
-            self.random[wanted],
-        )
+        return DrawnTokens(**{f.name: getattr(self, f.name)[wanted] for f in fields(self)})
+
+    def lie_in(self, rows: range) -> Bool[Tensor, " instance"]:
+        """Which instances lie in consecutive prompts."""
+        return (self.prompt >= rows.start) & (self.prompt < rows.stop)
 
     def in_prompts(self, rows: range) -> DrawnTokens:
         """The instances in consecutive prompts, which are then counted from 0."""
-        inside = self.where((self.prompt >= rows.start) & (self.prompt < rows.stop))
-        return DrawnTokens(
-            inside.prompt - rows.start,
-            inside.position,
-            inside.layer,
-            inside.head,
-            inside.top,
-            inside.random,
-        )
+        inside = self.where(self.lie_in(rows))
+        return replace(inside, prompt=inside.prompt - rows.start)
 
     def mask(
         self, heads: Sequence[Head], *, prompts: int, positions: int
@@ -72,16 +66,14 @@ class DrawnTokens:
 
     def table(self) -> pl.DataFrame:
         """A row per instance: prompt, position, layer, head, top, random."""
-        places = ("prompt", "position", "layer", "head")
-        columns = {n: pl.Series(getattr(self, n).numpy(), dtype=pl.Int32) for n in places}
+        columns = {n: pl.Series(getattr(self, n).numpy(), dtype=pl.Int32) for n in PLACES}
         flags = {n: pl.Series(getattr(self, n).numpy()) for n in ("top", "random")}
         return pl.DataFrame(columns | flags)
 
     @classmethod
     def from_table(cls, table: pl.DataFrame) -> DrawnTokens:
         """The instances of a table that `table` wrote."""
-        places = ("prompt", "position", "layer", "head")
-        columns = {n: torch.from_numpy(table[n].to_numpy(writable=True)).long() for n in places}
+        columns = {n: torch.from_numpy(table[n].to_numpy(writable=True)).long() for n in PLACES}
         flags = {n: torch.from_numpy(table[n].to_numpy(writable=True)) for n in ("top", "random")}
         return cls(**columns, **flags)
 

@@ -6,7 +6,6 @@ all direct effects, or an error that says that the shards kept too few.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..vocabulary import TOP_SHARE
 from .batches import tensors_of
-from .selection import largest_first
+from .selection import largest_first, top_count
 
 # The arrays of a shard by name, which are only ever indexed: tensors, or slices of a file.
 Arrays = Mapping[str, Any]
@@ -84,11 +83,7 @@ def rank(shards: Sequence[Arrays], *, first_position: int, share: float = TOP_SH
     )
     prompts, positions = scale.shape
     tokens = prompts * (positions - first_position)
-    count = math.floor(share * tokens + 1e-9)
-    if count < 1:
-        raise InputError(
-            f"{tokens} tokens have no top {share:.0%}; take at least {math.ceil(1 / share)} tokens"
-        )
+    count = top_count(tokens, share=share)
     starts = _starts([len(shard["scale"][:]) for shard in shards], positions)
     effect_sum, z_sum, z_tokens = (
         sum(shard[name][:] for shard in shards) for name in ("effect_sum", "z_sum", "z_tokens")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import InputError
@@ -22,13 +22,17 @@ def top_tokens(
     Raises:
         InputError: the sample is too small to have a top token.
     """
-    count = math.floor(share * direct_effect.shape[0] + 1e-9)
+    return largest_first(direct_effect, top_count(len(direct_effect), share=share))[1]
+
+
+def top_count(tokens: int, *, share: float = TOP_SHARE) -> int:
+    """How many top tokens a head has of so many tokens (InputError: none)."""
+    count = math.floor(share * tokens + 1e-9)
     if count < 1:
         raise InputError(
-            f"{direct_effect.shape[0]} tokens have no top {share:.0%}; "
-            f"take at least {math.ceil(1 / share)} tokens"
+            f"{tokens} tokens have no top {share:.0%}; take at least {math.ceil(1 / share)} tokens"
         )
-    return largest_first(direct_effect, count)[1]
+    return count
 
 
 def largest_first(
@@ -43,35 +47,6 @@ def largest_first(
         stable=True,
     )
     return values[:count].clone(), order[:count].clone()
-
-
-def top_mask(
-    direct_effect: Float[Tensor, "prompt position head"], *, first_position: int = 0
-) -> Bool[Tensor, "prompt position head"]:
-    """True at each head's top tokens: the 2 % of positions with its largest clean direct effect.
-
-    first_position: earlier ones are never selected and do not count (`text.prompts.first_position`).
-    Raises:
-        InputError: the sample is too small to have a top token.
-    """
-    mask = torch.zeros(direct_effect.shape, dtype=torch.bool)
-    allowed = direct_effect[:, first_position:]
-    flat = allowed.flatten(0, 1)
-    chosen = torch.zeros(flat.shape, dtype=torch.bool).scatter_(0, top_tokens(flat), True)
-    mask[:, first_position:] = chosen.reshape(allowed.shape)
-    return mask
-
-
-def top_of_every_head(
-    direct_effect: Float[Tensor, "prompt position layer head"], *, first_position: int = 0
-) -> Bool[Tensor, "prompt position layer head"]:
-    """`top_mask` of every head, a layer at a time: ranking a large sample takes memory.
-
-    Raises:
-        InputError: the sample is too small to have a top token.
-    """
-    layers = direct_effect.unbind(2)
-    return torch.stack([top_mask(each, first_position=first_position) for each in layers], 2)
 
 
 def choose_heads(

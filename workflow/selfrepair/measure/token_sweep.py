@@ -20,13 +20,12 @@ from ..model.replay import Replay
 from .ablation import any_needs, check_ablations
 from .batches import Progress, Recorded, checked_sizes, for_each_batch, tensors_of
 from .clean_pass import clean_pass
-from .drawing import DrawnTokens
+from .drawing import PLACES, DrawnTokens
 from .repair_map import RepairMap
 from .sweep_result import PER_HEAD
 from .token_batch import TokenBatch, worst
 from .workers import Workers, side_by_side
 
-PLACES = ("prompt", "position", "layer", "head")
 MEASURED = ("direct_effect", *PER_HEAD, "scale")
 
 
@@ -173,16 +172,8 @@ class _Sweep:
     mean_z: Tensor | None
     limit: BatchLimit
 
-    def _here(self, recorded: Recorded) -> dict[str, Tensor]:
-        """The numbers of the instances in a batch."""
-        first, last = recorded.first, recorded.first + recorded.prompts
-        return {
-            name: ((drawn.prompt >= first) & (drawn.prompt < last)).nonzero()[:, 0]
-            for name, drawn in self.drawn.items()
-        }
-
     def prepare(self, recorded: Recorded) -> TokenBatch:
-        rows = range(recorded.first, recorded.first + recorded.prompts)
+        rows = recorded.rows
         return TokenBatch(
             self.replay.decoder,
             recorded,
@@ -196,7 +187,8 @@ class _Sweep:
         swept: TokenBatch = recorded.prepared
         for share in swept.run_pieces(self.replay, self.workers, swept.pieces()):
             report(share)
-        for name, here in self._here(recorded).items():
+        for name, drawn in self.drawn.items():
+            here = drawn.lie_in(recorded.rows)
             self._store(self.found[name], swept.columns(name), here)
 
     def _store(self, sweep: TokenSweep, columns: dict[str, Tensor], here: Tensor) -> None:

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..model.sizes import ARRAYS, LENGTH_STEP, Shape
-from ..vocabulary import TOP_SHARE
-from .config import SAMPLED
+from ..vocabulary import SAMPLED, TOP_SHARE
 
 # Bytes of a candidate or a top token: its index and its direct effect.
 RANKED_BYTES = 8

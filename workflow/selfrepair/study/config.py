@@ -9,7 +9,7 @@ from typing import Any
 
 from ..catalogue import EXPERIMENTS
 from ..errors import InputError
-from ..vocabulary import TOP_SHARE
+from ..vocabulary import SAMPLED, TOP_SHARE
 from .materials import FILE, Materials, read_materials, used_wheels, with_materials
 from .schema import Schema, check, check_names, fill_defaults, read_schema, read_yaml
 from .sizes import complete_sizes, config_of_model, stated_key
@@ -18,8 +18,6 @@ Config = dict[str, Any]
 
 # What the clean pass is called among measurements that are scattered over shards.
 CLEAN = "clean"
-# What `sweep.tokens` may be.
-SAMPLED, ALL_TOKENS = "sampled", "all"
 
 
 def read_study(path: Path, *, schema: Path, materials: Path | None = None) -> Config:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
 from typing import Any
 
 import mpmath
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from ..errors import InputError
 
@@ -44,29 +43,6 @@ def prompt_weights(
     if prompts == 1:
         weights[1:] = np.nan
     return weights
-
-
-@dataclass
-class PromptSums:
-    """Sums over the selected tokens of each prompt.
-
-    weights: from `prompt_weights`; selected: the tokens that a sum or mean is over.
-    """
-
-    weights: Float[np.ndarray, "resample prompt"]
-    selected: Bool[np.ndarray, "prompt position head"]
-
-    def __post_init__(self) -> None:
-        self.counts = self.weights @ self.selected.sum(1).astype(float)
-
-    def total(self, values: Float[np.ndarray, "prompt position head"]) -> Estimates:
-        """Sum of values over selected tokens in each resample."""
-        per_prompt = np.where(self.selected, values, 0.0).sum(1, dtype=np.float64)
-        return self.weights @ per_prompt
-
-    def mean(self, values: Float[np.ndarray, "prompt position head"]) -> Estimates:
-        """Mean of values over selected tokens in each resample; NaN where it drew none."""
-        return divide(self.total(values), self.counts)
 
 
 def resampled_totals(
