@@ -28,7 +28,8 @@ def settings(*keys):
     """The values of dotted keys of the config, by key: all that a rule's result depends on there.
 
     In a key, {model} is the job's model; a key with {wheel} stands for one key for each wheel that the
-    model names. A key that the config does not have is None. What the model's `sizes` replaces has the
+    model names. A key that the config does not have is None, or, if it ends in ? here, left out: a rule
+    that gets such a key runs again for those who state it alone. What the model's `sizes` replaces has the
     model's value. dvc.yaml names the same keys.
     """
 
@@ -40,8 +41,14 @@ def settings(*keys):
             for key in keys
             for wheel in (wheels if "{wheel}" in key else [""])
         ]
+        found = {
+            key: config_value(key.rstrip("?").replace("{model}", model), model)
+            for key in named
+        }
         return {
-            key: config_value(key.replace("{model}", model), model) for key in named
+            key.rstrip("?"): value
+            for key, value in found.items()
+            if value is not None or not key.endswith("?")
         }
 
     return values

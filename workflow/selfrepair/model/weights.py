@@ -33,6 +33,24 @@ def is_converted(model: Model) -> bool:
     return any(key in model for key in ("gguf", "wheel", "parts"))
 
 
+def block_formats() -> list[str]:
+    """The block formats that weights can be rounded to once more: those that the gguf package writes and
+    reads."""
+    import numpy as np
+    from gguf import GGML_QUANT_SIZES, dequantize, quantize
+
+    found = []
+    for kind, (block, _) in GGML_QUANT_SIZES.items():
+        if block == 1:  # a number format, not one of blocks
+            continue
+        try:
+            dequantize(quantize(np.zeros((1, block), np.float32), kind), kind)
+        except NotImplementedError:
+            continue
+        found.append(kind.name)
+    return found
+
+
 def model_location(model: Model, wheels: Mapping[str, Wheel], cache: Path, *, key: str) -> str:
     """Hub name or directory of a model; one in GGUF format is fetched and converted on first use.
 
@@ -87,7 +105,8 @@ def weights_record(location: str) -> dict[str, Any] | None:
 class _Source:
     """A GGUF file: there, or to be joined of parts in wheels.
 
-    name: for people; identity: what no other file has in common with it.
+    name: for people; identity: what no other file has in common with it; requantise: the format that its
+    weights are rounded to once more, if any.
     """
 
     name: str
@@ -95,12 +114,14 @@ class _Source:
     file: Path | None = None
     commit: str | None = None
     parts: tuple[Part, ...] = ()
+    requantise: str | None = None
 
     @property
     def folder(self) -> str:
         """The name of the folder that it is converted to."""
-        text = "\n".join((str(_CONVERSION), *self.identity))
-        return f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        again = (self.requantise,) if self.requantise else ()
+        text = "\n".join((str(_CONVERSION), *self.identity, *again))
+        return "-".join((self.name, *again, hashlib.sha256(text.encode()).hexdigest()[:12]))
 
 
 def _file_in_wheels(model: Model, wheels: Mapping[str, Wheel]) -> _Source:
@@ -112,6 +133,7 @@ def _file_in_wheels(model: Model, wheels: Mapping[str, Wheel]) -> _Source:
         f"{first.name}-{first.version}",
         tuple(f"{part.wheel.sha256} {part.member}" for part in parts),
         parts=parts,
+        requantise=model.get("requantise"),
     )
 
 
@@ -137,7 +159,8 @@ def _source_of(model: Model, path: Path) -> _Source:
         # Content would have to be read, all of it, in every job: a file that was replaced has another time.
         seen = path.stat()
         identity = (str(path.resolve()), str(seen.st_size), str(seen.st_mtime_ns))
-    return _Source(path.stem, identity, file=path, commit=commit)
+    again = model.get("requantise")
+    return _Source(path.stem, identity, file=path, commit=commit, requantise=again)
 
 
 def _convert(model: Model, source: _Source, folder: Path, cache: Path, key: str) -> Path:
@@ -156,7 +179,7 @@ def _convert(model: Model, source: _Source, folder: Path, cache: Path, key: str)
     from .gguf import convert_gguf
 
     converted = folder / "converted"
-    content = convert_gguf(file, converted, name=key)
+    content = convert_gguf(file, converted, name=key, requantise=source.requantise)
     origin = {"file": source.name, "sha256": sha256, "commit": source.commit}
     write_json(converted / RECORD, origin | content)
     return converted

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..catalogue import EXPERIMENTS
 from ..errors import InputError
+from ..model.weights import block_formats, is_converted
 from ..vocabulary import SAMPLED, TOP_SHARE
 from .materials import FILE, Materials, read_materials, used_wheels, with_materials
 from .schema import Schema, check, check_names, fill_defaults, read_schema, read_yaml
@@ -119,6 +120,20 @@ def _check_models(config: Config) -> None:
                 f"models.{name}.sha256: is of a GGUF file, and none is named; pin a model of the hub "
                 "with `revision`"
             )
+        _check_requantise(name, model)
+
+
+def _check_requantise(name: str, model: Mapping[str, Any]) -> None:
+    """InputError if a model's weights cannot be rounded once more, or not to the format that is named."""
+    if "requantise" not in model:
+        return
+    place, asked = f"models.{name}.requantise", model["requantise"]
+    if not is_converted(model):
+        raise InputError(
+            f"{place}: {asked} rounds weights of a GGUF file once more, and none is named; leave it out"
+        )
+    if asked not in block_formats():
+        raise InputError(f"{place}: {asked!r} is not one of {', '.join(block_formats())}")
 
 
 def _check_files(name: str, model: Mapping[str, Any]) -> None:
