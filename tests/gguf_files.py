@@ -74,7 +74,7 @@ def write_gguf(
 
     Args:
         quantised: type of each tensor that is not float32, by its GGUF name.
-        add: tensors that are written besides, by their GGUF name.
+        add: tensors that are written besides, or in place of the model's, by their GGUF name.
         leave_out: a tensor that is not written, by its GGUF name.
         metadata: strings and integers that are written besides, by key.
     """
@@ -87,11 +87,11 @@ def write_gguf(
         (writer.add_string if isinstance(value, str) else writer.add_uint32)(key, value)
     arch = next(a for a in MODEL_ARCH if MODEL_ARCH_NAMES[a] == architecture)
     names = get_tensor_name_map(arch, config.num_hidden_layers)
-    tensors = dict(add or {})
+    tensors: dict[str, np.ndarray] = {}
     for key, parameter in model.named_parameters():
         values = _laid_out(key, parameter.detach().numpy(), config)
         tensors[names.get_name(key, try_suffixes=(".weight", ".bias"))] = values
-    for name, values in tensors.items():
+    for name, values in (tensors | dict(add or {})).items():
         if name == leave_out:
             continue
         kind = (quantised or {}).get(name)

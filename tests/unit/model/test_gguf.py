@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gguf import GGMLQuantizationType, GGUFReader, dequantize
+from gguf import GGMLQuantizationType, GGUFReader, dequantize, quantize
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -76,6 +76,51 @@ def test_quantised_weights_are_saved_as_the_float32_values_that_they_stand_for(
         "quantisation": {"Q8_0": 1, "F32": 17, "Q4_0": 1, "Q5_0": 1},
         "tied_embeddings": True,
     }
+
+
+def test_what_is_quantised_is_rounded_once_more_as_the_file_has_it(tmp_path: Path) -> None:
+    """In rows of the file: queries are permuted there. What is not quantised stays as it is."""
+    kinds = {EMBEDDING: Q8, "blk.0.attn_q.weight": Q5, "blk.1.ffn_down.weight": Q4}
+    written = tiny_model("llama")
+    path = write_gguf(tmp_path / "tiny.gguf", written, quantised=kinds)
+    told = convert_gguf(path, tmp_path / "model", name="tiny", requantise="Q4_0")
+    assert told["requantised"] == {"Q4_0": 3}
+    assert told["quantisation"] == {"Q8_0": 1, "F32": 17, "Q5_0": 1, "Q4_0": 1}
+    # A file that holds the rounded values themselves becomes the same model.
+    values = {
+        tensor.name: dequantize(quantize(dequantize(tensor.data, tensor.tensor_type), Q4), Q4)
+        for tensor in GGUFReader(path).tensors
+        if tensor.name in kinds
+    }
+    write_gguf(path, written, add=values)
+    convert_gguf(path, tmp_path / "expected", name="tiny")
+    saved, expected = tensors_of(tmp_path / "model"), tensors_of(tmp_path / "expected")
+    assert saved.keys() == expected.keys()
+    assert [key for key in saved if not torch.equal(saved[key], expected[key])] == []
+    plain = dict(written.named_parameters())
+    assert sum(torch.equal(saved[key], plain[key].data) for key in saved) == len(saved) - 3
+
+
+@pytest.mark.parametrize(
+    ("quantised", "requantise", "message"),
+    [
+        ({}, "Q4_0", "no tensor of the GGUF file is quantised, so none is rounded once more"),
+        (
+            {"blk.0.ffn_up.weight": Q8},
+            "TQ2_0",
+            "rows of blk.0.ffn_up.weight have 32 values, no multiple of the 256 of a block of TQ2_0",
+        ),
+    ],
+)
+def test_what_cannot_be_rounded_once_more_is_refused_before_anything_is_written(
+    quantised: dict, requantise: str, message: str, tmp_path: Path
+) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_model("llama"), quantised=quantised)
+    with pytest.raises(InputError) as error:
+        convert_gguf(path, tmp_path / "model", name="tiny", requantise=requantise)
+    assert str(error.value).startswith(f"models.tiny.requantise: {message}")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "model").exists()
 
 
 def test_one_matrix_quantised_twice_is_saved_once_as_the_finer(tmp_path: Path) -> None:

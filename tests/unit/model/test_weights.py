@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from gguf import GGMLQuantizationType
 from transformers import AutoModelForCausalLM
 
 from gguf_files import tiny_model, write_gguf
@@ -15,7 +16,13 @@ from selfrepair.errors import InputError
 from selfrepair.files.storage import file_sha256, read_json
 from selfrepair.files.wheels import Wheel
 from selfrepair.model import gguf
-from selfrepair.model.weights import RECORD, converted_folder, model_location, weights_record
+from selfrepair.model.weights import (
+    RECORD,
+    block_formats,
+    converted_folder,
+    model_location,
+    weights_record,
+)
 
 
 def kept_wheel(cache: Path, name: str, files: dict[str, bytes]) -> Wheel:
@@ -39,7 +46,7 @@ def made(monkeypatch):
     """The content of each file that a stand-in for the conversion was called with."""
     files: list[bytes] = []
 
-    def convert(path: Path, folder: Path, *, name: str) -> dict:
+    def convert(path: Path, folder: Path, *, name: str, requantise: str | None) -> dict:
         files.append(path.read_bytes())
         folder.mkdir()
         (folder / "config.json").write_text("{}")
@@ -47,6 +54,9 @@ def made(monkeypatch):
 
     monkeypatch.setattr(gguf, "convert_gguf", convert)
     return files
+
+
+Q8_0 = GGMLQuantizationType.Q8_0
 
 
 def located(model, wheels, cache):
@@ -97,8 +107,9 @@ def test_other_content_is_converted_to_another_folder(tmp_path, wheels):
         converted_folder(ENTRY | {"member": "other.gguf"}, wheels, tmp_path),
         converted_folder(PARTS, wheels, tmp_path),
         converted_folder(PARTS | {"parts": PARTS["parts"][::-1]}, wheels, tmp_path),
+        *(converted_folder(ENTRY | {"requantise": r}, wheels, tmp_path) for r in ("Q4_0", "Q8_0")),
     }
-    assert len(folders) == 5
+    assert len(folders) == 7
 
 
 def test_a_file_that_was_replaced_is_converted_again(tmp_path, made):
@@ -133,7 +144,7 @@ def test_parts_in_another_order_are_refused_and_nothing_is_left(tmp_path, wheels
 
 
 def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path, wheels, monkeypatch):
-    def convert(path: Path, folder: Path, *, name: str) -> dict:
+    def convert(path: Path, folder: Path, *, name: str, requantise: str | None) -> dict:
         folder.mkdir()
         raise RuntimeError
 
@@ -155,9 +166,9 @@ def test_what_a_killed_job_left_is_cleared(tmp_path, wheels, made):
 def test_jobs_that_start_together_convert_once(tmp_path, wheels, made, monkeypatch):
     convert = gguf.convert_gguf
 
-    def slow(path: Path, folder: Path, *, name: str) -> dict:
+    def slow(path: Path, folder: Path, *, name: str, requantise: str | None) -> dict:
         time.sleep(0.3)
-        return convert(path, folder, name=name)
+        return convert(path, folder, name=name, requantise=requantise)
 
     monkeypatch.setattr(gguf, "convert_gguf", slow)
     jobs = [threading.Thread(target=located, args=(ENTRY, wheels, tmp_path)) for _ in range(3)]
@@ -178,3 +189,21 @@ def test_a_real_file_in_parts_becomes_a_model(tmp_path):
     found = located(model, wheels, tmp_path)
     assert AutoModelForCausalLM.from_pretrained(found).config.num_hidden_layers == 2
     assert weights_record(str(found))["quantisation"] == {"F32": 20}
+
+
+def test_a_model_and_the_same_rounded_once_more_lie_side_by_side(tmp_path):
+    written = tiny_model("llama")
+    path = write_gguf(tmp_path / "tiny.gguf", written, quantised={"blk.0.ffn_up.weight": Q8_0})
+    plain, again = ({"gguf": str(path)} | extra for extra in ({}, {"requantise": "Q4_0"}))
+    folders = [located(model, {}, tmp_path) for model in (plain, again)]
+    assert folders == [converted_folder(model, {}, tmp_path) for model in (plain, again)]
+    assert folders[1].name.startswith("tiny-Q4_0-")
+    records = [weights_record(str(folder)) for folder in folders]
+    assert records[1] == records[0] | {"requantised": {"Q4_0": 1}}
+    assert "requantised" not in records[0]
+
+
+def test_weights_can_be_rounded_to_what_the_package_writes_and_reads():
+    formats = block_formats()
+    assert {"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"} <= set(formats)
+    assert not {"F32", "F16", "BF16", "Q4_K", "Q6_K"} & set(formats)

@@ -143,6 +143,16 @@ def test_completing_a_completed_config_changes_nothing():
             {"name": "gpt2", "sha256": "0" * 64},
             "models.smollm2.sha256: is of a GGUF file, and none is named; pin a model of the hub",
         ),
+        (
+            "models.smollm2.requantise",
+            "Q4_K",
+            "models.smollm2.requantise: 'Q4_K' is not one of Q4_0, Q4_1, Q5_0, Q5_1, Q8_0",
+        ),
+        (
+            "models.m",
+            {"name": "gpt2", "requantise": "Q4_0"},
+            "models.m.requantise: Q4_0 rounds weights of a GGUF file once more, and none is named",
+        ),
         ("models.m", {"gguf": "no.gguf"}, "models.m.gguf: there is no file no.gguf"),
         (
             "models.m",

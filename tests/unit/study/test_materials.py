@@ -112,7 +112,8 @@ def test_new_materials_change_no_study():
         (
             study({"news": {}}, models={"gemma": {"title": "Gemma"}}),
             "models.gemma: states no name or gguf or wheel or parts, and materials.yaml has nothing "
-            "of this name; its models are gemma3-270m, qwen-coder-1500m, qwen-coder-500m, smollm2",
+            "of this name; its models are gemma3-270m, qwen-coder-1500m, qwen-coder-500m, smollm2, "
+            "smollm2-requantised",
         ),
         (
             study({"news": {"wheel": "tmtoolkits"}}, wheels={"own": WHEEL}),
