@@ -211,6 +211,18 @@ def test_number_formats_and_tokens_are_parameters_of_what_they_change():
 
 
 @pytest.mark.slow
+def test_a_second_rounding_is_a_setting_of_the_models_that_state_it_alone(default):
+    """So that it runs nothing of other models again."""
+    key = "models.{model}.requantise"
+    assert not [job.rule for job in default.jobs if key in job.settings]
+    families = jobs_of_study(ROOT, ROOT / "config/families.yaml").jobs
+    assert {job.model for job in families if key in job.settings} == {"smollm2-requantised"}
+    for job in families:
+        if job.model == "smollm2-requantised" and "models.{model}.member" in job.settings:
+            assert job.settings[key] == "Q4_0"
+
+
+@pytest.mark.slow
 def test_any_drift_is_noticed(default):
     """What `make check` compares: the file as a whole."""
     materials = read_materials(ROOT / MATERIALS, read_schema(ROOT / "config/schema.yaml"))
