@@ -8,7 +8,7 @@ tensor that is alive. SmolLM2, a Llama too, tells what only values can. Prints a
 
 from sweep import smollm2
 
-from selfrepair.model.sizes import CHUNK_TOKENS, shape_from
+from selfrepair.model.sizes import chunk_tokens, shape_from
 from selfrepair.testing.meta_device import LLAMA_7B, dry_run, meta_decoder
 
 DTYPE, PROMPTS, POSITIONS = "bfloat16", 32, 127
@@ -17,7 +17,7 @@ DTYPE, PROMPTS, POSITIONS = "bfloat16", 32, 127
 def main() -> None:
     _, small = smollm2()
     model = meta_decoder(LLAMA_7B, like=small, dtype=DTYPE)
-    rows = CHUNK_TOKENS["cuda"] // POSITIONS
+    rows = chunk_tokens("cuda") // POSITIONS
     counted = dry_run(model, prompts=PROMPTS, rows=rows, positions=POSITIONS)
     shape = shape_from(LLAMA_7B.to_dict())
     assert shape is not None

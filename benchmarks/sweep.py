@@ -31,7 +31,7 @@ from selfrepair.files.wheels import wheels_of
 from selfrepair.model.decoder import Decoder
 from selfrepair.model.memory import release_memory
 from selfrepair.model.packed import PackedLinear
-from selfrepair.model.sizes import CHUNK_TOKENS, Shape, shape_from
+from selfrepair.model.sizes import Shape, chunk_tokens, shape_from
 from selfrepair.model.weights import model_location
 from selfrepair.study.config import read_study
 from selfrepair.testing.reference import hooked
@@ -120,7 +120,7 @@ def ceiling(model: Decoder) -> float:
     linears = [m for m in model.layers[0].block.modules() if hasattr(m, "in_features")]
     best, threads = 0.0, torch.get_num_threads()
     for linear in {(m.in_features, m.out_features): m for m in linears}.values():
-        x = torch.randn(CHUNK_TOKENS["cpu"], linear.in_features)
+        x = torch.randn(chunk_tokens("cpu"), linear.in_features)
         work = 2 * x.numel() * linear.out_features / 1e9
         products = [partial(torch.matmul, x, linear.weight.T.contiguous()), partial(linear, x)]
         for product in products if isinstance(linear, PackedLinear) else products[:1]:

@@ -18,6 +18,7 @@ from selfrepair.measure.drawing import DrawnTokens, draw_tokens
 from selfrepair.measure.prompt_sums import joined, summed
 from selfrepair.measure.sweep import sweep
 from selfrepair.measure.token_sweep import sweep_tokens
+from selfrepair.model.sizes import prompts_at_once
 from selfrepair.text.prompts import read_prompts
 from selfrepair.vocabulary import SAMPLED
 
@@ -105,8 +106,9 @@ def sweep_all(model, prompts, rows, top_token, options, bar):
         seed=0,
     )
     parts, errors = [], []
-    for first in range(0, len(rows), options["batch"]):
-        some = rows[first : first + options["batch"]]
+    size = options["batch"] or prompts_at_once(model.device.type)
+    for first in range(0, len(rows), size):
+        some = rows[first : first + size]
         result = sweep(
             model,
             prompts.tokens[some],

@@ -22,7 +22,7 @@ class Machine:
 
     device: str
     cache: Path
-    prompts_at_once: int
+    prompts_at_once: int | None
     rows_at_once: int | None
     shape: Mapping[str, Any]
 

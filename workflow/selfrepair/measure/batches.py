@@ -196,7 +196,7 @@ def checked_sizes(
     tokens: Int[Tensor, "prompt length"],
     *,
     donors: Int[Tensor, "prompt length"] | None = None,
-    batch: int,
+    batch: int | None,
     chunk: int | None,
 ) -> tuple[int, int]:
     """Prompts to record and rows to replay at once, once tokens and donors are known to fit the model.
@@ -283,8 +283,8 @@ def _recorded_batches(
             clean = recorder.clean(tokens[first:end].to(device))
         donor_z = []
         if donors is not None:
-            given = donors[first:end, :-1].to(device)
-            donor_z = recorder.z_of(given, tokens[first:end, :-1].to(device), clean.recording.z)
+            given, own = donors[first:end, :-1], tokens[first:end, :-1]
+            donor_z = recorder.z_of(given, own, clean.recording.z)
         recorded = Recorded(first, clean, donor_z, watched)
         recorded.prepared = prepare(recorded)
         return recorded

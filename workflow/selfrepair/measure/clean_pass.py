@@ -69,12 +69,13 @@ def clean_pass(
     decoder: Decoder,
     tokens: Int[Tensor, "prompt length"],
     *,
-    batch: int = 8,
+    batch: int | None = None,
     progress: Progress | None = None,
 ) -> CleanPass:
     """Direct effects, scales and mean activations of a sample, independent of `batch`.
 
-    batch: prompts that are held in memory at once; on a CPU they are run side by side.
+    batch: prompts that are held in memory at once, by default as many as suit the device; on a CPU they
+        are run side by side.
     progress: called with the share of the sample that is done since the last call.
     Raises:
         InputError: no prompts, or prompts too short or too long for the model.
@@ -91,7 +92,7 @@ def clean_shard(
     *,
     candidate_share: float,
     first_position: int = 0,
-    batch: int = 8,
+    batch: int | None = None,
     progress: Progress | None = None,
 ) -> CleanShard:
     """The clean pass over some prompts of a sample, as little of it as ranking the sample needs.
@@ -162,15 +163,15 @@ class _Piece:
 
 
 def _measured(
-    decoder: Decoder, tokens: Tensor, *, batch: int, progress: Progress | None
+    decoder: Decoder, tokens: Tensor, *, batch: int | None, progress: Progress | None
 ) -> tuple[_Arrays, Float[Tensor, "layer head d_head"], float]:
     """direct_effect, scale, logit and surprisal of all prompts, the sum of z, the conservation error."""
-    batch, _ = checked_sizes(decoder, tokens, batch=batch, chunk=1)
+    prompts, _ = checked_sizes(decoder, tokens, batch=batch, chunk=1)
     replay, worst = Replay(decoder), 0.0
     total = torch.zeros(decoder.n_layers, decoder.n_heads, decoder.d_head, dtype=torch.float64)
     parts: list[_Arrays] = []
-    with side_by_side(replay, most=min(batch, len(tokens))) as workers:
-        size = batch // workers.count
+    with side_by_side(replay, most=min(prompts, len(tokens))) as workers:
+        size = prompts // workers.count
         limit = BatchLimit(size, what="prompts recorded", device=decoder.device)
         rows = torch.arange(len(tokens)).tensor_split(-(-len(tokens) // size))
 

@@ -66,7 +66,7 @@ def feed_back(
     scalings: Sequence[float] = (1.0, 3.0, 5.0),
     seed: int = 0,
     first_prompt: int = 0,
-    batch: int = 8,
+    batch: int | None = None,
     chunk: int | None = None,
     progress: Progress | None = None,
 ) -> FeedBack:

@@ -31,7 +31,7 @@ def iterative_inference(
     seed: int = 0,
     first_prompt: int = 0,
     first_position: int = 0,
-    batch: int = 8,
+    batch: int | None = None,
     chunk: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[FeedBack, Refeed]:

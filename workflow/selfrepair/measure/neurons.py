@@ -95,7 +95,7 @@ def neuron_repair(
     heads: Sequence[Head],
     selected: Bool[Tensor, "prompt position head"],
     mlps: Sequence[int] = (-1,),
-    batch: int = 8,
+    batch: int | None = None,
     chunk: int | None = None,
     progress: Progress | None = None,
 ) -> NeuronRepair:

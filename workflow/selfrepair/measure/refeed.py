@@ -53,7 +53,7 @@ def refeed(
     donors: Int[Tensor, "prompt length"],
     selected: Bool[Tensor, "prompt position layer head"],
     first_position: int = 0,
-    batch: int = 8,
+    batch: int | None = None,
     chunk: int | None = None,
     progress: Progress | None = None,
 ) -> Refeed:

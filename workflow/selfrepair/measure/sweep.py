@@ -31,7 +31,7 @@ def sweep(
     mean_z: Float[Tensor, "layer head d_head"] | None = None,
     heads: Iterable[tuple[int, int]] | None = None,
     selected: Bool[Tensor, "prompt position layer head"] | None = None,
-    batch: int = 8,
+    batch: int | None = None,
     chunk: int | None = None,
     progress: Progress | None = None,
 ) -> SweepResult:
@@ -46,7 +46,7 @@ def sweep(
         heads: (layer, head) pairs to ablate; by default all of them.
         selected: the tokens to measure of each head, such as its top tokens; by default all. What no
             selected token needs is not run: a prompt without one, the positions after the last.
-        batch: prompts recorded at once; chunk: rows replayed at once (by default sized to the
+        batch: prompts recorded at once; chunk: rows replayed at once (both by default sized to the
             device). Neither changes the result beyond rounding, and both are halved, with a warning,
             where they do not fit into memory.
         progress: called with the share of the work done since the last call.
@@ -77,7 +77,7 @@ def sweep_each(
     donors: Int[Tensor, "prompt length"] | None = None,
     mean_z: Float[Tensor, "layer head d_head"] | None = None,
     selected: Bool[Tensor, "prompt position layer head"] | None = None,
-    batch: int = 8,
+    batch: int | None = None,
     chunk: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, SweepResult]:

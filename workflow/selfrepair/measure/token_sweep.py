@@ -80,7 +80,7 @@ def sweep_tokens(
     ablation: str = "resample",
     mean_z: Float[Tensor, "layer head d_head"] | None = None,
     mapped: bool = False,
-    batch: int = 8,
+    batch: int | None = None,
     chunk: int | None = None,
     progress: Progress | None = None,
 ) -> TokenSweep:
@@ -97,7 +97,7 @@ def sweep_tokens(
         ablation: a name of `ablations.ABLATIONS`: "resample" (needs donors), "mean", "zero".
         mean_z: for mean ablation, the mean z over a larger sample; by default over `tokens`.
         mapped: also sum every component's change of direct effect over the instances with `top`.
-        batch: prompts recorded at once; chunk: rows replayed at once (by default sized to the
+        batch: prompts recorded at once; chunk: rows replayed at once (both by default sized to the
             device). Neither changes the result beyond rounding, and both are halved, with a warning,
             where they do not fit into memory.
         progress: called with the share of the work done since the last call.
@@ -127,7 +127,7 @@ def sweep_tokens_each(
     donors: Int[Tensor, "prompt length"] | None = None,
     mean_z: Float[Tensor, "layer head d_head"] | None = None,
     mapped: bool = False,
-    batch: int = 8,
+    batch: int | None = None,
     chunk: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, TokenSweep]:

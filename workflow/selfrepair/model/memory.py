@@ -15,7 +15,7 @@ import torch
 
 from ..errors import InputError
 from .decoder import Decoder
-from .sizes import CHUNK_TOKENS, Shape
+from .sizes import Shape, chunk_tokens, prompts_at_once
 
 Result = TypeVar("Result")
 
@@ -136,11 +136,11 @@ def shape_of_decoder(model: Decoder) -> Shape:
     )
 
 
-def fit(model: Decoder, positions: int, *, batch: int, chunk: int | None) -> tuple[int, int]:
+def fit(model: Decoder, positions: int, *, batch: int | None, chunk: int | None) -> tuple[int, int]:
     """Prompts to record and rows to replay at once, so that both fit into what memory is left.
 
     Args:
-        positions: of a prompt; batch: prompts wanted; chunk: rows wanted, by default as many as suit
+        positions: of a prompt; batch: prompts wanted; chunk: rows wanted; both by default as many as suit
             the device.
     Returns:
         batch and chunk, lowered where memory asks for it.
@@ -150,7 +150,9 @@ def fit(model: Decoder, positions: int, *, batch: int, chunk: int | None) -> tup
     for name, value in (("batch", batch), ("chunk", chunk)):
         if value is not None and value < 1:
             raise InputError(f"{name}: {value} rows at once; take at least 1")
-    wanted = chunk or max(1, CHUNK_TOKENS.get(model.device.type, CHUNK_TOKENS["cuda"]) // positions)
+    prompts = batch or prompts_at_once(model.device.type)
+    rows = chunk or max(1, chunk_tokens(model.device.type) // positions)
+    wanted = prompts, rows
     shape, dtype, free = shape_of_decoder(model), model.dtype_name, free_bytes(model.device)
     workers = torch.get_num_threads() if model.device.type == "cpu" else 1
 
@@ -165,13 +167,12 @@ def fit(model: Decoder, positions: int, *, batch: int, chunk: int | None) -> tup
             f"{needed(1, 1) / 1e9:.2f} GB in {dtype}, but {model.device} has {free / 1e9:.2f} GB free; "
             "use a smaller dtype, shorter prompts, or a device with more memory"
         )
-    prompts, rows = batch, wanted
     while needed(prompts, rows) > free:  # halve whichever takes more
         if rows == 1 or (prompts > 1 and needed(prompts, 1) > needed(1, rows)):
             prompts //= 2
         else:
             rows //= 2
-    if rows < wanted or prompts < batch:
+    if (prompts, rows) != wanted:
         log.warning(
             "%.1f GB free on %s: %d prompts recorded and %d rows replayed at once",
             free / 1e9,

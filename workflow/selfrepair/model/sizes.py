@@ -14,11 +14,23 @@ from ..errors import InputError
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 # Tokens of one replay: enough to feed the matrix products, few enough to stay in the cache; a GPU
 # wants more work at once.
-CHUNK_TOKENS = {"cpu": 1024, "cuda": 16384}
+_CHUNK_TOKENS = {"cpu": 1024, "cuda": 65536}
+# Prompts that are recorded before their heads are replayed. More of them are longer replays on a GPU.
+_PROMPTS_AT_ONCE = {"cpu": 8, "cuda": 64}
 # Streams are cut after the last position looked at in steps of this: few lengths are learnt quickly.
 LENGTH_STEP = 16
 # Arrays of a sweep per token and head, all in float32 while it runs.
 ARRAYS = 8
+
+
+def prompts_at_once(device: str) -> int:
+    """Prompts to record at once, by the type of a torch device."""
+    return _PROMPTS_AT_ONCE.get(device, _PROMPTS_AT_ONCE["cuda"])
+
+
+def chunk_tokens(device: str) -> int:
+    """Tokens to replay at once, by the type of a torch device."""
+    return _CHUNK_TOKENS.get(device, _CHUNK_TOKENS["cuda"])
 
 
 @dataclass(frozen=True)

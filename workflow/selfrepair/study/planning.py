@@ -13,7 +13,7 @@ from typing import Any
 
 from ..catalogue import EXPERIMENTS
 from ..files.wheels import wheels_of
-from ..model.sizes import ARRAYS, CHUNK_TOKENS, Shape, shape_from
+from ..model.sizes import ARRAYS, Shape, chunk_tokens, prompts_at_once, shape_from
 from ..model.weights import converted_folder, is_converted
 from . import amounts
 from .config import CLEAN, n_shards, shard_prompts
@@ -146,11 +146,16 @@ def device_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
     """The most memory that a sweep holds on the device that the model is on, in bytes."""
     dtype, positions = config["dtype"], amounts.positions_of(config)
     rows = config["memory"]["rows_at_once"] or max(
-        1, CHUNK_TOKENS[device_kind(config)] // positions
+        1, chunk_tokens(device_kind(config)) // positions
     )
     return shape.weight_bytes(dtype, device_kind(config)) + shape.working_bytes(
-        dtype, positions=positions, prompts=config["memory"]["prompts_at_once"], rows=rows
+        dtype, positions=positions, prompts=prompts_recorded(config), rows=rows
     )
+
+
+def prompts_recorded(config: Mapping[str, Any]) -> int:
+    """Prompts recorded at once: what the config says, else what suits the device."""
+    return config["memory"]["prompts_at_once"] or prompts_at_once(device_kind(config))
 
 
 def host_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
@@ -175,7 +180,7 @@ def _kept_by_jobs(shape: Shape, config: Mapping[str, Any]) -> Iterator[float]:
         yield kept + (amounts.map_bytes(shape) if asked["map"] else 0.0)
     if not amounts.is_sampled(config):
         # Of a few prompts at a time, before they are summed.
-        tokens = config["memory"]["prompts_at_once"] * amounts.positions_of(config)
+        tokens = prompts_recorded(config) * amounts.positions_of(config)
         yield 4.0 * (ARRAYS + 1) * tokens * shape.layers * shape.heads
 
 
