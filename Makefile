@@ -7,8 +7,8 @@ BIN := .venv/bin
 # Extra Snakemake options, such as ARGS="-n" or ARGS="--cores 1".
 ARGS ?=
 
-.PHONY: help setup fetch study plan pull record dvc-stages check quick test test-remotes test-cluster \
-	benchmark
+.PHONY: help setup fetch study plan pull record dvc-stages check quick test test-remotes test-cluster test-gpu \
+	benchmark benchmark-gpu
 
 help:
 	@echo "make study [CONFIG=config/config.yaml] [ARGS=...]   reproduce a study"
@@ -21,6 +21,7 @@ help:
 	@echo "make test                                           lint, types and all tests"
 	@echo "make test-remotes                                   stores on S3, WebDAV and SSH servers"
 	@echo "make test-cluster                                   the workflow through SLURM"
+	@echo "make test-gpu                                       a GPU against the CPU"
 	@echo "make benchmark                                      throughput, memory, seconds to an interval, 20 minutes"
 	@echo "make setup                                          only make .venv"
 
@@ -99,7 +100,15 @@ test-cluster: .venv/ready
 		--constraint constraints.txt --editable '.[dev,cluster,kubernetes,remotes]'
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
+# On a machine with a CUDA GPU; elsewhere the tests are skipped.
+test-gpu: .venv/ready
+	$(BIN)/python -m pytest -m gpu tests/gpu
+
 benchmark: .venv/ready
 	@$(BIN)/python workflow/scripts/fetch.py config/config.yaml
 	@$(BIN)/python benchmarks/sweep.py
 	@$(BIN)/python benchmarks/interval.py
+
+benchmark-gpu: .venv/ready
+	@$(BIN)/python workflow/scripts/fetch.py config/config.yaml
+	@$(BIN)/python benchmarks/gpu.py
