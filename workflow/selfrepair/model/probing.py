@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .constants import find_factors, find_logit_constants, logit_error
-from .decoder import ERROR_BOUNDS, Decoder
-from .direct_effect import conservation_error, targets
+from .decoder import Decoder
+from .direct_effect import conservation_error, error_bound, targets
 from .replay import Recording, Replay
 
 
@@ -39,7 +39,7 @@ def probe(decoder: Decoder) -> None:
     for index, layer in enumerate(decoder.layers):
         layer.value_bias = _value_bias(replay, index)
     before_cap = decoder.to_logits(clean.residual[-1])
-    bound = 0.02 * ERROR_BOUNDS[decoder.dtype_name] * max(50.0, float(before_cap.abs().max()))
+    bound = 0.02 * error_bound(decoder.dtype_name) * max(50.0, float(before_cap.abs().max()))
     own = before_cap.gather(-1, tokens[:, 1:, None])[..., 0]
     error = logit_error(decoder, clean.residual[-1], logits)
     what = "its logits are not its unembedding of what its final norm gives"
