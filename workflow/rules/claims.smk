@@ -1,6 +1,11 @@
 # What the study found, each claim of the paper beside it, and the numbers that the authors released.
 
 
+def about_models(*names):
+    """Keys of the config that say something of each model."""
+    return [f"models.{model}.{name}" for model in MODELS for name in names]
+
+
 rule summarise:
     input:
         depth=expand(table("depth"), model=MODELS),
@@ -19,6 +24,9 @@ rule summarise:
     conda:
         "../envs/selfrepair.yaml"
     threads: 1
+    params:
+        models=MODELS,
+        settings=settings(*about_models("title", "control_of")),
     script:
         "../scripts/summarise.py"
 
@@ -35,6 +43,7 @@ rule judge_claims:
         code=code_of("judge_claims"),
     output:
         table=f"{RESULTS}/claims.parquet",
+        over_models=f"{RESULTS}/claims_over_models.parquet",
         metrics=f"{RESULTS}/claims.json",
         markdown=f"{RESULTS}/claims.md",
         page=report(
@@ -50,7 +59,8 @@ rule judge_claims:
     threads: 1
     params:
         figures=figures_by_title(),
-        settings=settings("study"),
+        models=MODELS,
+        settings=settings("study", *about_models("title", "control_of", "shape")),
     script:
         "../scripts/judge_claims.py"
 

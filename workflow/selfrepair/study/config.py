@@ -107,6 +107,7 @@ def _check_models(config: Config) -> None:
             raise InputError(f"models: two have the title {title!r}; give each its own")
     for name, model in config["models"].items():
         _check_files(name, model)
+        _check_control(name, config["models"])
         parts = model.get("parts", [])
         for number, part in enumerate(parts):
             if part in parts[:number]:
@@ -119,6 +120,23 @@ def _check_models(config: Config) -> None:
                 f"models.{name}.sha256: is of a GGUF file, and none is named; pin a model of the hub "
                 "with `revision`"
             )
+
+
+def _check_control(name: str, models: Mapping[str, Any]) -> None:
+    """InputError if a model is a control of none of the study's other models, or of another control."""
+    original = models[name].get("control_of")
+    if original is None:
+        return
+    if original == name or original not in models:
+        raise InputError(
+            f"models.{name}.control_of: {original!r} is not another key of models; add that model, or state "
+            "control_of: null"
+        )
+    if models[original].get("control_of") is not None:
+        raise InputError(
+            f"models.{name}.control_of: {original} is a control itself, of "
+            f"{models[original]['control_of']}; name that"
+        )
 
 
 def _check_files(name: str, model: Mapping[str, Any]) -> None:
