@@ -8,7 +8,7 @@ from common.adapter import run
 from selfrepair.claims.judge import judge, metrics, post_norm_notes
 from selfrepair.claims.over_models import judge_over_models
 from selfrepair.claims.page import markdown, page
-from selfrepair.claims.study_models import controls_of, study_models
+from selfrepair.claims.study_models import study_models, titles_of_controls
 from selfrepair.files.storage import read_json, write_json, write_table, write_text
 
 
@@ -17,8 +17,9 @@ def main(snakemake):
         pl.concat([pl.read_parquet(path) for path in paths])
         for paths in (snakemake.input.depth, snakemake.input.summaries)
     ]
-    models = study_models(snakemake.params.models, snakemake.params.settings)
-    claims = judge(*tables, controls_of(models))
+    about = snakemake.params.models, snakemake.params.settings
+    models, controls = study_models(*about), titles_of_controls(*about)
+    claims = judge(*tables, controls)
     over_models = judge_over_models(claims, tables[0], models)
     records = [read_json(Path(path)) for path in snakemake.input.provenance]
     terms = post_norm_notes(tables[0])

@@ -18,9 +18,7 @@ from .claims import CLAIMS, Claim, Depth, Summary
 VALUE = ("value", "low", "high")
 SIZES = ("n_prompts", "n_tokens")
 SCHEMA: dict[str, Any] = (
-    dict.fromkeys(
-        ("model", "control_of", "id", "claim", "source", "measured", "unit"), pl.String
-    )
+    dict.fromkeys(("model", "control_of", "id", "claim", "source", "measured", "unit"), pl.String)
     | dict.fromkeys((*VALUE, *bounded("clipped")), pl.Float64)
     | dict.fromkeys(SIZES, pl.Int64)
     | dict.fromkeys(("counted", "verdict", "rule", "figure"), pl.String)

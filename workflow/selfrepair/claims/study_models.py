@@ -23,23 +23,26 @@ class StudyModel:
     parameters: int | None = None
 
 
-def study_models(keys: Sequence[str], settings: Mapping[str, Any]) -> list[StudyModel]:
-    """The models of a study in order; keys: their names in the config; settings: values of the dotted keys
-    `models.<key>.title`, `.control_of` and `.shape`, None where the config has none."""
+def titles_of_controls(keys: Sequence[str], settings: Mapping[str, Any]) -> dict[str, str]:
+    """The title of each control, and of the model that it is a control of.
+
+    keys: names of the models in the config; settings: values of the dotted keys `models.<key>.title` and
+    `.control_of`, None where the config has none.
+    """
     titles = {key: settings[f"models.{key}.title"] or key for key in keys}
-    return [
-        StudyModel(
-            titles[key],
-            titles.get(settings[f"models.{key}.control_of"]),
-            _parameters(settings[f"models.{key}.shape"]),
-        )
-        for key in keys
-    ]
+    found = {key: settings[f"models.{key}.control_of"] for key in keys}
+    return {titles[key]: titles[of] for key, of in found.items() if of is not None}
 
 
-def controls_of(models: Sequence[StudyModel]) -> dict[str, str]:
-    """The title of each control, and of the model that it is a control of."""
-    return {model.title: model.control_of for model in models if model.control_of is not None}
+def study_models(keys: Sequence[str], settings: Mapping[str, Any]) -> list[StudyModel]:
+    """The models of a study in order; settings: as of `titles_of_controls`, and `models.<key>.shape`."""
+    controls = titles_of_controls(keys, settings)
+    models = []
+    for key in keys:
+        title = settings[f"models.{key}.title"] or key
+        parameters = _parameters(settings[f"models.{key}.shape"])
+        models.append(StudyModel(title, controls.get(title), parameters))
+    return models
 
 
 def _parameters(shape: Mapping[str, Any] | None) -> int | None:
