@@ -47,7 +47,8 @@ def draw(depth: pl.DataFrame) -> alt.LayerChart:
     """
     rows, missing = _rows(depth)
     title = "Share of the direct effect made up for (%)"
-    limits = interval_limits(rows, SHARE, keep=0.95)
+    # So few points that a wild one would be among the outermost 5 %.
+    limits = interval_limits(rows, SHARE, keep=0.8)
     y = Span(SHARE, title, limits, percent=True, options={"tickCount": 8})
     rows = placed(rows, y=y)
     several = len(models_of(rows)) > 1
