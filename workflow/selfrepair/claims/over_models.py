@@ -194,7 +194,7 @@ def _with_interval(
 
 def _trend_remark(models: int, correlation: float, chance: float) -> str:
     """How far the models' order agrees with their sizes, and what so few models can show."""
-    weak = f"; {models} models of different families are weak evidence" * (models < FEW_MODELS)
+    weak = f"; {models} models are weak evidence" * (models < FEW_MODELS)
     return (
         f"rank correlation {correlation:.2f}, reached by {100 * chance:.0f} % of all orders of the"
         f" {models} models{weak}; the interval says nothing of models that were not measured"

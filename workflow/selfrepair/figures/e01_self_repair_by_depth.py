@@ -11,10 +11,11 @@ from . import words
 from .axes import DEPTH, Span, axis_limits, placed
 from .marks import facets, model_colour, points, rule
 from .rows import head_rows, layer_means, models_of
-from .theme import SILVER
 
 # Of a panel, in pixels: of one model, and of each of several.
 ONE, OF_SEVERAL = (620, 360), (300, 200)
+# The lines of other models: paler than any model's own.
+PALE = "#c4c4c4"
 
 
 def draw(heads: pl.DataFrame) -> alt.LayerChart | alt.FacetChart:
@@ -56,7 +57,7 @@ def _panels(rows: pl.DataFrame, means: pl.DataFrame, y: Span) -> alt.FacetChart:
     place = _place(rows, y)
     place["color"] = place["color"].legend(None)
     # With data of its own: every panel shows all of it.
-    others = alt.Chart(means).mark_line(strokeWidth=1.2, color=SILVER, opacity=0.8)
+    others = alt.Chart(means).mark_line(strokeWidth=1.2, color=PALE)
     layers = [
         rule(y=0.0),
         others.encode(x=place["x"], y=place["y"], detail="model:N"),
@@ -87,11 +88,12 @@ def _tooltip() -> list[alt.Tooltip]:
 
 def caption(heads: pl.DataFrame) -> str:
     rows, _ = _rows(heads)
+    several = len(models_of(rows)) > 1
     return (
         f"Self-repair of the attention heads of {words.listed(models_of(rows))}"
         f" ({rows.height:,} in all) under resample ablation, each averaged over"
         f" {words.FROM_LARGEST}: {words.sample(rows)}. {words.REPAIR} A point is one head and a line"
-        " joins the means of a model's layers; above zero the rest of the model compensates for the"
+        f" joins the means of a model's layers{' (grey: of the other models)' * several}; above zero the rest of the model compensates for the"
         " head, below zero it adds to the damage."
     )
 
