@@ -1,11 +1,6 @@
 # What the study found, each claim of the paper beside it, and the numbers that the authors released.
 
 
-def about_models(*names):
-    """Keys of the config that say something of each model."""
-    return [f"models.{model}.{name}" for model in MODELS for name in names]
-
-
 rule summarise:
     input:
         depth=expand(table("depth"), model=MODELS),

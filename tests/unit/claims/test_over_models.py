@@ -33,7 +33,7 @@ GROWS, NORM, EVERY = "repair_grows_with_size", "norm_restores_over_models", "eve
 
 
 def by_depth(models, *, width=0.02):
-    """The table by depth; models: by title, self-repair, restored share, the norm's share, direct effect, heads."""
+    """The table by depth; models: by title, self-repair, restored and norm's share, direct effect, heads."""
     rows = []
     for model, (repair, restored, norm, effect, heads) in models.items():
         for group in (SECOND_HALF, LAST_BUT_ONE, "last quarter"):

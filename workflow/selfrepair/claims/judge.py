@@ -34,9 +34,9 @@ def judge(
         depth: the table by depth (`head_tables`) of all models; summaries: of all experiments.
         controls: of each model that is a control, the one that it is a control of.
     Returns:
-        columns model, control_of (null of a model that is no control), id, claim, source, measured, unit, value, low, high, clipped (the paper's
-        definition, null where it has none) with its interval, n_prompts, n_tokens (`counted` says
-        tokens, or instances: a head on a token), verdict, rule, figure.
+        columns model, control_of (null of a model that is no control), id, claim, source, measured, unit,
+        value, low, high, clipped (the paper's definition, null where it has none) with its interval,
+        n_prompts, n_tokens (`counted` says tokens, or instances: a head on a token), verdict, rule, figure.
     Raises:
         InputError: no model in the tables.
     """

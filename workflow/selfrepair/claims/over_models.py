@@ -58,7 +58,7 @@ Values = Float[np.ndarray, " model"]
 def judge_over_models(
     claims: pl.DataFrame, depth: pl.DataFrame, models: Sequence[StudyModel]
 ) -> pl.DataFrame:
-    """A row per claim: those of CLAIMS_OVER_MODELS with a value of their own, then the tally of each of CLAIMS.
+    """A row per claim: those of CLAIMS_OVER_MODELS with a value of their own, then a tally of each of CLAIMS.
 
     Args:
         claims: of `judge.judge`; depth: the table by depth of all models; models: of the study.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import altair as alt
@@ -144,7 +143,7 @@ def caption(heads: pl.DataFrame) -> str:
 
 
 def _rows(heads: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """The rows of top tokens, and of all tokens if they were swept, with `panel` and `share`; sorted by panel."""
+    """The rows of top tokens, and of all tokens if they were swept, with `panel`, one by one, and `share`."""
     rows, missing = head_rows(
         "E5",
         heads,
@@ -154,19 +153,11 @@ def _rows(heads: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     )
     names = {name: name.replace("from_norm_share", "share") for name in bounded("from_norm_share")}
     rows = rows.rename(names).with_columns(panel=pl.col("selection").replace(PANELS))
-    rows = rows.sort("selection", descending=True, maintain_order=True)
-    models = models_of(rows)
-    if len(models) == 1:
-        return rows, missing
-    rows = rows.with_columns(panel=pl.format("{}: {}", "model", pl.col("selection") + " tokens"))
-    return pl.concat(
-        rows.filter(model=model) for model in sorted(models, key=_rank(heads))
-    ), missing
-
-
-def _rank(heads: pl.DataFrame) -> Callable[[str], int]:
-    """The place of a model in the study."""
-    return models_of(heads).index
+    if len(models_of(rows)) > 1:
+        rows = rows.with_columns(panel=pl.format("{}: {} tokens", "model", "selection"))
+    models = rows.group_by("model", maintain_order=True)
+    order: dict[str, Any] = {"descending": True, "maintain_order": True}
+    return pl.concat(part.sort("selection", **order) for _, part in models), missing
 
 
 def _limits(rows: pl.DataFrame, lines: pl.DataFrame) -> tuple[float, float]:
