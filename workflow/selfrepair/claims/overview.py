@@ -111,8 +111,8 @@ below.</p>
 """
 
 OVER_HOW = (
-    "Of all models of the study together, controls left out, by rules that were written before the numbers were"
-    " known. An interval is made of the models' own intervals: it covers that each was measured on a sample of"
+    "Of all models of the study together, controls left out, by rules that were written before more than one"
+    " model was measured. An interval is made of the models' own intervals: it covers that each was measured on a sample of"
     " prompts, not that other models might have been chosen."
 )
 
