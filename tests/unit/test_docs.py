@@ -139,9 +139,11 @@ def test_every_table_of_the_catalogue_is_documented():
 
 def test_every_column_of_a_declared_table_is_documented():
     from selfrepair.claims.judge import SCHEMA as CLAIMS
+    from selfrepair.claims.over_models import SCHEMA as OVER_MODELS
     from selfrepair.tables.summaries import SCHEMA as SUMMARIES
 
     assert documented_columns("claims") == set(CLAIMS)
+    assert documented_columns("claims_over_models") == set(OVER_MODELS)
     for name in ("token", "neuron", "iterative"):
         assert documented_columns(f"{name}_summaries") == set(SUMMARIES)
 

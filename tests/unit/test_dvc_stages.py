@@ -177,6 +177,14 @@ def covered(key: str, params: set[str]) -> bool:
 
 
 @pytest.mark.slow
+def test_what_is_measured_does_not_depend_on_what_is_a_control(default):
+    readers = {
+        job.rule for job in default.jobs if any(key.endswith(".control_of") for key in job.settings)
+    }
+    assert readers == {"summarise", "judge_claims"}
+
+
+@pytest.mark.slow
 def test_every_stage_has_exactly_the_parameters_that_its_rules_read(default):
     """In the dvc.yaml of this repository: each declared key is covered, and nothing else is listed."""
     content = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

@@ -19,6 +19,9 @@ rule summarise:
     conda:
         "../envs/selfrepair.yaml"
     threads: 1
+    params:
+        models=MODELS,
+        settings=settings(*about_models("title", "control_of")),
     script:
         "../scripts/summarise.py"
 
@@ -35,6 +38,7 @@ rule judge_claims:
         code=code_of("judge_claims"),
     output:
         table=f"{RESULTS}/claims.parquet",
+        over_models=f"{RESULTS}/claims_over_models.parquet",
         metrics=f"{RESULTS}/claims.json",
         markdown=f"{RESULTS}/claims.md",
         page=report(
@@ -50,7 +54,8 @@ rule judge_claims:
     threads: 1
     params:
         figures=figures_by_title(),
-        settings=settings("study"),
+        models=MODELS,
+        settings=settings("study", *about_models("title", "control_of", "shape")),
     script:
         "../scripts/judge_claims.py"
 

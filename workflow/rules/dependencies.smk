@@ -54,6 +54,11 @@ def settings(*keys):
     return values
 
 
+def about_models(*names):
+    """Keys of the config that say something of each model."""
+    return [f"models.{model}.{name}" for model in MODELS for name in names]
+
+
 def config_value(key, model):
     value, rest = config_of(model), key
     while rest:

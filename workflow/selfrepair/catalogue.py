@@ -103,6 +103,9 @@ FIGURES = (
     Figure("E12", "breakdown-across-models", "e12_breakdown_across_models", ("depth",), "study"),
     Figure("E13", "repair-map", "e13_repair_map", ("repair_layers",)),
     Figure("E14", "backup-heads", "e14_backup_heads", ("backup_heads",)),
+    Figure(
+        "E15", "self-repair-across-models", "e15_self_repair_across_models", ("depth",), "study"
+    ),
 )
 # Drawn for the models whose heads are compared with the numbers that the authors released.
 PUBLISHED = Figure("published", "against-measured", "published", ("published",))

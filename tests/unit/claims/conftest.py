@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 
+from selfrepair.catalogue import FIGURES
 from selfrepair.claims.claims import CLAIMS, Depth, Summary
 from selfrepair.claims.judge import judge
 from selfrepair.tables.summaries import summary_table
@@ -27,6 +28,8 @@ def depth(depth_columns):
                     right = (ablation, selection) == ("resample", "top")
                     keys = {"model": model, "ablation": ablation, "selection": selection}
                     row = keys | {"depth": group, "n_tokens": 40, "n_prompts": 9}
+                    row |= {"n_heads": 6 + m, "direct_effect": 1.0}
+                    row |= {"direct_effect_low": 0.9, "direct_effect_high": 1.1}
                     for i, column in enumerate(depth_columns):
                         value = 0.1 * i + 0.01 * m + (0.5 if "one" in group else 0.0)
                         value = value if right else 99.0
@@ -62,8 +65,11 @@ def claims(depth, summaries):
 
 @pytest.fixture(scope="session")
 def paths(claims):
-    """Where each figure lies, by model."""
+    """Where each figure lies, by model; those of all models in the study's folder."""
     return {
-        model: {figure: f"../../figures/s/{figure}" for figure in claims["figure"]}
+        model: {
+            figure.key: f"../../figures/s/{f'{model}/' * (figure.scope == 'model')}{figure.key}"
+            for figure in FIGURES
+        }
         for model in claims["model"]
     }

@@ -1,7 +1,10 @@
 """The claims page shows each claim as it was judged, in Markdown and in HTML."""
 
+import re
+
 import polars as pl
 
+from selfrepair.catalogue import FIGURES
 from selfrepair.claims.claims import CLAIMS
 from selfrepair.claims.judge import judge
 from selfrepair.claims.page import markdown, page
@@ -16,7 +19,7 @@ def test_pages_show_value_interval_verdict_and_figure(claims, paths):
     ]
     assert f"| {value} |" in line
     assert f"**{row['verdict']}**" in line
-    assert "[E2](../../figures/s/E2.png)" in line
+    assert "[E2](../../figures/s/a/E2.png)" in line
     assert text.count("\n| ") == 2 * (len(CLAIMS) + 1)
     rows = claims.filter(model="a")["verdict"].value_counts()
     for verdict, count in rows.iter_rows():
@@ -29,7 +32,11 @@ def test_a_page_escapes_names_and_shows_each_figure_once(claims, paths):
     text = page(odd, study="s", paths=odd_paths)
     assert "<a & b>" not in text
     assert "&lt;a &amp; b&gt;" in text
-    assert text.count("<img ") == 2 * claims["figure"].n_unique()
+    own = {figure.key for figure in FIGURES if figure.scope == "model"}
+    figures = set(claims["figure"])
+    assert text.count("<img ") == 2 * len(figures & own) + len(figures - own)
+    for target in re.findall(r'href="#([^"]+)"', text):
+        assert text.count(f'id="{target}"') == 1, target
 
 
 def test_what_was_not_measured_is_said_so(depth, summaries, paths):

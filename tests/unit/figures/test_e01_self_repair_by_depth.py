@@ -3,38 +3,66 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import polars as pl
 import pytest
 
-from figure_specs import drawn, subtitle
+from figure_specs import drawn, headings, subtitle
 from figure_tables import change, heads_table, two_models
 from selfrepair.errors import InputError
 from selfrepair.figures.e01_self_repair_by_depth import caption, draw
 
 
+def heads_in(spec: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The chart of the points, and their rows: of several models those that are no line's."""
+    (points,) = drawn(spec, "point", "self_repair")
+    return points, [row for row in points["rows"] if row.get("line") is None]
+
+
 def test_each_head_is_drawn_once_with_its_units() -> None:
-    table = two_models()
-    (points,) = drawn(draw(table).to_dict(), "point", "self_repair")
-    want = table.filter(ablation="resample", selection="top")
-    keys = ["model", "layer", "head", "self_repair"]
-    assert pl.DataFrame(points["rows"]).select(keys).equals(want.select(keys))
-    assert points["encoding"]["x"]["title"] == "Relative depth (layer / last layer)"
-    assert points["encoding"]["y"]["title"] == "Self-repair (logits)"
-    assert points["encoding"]["color"]["scale"]["domain"] == ["a", "b"]
-    tips = {tip["field"] for tip in points["encoding"]["tooltip"]}
-    assert {"layer", "head", "self_repair", "self_repair_low", "self_repair_high"} <= tips
+    for table in (two_models(), heads_table("a")):
+        points, rows = heads_in(draw(table).to_dict())
+        want = table.filter(ablation="resample", selection="top")
+        keys = ["model", "layer", "head", "self_repair"]
+        assert pl.DataFrame(rows).select(keys).equals(want.select(keys))
+        assert points["encoding"]["x"]["title"] == "Relative depth (layer / last layer)"
+        assert points["encoding"]["y"]["title"] == "Self-repair (logits)"
+        models = want["model"].unique(maintain_order=True).to_list()
+        assert points["encoding"]["color"]["scale"]["domain"] == models
+        tips = {tip["field"] for tip in points["encoding"]["tooltip"]}
+        assert {"layer", "head", "self_repair", "self_repair_low", "self_repair_high"} <= tips
 
 
 def test_lines_join_the_means_of_each_models_layers() -> None:
     table = two_models().filter(ablation="resample", selection="top")
-    (line,) = drawn(draw(table).to_dict(), "line", "self_repair")
-    assert line["encoding"]["color"]["field"] == "model"
-    assert len(line["rows"]) == 4 + 3
-    for row in line["rows"]:
-        same = table.filter(model=row["model"], layer=row["layer"])["self_repair"].to_list()
-        assert row["self_repair"] == pytest.approx(sum(same) / len(same), abs=1e-12)
-        assert row["depth"] == row["layer"] / {"a": 3, "b": 2}[row["model"]]
+    others, own = drawn(draw(table).to_dict(), "line", "self_repair")
+    assert own["encoding"]["color"]["field"] == "model"
+    assert own["transform"] == [{"filter": "isValid(datum.line)"}]
+    for rows in (others["rows"], [row for row in own["rows"] if row["line"] is not None]):
+        assert len(rows) == 4 + 3
+        for row in rows:
+            same = table.filter(model=row["model"], layer=row["layer"])["self_repair"].to_list()
+            assert row["self_repair"] == pytest.approx(sum(same) / len(same), abs=1e-12)
+            assert row["depth"] == row["layer"] / {"a": 3, "b": 2}[row["model"]]
+
+
+def test_several_models_have_a_panel_each_and_every_panel_the_lines_of_all() -> None:
+    spec = draw(two_models()).to_dict()
+    assert headings(spec) == ["a", "b"]
+    points, _ = heads_in(spec)
+    assert points["encoding"]["color"]["legend"] is None
+    assert points["transform"] == [{"filter": "!isValid(datum.line)"}]
+    others, _ = drawn(spec, "line", "self_repair")
+    # Data of its own, which a facet does not split; a line for each model.
+    assert "data" in others
+    assert others["encoding"]["detail"]["field"] == "model"
+    assert len(others["rows"]) == 7
+    assert "grey: those of the other models" in subtitle(spec)
+    one = draw(heads_table("a")).to_dict()
+    assert "facet" not in one
+    assert "grey" not in subtitle(one)
+    assert len(drawn(one, "line", "self_repair")) == 1
 
 
 @pytest.mark.parametrize("missing", [float("nan"), None, float("inf")])
@@ -67,8 +95,8 @@ def test_more_heads_than_altair_allows_in_a_data_frame_are_drawn() -> None:
     many = pl.concat(
         heads_table(f"m{n}", layers=36, heads=20, ablations=("resample",)) for n in range(8)
     )
-    (points,) = drawn(draw(many).to_dict(), "point", "self_repair")
-    assert len(points["rows"]) == 8 * 36 * 20
+    _, rows = heads_in(draw(many).to_dict())
+    assert len(rows) == 8 * 36 * 20
 
 
 def test_the_caption_names_all_models_and_ranges() -> None:

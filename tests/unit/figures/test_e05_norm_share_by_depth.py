@@ -18,8 +18,13 @@ RATIO, CLIPPED = "ratio of sums", "paper: mean of clipped shares"
 def lines_of(table: pl.DataFrame, name: str, selection: str = "top") -> list[dict[str, Any]]:
     (curves,) = drawn(draw(table).to_dict(), "line", "share")
     assert curves["transform"] == [{"filter": "isValid(datum.line)"}]
-    keys = {"line": name, "panel": PANELS[selection]}
-    return [row for row in curves["rows"] if row.items() >= keys.items()]
+    several = table["model"].n_unique() > 1
+    rows = [row for row in curves["rows"] if row["line"] == name]
+    return [
+        row
+        for row in rows
+        if row["panel"] == (f"{row['model']}: {selection} tokens" if several else PANELS[selection])
+    ]
 
 
 def heads_drawn(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -123,6 +128,22 @@ def test_a_sweep_of_one_selection_is_one_panel() -> None:
     every = table.filter(selection="all")
     assert headings(draw(every).to_dict()) == [PANELS["all"]]
     assert "on top tokens" not in caption(every)
+
+
+def test_several_models_have_a_line_of_panels_each() -> None:
+    spec = draw(two_models()).to_dict()
+    panels = [f"{model}: {name} tokens" for model in ("a", "b") for name in ("top", "all")]
+    assert headings(spec) == panels
+    assert spec["columns"] == 2
+    (points,) = drawn(spec, "point", "share")
+    assert points["encoding"]["color"]["legend"] is None
+    for row in points["rows"]:
+        assert row["panel"].startswith(f"{row['model']}: ")
+    top = draw(two_models().filter(selection="top")).to_dict()
+    assert headings(top) == panels[::2]
+    assert top["columns"] == 1
+    (one,) = drawn(draw(heads_table()).to_dict(), "point", "share")
+    assert "legend" not in one["encoding"]["color"]
 
 
 def test_the_caption_counts_the_heads_left_out_of_the_sums() -> None:

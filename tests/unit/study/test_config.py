@@ -164,6 +164,25 @@ def test_completing_a_completed_config_changes_nothing():
             {"name": "owner/model", "title": "SmolLM2-135M-Instruct"},
             "models: two have the title 'SmolLM2-135M-Instruct'",
         ),
+        (
+            "models.smollm2.control_of",
+            "smollm2",
+            "models.smollm2.control_of: 'smollm2' is not another key of models; add that model",
+        ),
+        (
+            "models.twin",
+            {"name": "owner/model", "control_of": "smollm"},
+            "models.twin.control_of: 'smollm' is not another key of models; add that model",
+        ),
+        (
+            "models",
+            {
+                "a": {"name": "o/a"},
+                "b": {"name": "o/b", "control_of": "a"},
+                "c": {"name": "o/c", "control_of": "b"},
+            },
+            "models.c.control_of: b is a control itself, of a; name that",
+        ),
         ("models", {"mine": {"name": "./nowhere"}}, "./nowhere is no Hugging Face directory"),
         ("text.sources.news.weight", 0, "text.sources.news.weight: 0 is less than or equal"),
         ("text.sources.news.kind", "pdf", "text.sources.news.kind: 'pdf' is not one of"),
@@ -188,6 +207,15 @@ def test_mistakes_are_named_in_one_line(path, value, message):
         completed(changed(path, value))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_control_is_of_another_model_or_of_none():
+    twin = {"name": "owner/model", "control_of": "smollm2"}
+    assert completed(changed("models.twin", twin))["models"]["twin"]["control_of"] == "smollm2"
+    alone = completed(changed("models.smollm2.control_of", None))
+    assert alone["models"]["smollm2"]["control_of"] is None
+    # Without a default: what provenance says of other models does not change.
+    assert "control_of" not in completed(changed("models.twin", twin))["models"]["smollm2"]
 
 
 def test_a_file_that_is_no_yaml_is_refused_in_one_line(tmp_path):

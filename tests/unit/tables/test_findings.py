@@ -26,18 +26,55 @@ def test_findings_name_the_model_and_its_numbers(tables):
 
 def test_post_norms_are_shown_of_models_that_have_them(tables):
     _, depth = tables
-    row = depth.filter(ablation="resample", selection="top").row(0, named=True)
-    own = f"{row['from_post_norms']:.2f} [{row['from_post_norms_low']:.2f}, "
+    row = depth.filter(ablation="resample", selection="top", depth="second half")
+    (row,) = row.to_dicts()
+    own = f"{100 * row['from_post_norms_share']:.0f} % [{100 * row['from_post_norms_share_low']:.0f}, "
     zero = depth.with_columns(pl.col("^from_post_norms.*$") * 0, model=pl.lit("plain"))
+    assert "| from post-norms |" in findings(depth, ERRORS)
     both = findings(pl.concat([zero, depth]), ERRORS)
-    lines = [line for line in both.splitlines() if line.startswith(("| m |", "| plain |"))]
-    assert [own in line for line in lines[:5]] == [False] * 4 + [True]
-    assert all("|  |" in line for line in lines if "plain" in line)
-    assert "post-norms" in both
+    plain, normed = (
+        next(line for line in both.splitlines() if line.startswith(f"| {name} |"))
+        for name in ("plain", "m")
+    )
+    assert own in normed
+    assert "|  |" in plain
     assert "post-norms" not in findings(zero, ERRORS)
+    two = pl.concat([zero, zero.with_columns(model=pl.lit("other"))])
+    assert "post-norms" not in findings(two, ERRORS)
     found = headline(pl.concat([zero, depth]))
     assert not [name for name in found["plain"]["second half"] if "post_norms" in name]
-    assert found["m"]["first quarter"]["from_post_norms_share"] == row["from_post_norms_share"]
+    assert found["m"]["second half"]["from_post_norms_share"] == row["from_post_norms_share"]
+
+
+def test_several_models_have_a_row_each_in_three_tables(tables):
+    _, depth = tables
+    twin = depth.with_columns(pl.col("self_repair_share") + 1, model=pl.lit("twin"))
+    text = findings(pl.concat([depth, twin]), ERRORS, None, {"twin": "m"})
+    assert text.count("| m |") == 3
+    assert text.count("| twin (control of m) |") == 3
+    main, quarters, ablations = (
+        [line for line in block.splitlines() if line.startswith("| twin")]
+        for block in text.split("| model |")[1:]
+    )
+    rows = twin.filter(selection="top")
+    half = rows.filter(ablation="resample", depth="second half").to_dicts()[0]
+    assert f"| {half['n_tokens']:,} | {half['n_prompts']} |" in main[0]
+    assert f"| {half['self_repair']:.2f} [" in main[0]
+    assert f"| {100 * half['restored_share']:.0f} % [" in main[0]
+    last = rows.filter(ablation="resample", depth="last layer but one")["from_norm_share"].item()
+    assert f"{100 * last:.0f} %" in main[0].split("|")[-2]
+    for line, keys in ((quarters[0], "depth"), (ablations[0], "ablation")):
+        for value, cell in zip(line.split("|")[2:-1], cells(rows, keys), strict=True):
+            assert value.strip().startswith(f"{100 * cell:.0f} %")
+
+
+def cells(rows, key):
+    """Self-repair as a share by quarter under resample ablation, or by ablation in the last quarter."""
+    if key == "depth":
+        rows = rows.filter(pl.col("depth").str.contains("quarter"), ablation="resample")
+    else:
+        rows = rows.filter(depth="last quarter")
+    return rows["self_repair_share"].to_list()
 
 
 def test_notes_stand_below_the_tables(tables):

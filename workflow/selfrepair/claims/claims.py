@@ -3,6 +3,8 @@
 "Paper" is Rushing & Nanda, "Explorations of Self-Repair in Language Models" (ICML 2024). A rule is the
 range of values in which the claim holds, the same for every model. Supported: the whole 95 % interval
 lies in it. Not supported: none of it does. Undecided: it crosses a limit, or nothing was measured.
+Claims over the models of a study (CLAIMS_OVER_MODELS) have one value of all models together; their rules
+were written before more than one model was measured.
 """
 
 from __future__ import annotations
@@ -34,12 +36,35 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Claim:
+class Smallest:
+    """The smallest of the models' values of a column of the table by depth."""
+
+    column: str
+    group: str = SECOND_HALF
+
+
+@dataclass(frozen=True)
+class SlopeOnSize:
+    """Slope of the models' values of a column on the decimal logarithm of their numbers of parameters."""
+
+    column: str
+    group: str = SECOND_HALF
+
+
+@dataclass(frozen=True)
+class PooledShare:
+    """A share of the direct effect as a ratio of means over the heads of all models."""
+
+    column: str
+    group: str = SECOND_HALF
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
     """What the paper says and where, what is measured for it, and the range in which it holds.
 
-    above, below: limits of that range (None: open). unit: "logits", "share" or "ratio". clipped: what
-    the paper reports instead, a mean of per-token shares of the direct effect clipped to 0..1.
-    why: where the limits come from.
+    above, below: limits of that range (None: open). unit: "logits", "share" or "ratio". why: where the
+    limits come from.
     """
 
     id: str
@@ -47,12 +72,10 @@ class Claim:
     source: str
     measured: str
     unit: Unit
-    value: Depth | Summary
     figure: str
     why: str
     above: float | None = None
     below: float | None = None
-    clipped: Depth | None = None
 
     def rule(self) -> str:
         """The rule in words."""
@@ -72,6 +95,45 @@ class Claim:
         if above < low and high < below:
             return SUPPORTED
         return NOT_SUPPORTED if high <= above or low >= below else UNDECIDED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim(Rule):
+    """A claim about each model.
+
+    clipped: what the paper reports instead, a mean of per-token shares of the direct effect clipped to
+    0..1.
+    """
+
+    value: Depth | Summary
+    clipped: Depth | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimOverModels(Rule):
+    """A claim about all models of a study together, without its controls.
+
+    needs: models without which nothing is said. chance: the largest share of the orders of the models that
+    may agree with their sizes as well as theirs does, if the claim is to be supported (None: any).
+    """
+
+    value: Smallest | SlopeOnSize | PooledShare
+    needs: int = 2
+    chance: float | None = None
+
+    def rule(self) -> str:
+        if self.chance is None:
+            return super().rule()
+        return (
+            f"{super().rule()}; supported only if the models' rank correlation with size is one that at most"
+            f" {100 * self.chance:g} % of their orders reach"
+        )
+
+    def judged(self, low: float, high: float, *, chance: float | None = None) -> str:
+        """The verdict of a 95 % interval and of the share of orders that agree as well."""
+        verdict = self.verdict(low, high)
+        too_likely = self.chance is not None and (chance is None or chance > self.chance)
+        return UNDECIDED if verdict == SUPPORTED and too_likely else verdict
 
 
 def _limit(value: float | None, unit: str) -> str:
@@ -226,5 +288,49 @@ CLAIMS = (
         figure="E11b",
         above=0.5,
         why="a strong correlation",
+    ),
+)
+
+CLAIMS_OVER_MODELS = (
+    ClaimOverModels(
+        id="every_model_repairs",
+        claim="Self-repair exists in models of every family and size",
+        source="abstract: a variety of model families and sizes",
+        measured="self-repair, mean over the heads of the second half, in the model where it is smallest;"
+        " the ends of its interval are the smallest of all models'",
+        unit="logits",
+        value=Smallest("self_repair"),
+        figure="E1",
+        above=0.0,
+        why="no repair is 0",
+    ),
+    ClaimOverModels(
+        id="repair_grows_with_size",
+        claim="Self-repair grows with the size of the model",
+        source="a question of ours: the abstract says that it exists in models of various sizes, not that"
+        " it grows",
+        measured="restored share of the removed effect, second half: slope over models, in points of a share"
+        " for ten times the parameters (least squares)",
+        unit="share",
+        value=SlopeOnSize("restored_share"),
+        figure="E15",
+        above=0.0,
+        why="no growth is 0",
+        needs=3,
+        chance=0.05,
+    ),
+    ClaimOverModels(
+        id="norm_restores_over_models",
+        claim="The final norm restores on the order of 30 % of the direct effect in the last layer but one",
+        source="first version of the abstract: up to 30 %; the second gives no number. In the authors' code a"
+        " ratio of means over heads and models",
+        measured="part from the norm's scale as a share of the direct effect, last layer but one: ratio of"
+        " means over the heads of all models",
+        unit="share",
+        value=PooledShare("from_norm_share", LAST_BUT_ONE),
+        figure="E5",
+        above=0.15,
+        below=0.6,
+        why="within a factor of two of 30 %",
     ),
 )

@@ -18,22 +18,25 @@ from .claims import CLAIMS, Claim, Depth, Summary
 VALUE = ("value", "low", "high")
 SIZES = ("n_prompts", "n_tokens")
 SCHEMA: dict[str, Any] = (
-    dict.fromkeys(("model", "id", "claim", "source", "measured", "unit"), pl.String)
+    dict.fromkeys(("model", "control_of", "id", "claim", "source", "measured", "unit"), pl.String)
     | dict.fromkeys((*VALUE, *bounded("clipped")), pl.Float64)
     | dict.fromkeys(SIZES, pl.Int64)
     | dict.fromkeys(("counted", "verdict", "rule", "figure"), pl.String)
 )
 
 
-def judge(depth: pl.DataFrame, summaries: pl.DataFrame) -> pl.DataFrame:
+def judge(
+    depth: pl.DataFrame, summaries: pl.DataFrame, controls: Mapping[str, str] | None = None
+) -> pl.DataFrame:
     """One row per claim and model, in the order of CLAIMS.
 
     Args:
         depth: the table by depth (`head_tables`) of all models; summaries: of all experiments.
+        controls: of each model that is a control, the one that it is a control of.
     Returns:
-        columns model, id, claim, source, measured, unit, value, low, high, clipped (the paper's
-        definition, null where it has none) with its interval, n_prompts, n_tokens (`counted` says
-        tokens, or instances: a head on a token), verdict, rule, figure.
+        columns model, control_of (null of a model that is no control), id, claim, source, measured, unit,
+        value, low, high, clipped (the paper's definition, null where it has none) with its interval,
+        n_prompts, n_tokens (`counted` says tokens, or instances: a head on a token), verdict, rule, figure.
     Raises:
         InputError: no model in the tables.
     """
@@ -41,7 +44,11 @@ def judge(depth: pl.DataFrame, summaries: pl.DataFrame) -> pl.DataFrame:
     if not models:
         raise InputError("claims: the table by depth has no model; run the sweeps first")
     rows = [
-        {"model": model, **_row(claim, depth.filter(model=model), summaries.filter(model=model))}
+        {
+            "model": model,
+            "control_of": (controls or {}).get(model),
+            **_row(claim, depth.filter(model=model), summaries.filter(model=model)),
+        }
         for model in models
         for claim in CLAIMS
     ]
@@ -101,14 +108,26 @@ def post_norm_notes(depth: pl.DataFrame) -> dict[str, list[str]]:
     return found
 
 
-def metrics(claims: pl.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
-    """The claims as scalars by model and claim, which `dvc metrics show` reads; missing left out."""
+def metrics(
+    claims: pl.DataFrame, over_models: pl.DataFrame | None = None
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """The claims as scalars by model and claim, which `dvc metrics show` reads; missing left out.
+
+    over_models: the claims over models, which stand under "all models".
+    """
     names = (*VALUE, "verdict", *SIZES)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for row in claims.iter_rows(named=True):
-        values = {name: row[name] for name in names if row[name] is not None}
-        found.setdefault(row["model"], {})[row["id"]] = values
+        found.setdefault(row["model"], {})[row["id"]] = _known(row, names)
+    if over_models is not None:
+        names = (*VALUE, "verdict", "n_models", "n_supported")
+        rows = over_models.iter_rows(named=True)
+        found["all models"] = {row["id"]: _known(row, names) for row in rows}
     return found
+
+
+def _known(row: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: row[name] for name in names if row[name] is not None}
 
 
 def estimate(row: Mapping[str, Any], *, clipped: bool = False) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 
+from . import overview
 from .claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from .judge import estimate
 
@@ -30,6 +31,7 @@ _MARKDOWN = """\
 
 {{ how }}
 
+{% include "overview" %}
 {% for model, rows in models %}
 ## {{ model }}: {{ tally(rows) }}
 
@@ -68,11 +70,15 @@ small { display: block; color: #555; white-space: normal; }
 .verdict { font-weight: bold; white-space: nowrap; }
 .supported { color: #00664b; } .not-supported { color: #a34300; } .undecided { color: #555; }
 figure { margin: 2em 0; } figure img { max-width: 100%; }
+.wide { overflow-x: auto; } .matrix { font-size: 0.9em; } .matrix th { min-width: 7em; }
+.matrix tbody th { font-weight: normal; position: sticky; left: 0; background: white; min-width: 14em; }
+.matrix .verdict { font-weight: normal; }
 </style>
 </head>
 <body>
 <h1>{{ title }}</h1>
 <p>{{ how }}</p>
+{% include "overview" %}
 {% for model, rows in models %}
 <h2>{{ model }}: {{ tally(rows) }}</h2>
 {% for note in notes.get(model, ()) %}
@@ -89,11 +95,11 @@ figure { margin: 2em 0; } figure img { max-width: 100%; }
 {%- if row.shown_clipped %}<small>paper's definition: {{ row.shown_clipped }}</small>{% endif %}</td>
 <td>{{ row.rule }}</td>
 <td class="verdict {{ row.verdict.replace(" ", "-") }}">{{ row.verdict }}</td>
-<td><a href="#{{ model }}-{{ row.figure }}">{{ row.figure }}</a></td></tr>
+<td><a href="#{{ "all" if row.figure in shared else model }}-{{ row.figure }}">{{ row.figure }}</a></td></tr>
 {% endfor -%}
 </tbody>
 </table>
-{% for figure, path in figures(rows) -%}
+{% for figure, path in figures(rows) if figure not in shared -%}
 <figure id="{{ model }}-{{ figure }}"><a href="{{ path }}.html"><img src="{{ path }}.png" alt="Figure {{ figure }} of {{ model }}"></a></figure>
 {% endfor -%}
 {% endfor -%}
@@ -103,43 +109,98 @@ figure { margin: 2em 0; } figure img { max-width: 100%; }
 
 
 def markdown(
-    claims: pl.DataFrame, *, study: str, paths: FigurePaths, notes: Notes = NO_NOTES
+    claims: pl.DataFrame,
+    *,
+    study: str,
+    paths: FigurePaths,
+    over_models: pl.DataFrame | None = None,
+    notes: Notes = NO_NOTES,
 ) -> str:
-    """The page in Markdown; paths: of figures without their ending; notes: shown under each model."""
-    return _render(_MARKDOWN, claims, study, paths, notes, ending=".png", escape=False)
+    """The page in Markdown; paths: of figures without their ending; over_models: the claims over models, shown
+    of several; notes: shown under each model."""
+    return _render(
+        {"page": _MARKDOWN, "overview": overview.MARKDOWN},
+        claims,
+        over_models,
+        paths,
+        ending=".png",
+        escape=False,
+        study=study,
+        notes=notes,
+    )
 
 
-def page(claims: pl.DataFrame, *, study: str, paths: FigurePaths, notes: Notes = NO_NOTES) -> str:
-    """The page in HTML, with every figure that a claim refers to."""
-    return _render(_HTML, claims, study, paths, notes, ending="", escape=True)
+def page(
+    claims: pl.DataFrame,
+    *,
+    study: str,
+    paths: FigurePaths,
+    over_models: pl.DataFrame | None = None,
+    notes: Notes = NO_NOTES,
+) -> str:
+    """The page in HTML, with every figure that a claim refers to, those of all models once."""
+    return _render(
+        {"page": _HTML, "overview": overview.HTML},
+        claims,
+        over_models,
+        paths,
+        ending="",
+        escape=True,
+        study=study,
+        notes=notes,
+    )
 
 
 def _render(
-    template: str,
+    templates: Mapping[str, str],
     claims: pl.DataFrame,
-    study: str,
+    over_models: pl.DataFrame | None,
     paths: FigurePaths,
-    notes: Notes,
     *,
     ending: str,
     escape: bool,
+    study: str,
+    notes: Notes,
 ) -> str:
     environment = Environment(
-        autoescape=escape, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+        loader=DictLoader(templates),
+        autoescape=escape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
     models = [
         (model, [_row(row, paths[model][row["figure"]] + ending) for row in rows.to_dicts()])
         for (model,), rows in claims.group_by("model", maintain_order=True)
     ]
-    return environment.from_string(template).render(
+    shown = overview.overview(claims, over_models)
+    first = paths[models[0][0]]
+    for row in shown["over"]:
+        row["path"] = first[row["figure"]] + ending
+    return environment.get_template("page").render(
         title=f"Claims of the paper, measured: study {study}",
         how=_HOW,
+        over_how=overview.OVER_HOW,
+        key=overview.KEY,
+        overview=shown,
+        # Figures of all models, which stand once, before the models.
+        shared=_shared([row["figure"] for row in shown["over"]], claims, paths),
         models=models,
         notes=notes,
         tally=_tally,
         footing=_footing,
         figures=lambda rows: dict((row["figure"], row["path"]) for row in rows).items(),
     )
+
+
+def _shared(over: Sequence[str], claims: pl.DataFrame, paths: FigurePaths) -> dict[str, str]:
+    """The figures that several models have in common, by their paths; over: those of claims over models."""
+    models = claims["model"].unique(maintain_order=True).to_list()
+    if len(models) < 2:
+        return {}
+    figures = dict.fromkeys([*over, *claims["figure"]])
+    found = {figure: {paths[model][figure] for model in models} for figure in figures}
+    return {figure: places.pop() for figure, places in found.items() if len(places) == 1}
 
 
 def _row(row: dict[str, Any], path: str) -> dict[str, Any]:

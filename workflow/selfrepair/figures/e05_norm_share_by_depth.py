@@ -26,7 +26,8 @@ NEGATIVE = "direct effect ≤ 0"
 
 
 def draw(heads: pl.DataFrame) -> alt.FacetChart:
-    """Resample ablation, a panel for top tokens and, if they were swept, one for all tokens.
+    """Resample ablation, a panel for top tokens and, if they were swept, one for all tokens; of several
+    models, a line of such panels for each.
 
     Lines: `layer_shares`. Points: each head's own ratio, with heads whose direct effect is not
     positive as crosses: there the ratio is no share of anything.
@@ -41,10 +42,12 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
     rows, lines = placed(rows, y=y), placed(lines, y=y)
     no_share = (pl.col("direct_effect") <= 0) & (pl.col("edge") == WITHIN)
     dots = rows.with_columns(edge=pl.when(no_share).then(pl.lit(NEGATIVE)).otherwise("edge"))
+    several = len(models_of(rows)) > 1
     chart = facets(
         _layers(dots, y),
         pl.concat([dots, lines], how="diagonal_relaxed"),
-        size=(340, 340),
+        size=(340, 170 if several else 340),
+        columns=rows["selection"].n_unique() if several else None,
     )
     off, drawn = n_beyond(lines), lines["share"].count()
     return words.titled(
@@ -66,7 +69,11 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
 
 def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:
     """The marks of a panel, whose data are rows of heads and rows of lines (with a `line`)."""
-    place: dict[str, Any] = {"x": DEPTH.x(), "y": y.y(), "color": model_colour(models_of(rows))}
+    models = models_of(rows)
+    colour = model_colour(models)
+    if len(models) > 1:  # headings name them
+        colour = colour.legend(None)
+    place: dict[str, Any] = {"x": DEPTH.x(), "y": y.y(), "color": colour}
     tooltip = [
         *words.HEAD_TIP,
         *words.interval_tip("share", "Share", unit="of 1"),
@@ -136,7 +143,7 @@ def caption(heads: pl.DataFrame) -> str:
 
 
 def _rows(heads: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """The rows of top tokens, and of all tokens if they were swept, with `panel` and `share`."""
+    """The rows of top tokens, and of all tokens if they were swept, with `panel`, one by one, and `share`."""
     rows, missing = head_rows(
         "E5",
         heads,
@@ -146,7 +153,11 @@ def _rows(heads: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     )
     names = {name: name.replace("from_norm_share", "share") for name in bounded("from_norm_share")}
     rows = rows.rename(names).with_columns(panel=pl.col("selection").replace(PANELS))
-    return rows.sort("selection", descending=True, maintain_order=True), missing
+    if len(models_of(rows)) > 1:
+        rows = rows.with_columns(panel=pl.format("{}: {} tokens", "model", "selection"))
+    models = rows.group_by("model", maintain_order=True)
+    order: dict[str, Any] = {"descending": True, "maintain_order": True}
+    return pl.concat(part.sort("selection", **order) for _, part in models), missing
 
 
 def _limits(rows: pl.DataFrame, lines: pl.DataFrame) -> tuple[float, float]:

@@ -108,6 +108,7 @@ def _check_models(config: Config) -> None:
             raise InputError(f"models: two have the title {title!r}; give each its own")
     for name, model in config["models"].items():
         _check_files(name, model)
+        _check_control(name, config["models"])
         parts = model.get("parts", [])
         for number, part in enumerate(parts):
             if part in parts[:number]:
@@ -134,6 +135,23 @@ def _check_requantise(name: str, model: Mapping[str, Any]) -> None:
         )
     if asked not in block_formats():
         raise InputError(f"{place}: {asked!r} is not one of {', '.join(block_formats())}")
+
+
+def _check_control(name: str, models: Mapping[str, Any]) -> None:
+    """InputError if a model is a control of none of the study's other models, or of another control."""
+    original = models[name].get("control_of")
+    if original is None:
+        return
+    if original == name or original not in models:
+        raise InputError(
+            f"models.{name}.control_of: {original!r} is not another key of models; add that model, or state "
+            "control_of: null"
+        )
+    if models[original].get("control_of") is not None:
+        raise InputError(
+            f"models.{name}.control_of: {original} is a control itself, of "
+            f"{models[original]['control_of']}; name that"
+        )
 
 
 def _check_files(name: str, model: Mapping[str, Any]) -> None:
