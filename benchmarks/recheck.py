@@ -48,9 +48,13 @@ def main(config_file: str, key: str, count: str = "8") -> None:
         drawn.in_prompts(rows),
         donors=prompts.tokens[prompts.donors[: len(rows)]],
     )
-    shard = read_json(index.with_suffix("") / f"{Path(read_json(index)['files'][0]['path']).stem}.json")
+    shard = read_json(
+        index.with_suffix("") / f"{Path(read_json(index)['files'][0]['path']).stem}.json"
+    )
     print(f"{key}: {int(here.sum())} tokens of {len(rows)} prompts")
-    print(f"stored: {shard['device']}, torch {shard['versions']['torch']}, commit {shard['commit']}")
+    print(
+        f"stored: {shard['device']}, torch {shard['versions']['torch']}, commit {shard['commit']}"
+    )
     now = environment()
     print(f"here:   {now['device']}, torch {now['versions']['torch']}")
     for name in MEASURED:
