@@ -16,9 +16,9 @@ from sweep import ROOT
 import selfrepair
 from selfrepair.ablations import RESAMPLE
 from selfrepair.files.provenance import environment
+from selfrepair.files.shards import read_instances
 from selfrepair.files.storage import read_json
 from selfrepair.files.wheels import wheels_of
-from selfrepair.files.shards import read_instances
 from selfrepair.measure.drawing import DrawnTokens
 from selfrepair.measure.token_sweep import MEASURED, sweep_tokens
 from selfrepair.model.parts import read_parts
