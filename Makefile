@@ -102,7 +102,7 @@ test-cluster: .venv/ready
 
 # On a machine with a CUDA GPU; elsewhere the tests are skipped.
 test-gpu: .venv/ready
-	$(BIN)/python -m pytest -m gpu tests/gpu
+	$(BIN)/python -m pytest -m gpu tests/integration/test_gpu.py
 
 benchmark: .venv/ready
 	@$(BIN)/python workflow/scripts/fetch.py config/config.yaml

@@ -1,16 +1,18 @@
-"""What is measured on a GPU is what is measured on the CPU: `make test-gpu`, on a machine that has one.
+"""What is measured on a GPU is what is measured on the CPU, and nothing there waits for it needlessly.
 
-Skipped elsewhere. Of each tiny architecture the clean pass, sweeps of all and of drawn tokens, neurons and
-iterative inference, in float32 without TF32.
+Of tiny architectures the clean pass, sweeps of all and of drawn tokens, neurons and iterative inference, in
+float32 without TF32: some of them on a stand-in for a GPU, on any machine; all of them by `make test-gpu` on a
+machine that has one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -24,13 +26,24 @@ from selfrepair.measure.neurons import neuron_repair
 from selfrepair.measure.sweep import sweep
 from selfrepair.measure.token_sweep import sweep_tokens
 from selfrepair.model.decoder import Decoder
+from selfrepair.model.replay import Replay
+from stand_in_gpu import DEVICE, StandIn, load_on_gpu, stand_in_gpu
 from tiny_models import CONFIGS, random_tokens
 
-pytestmark = [
+GPU = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
 ]
 
+
+def gpu(test: Callable[..., None]) -> Callable[..., None]:
+    """A test that only a real GPU can pass."""
+    for mark in GPU:
+        test = mark(test)
+    return test
+
+
+Result = TypeVar("Result")
 PROMPTS, LENGTH = 6, 20
 TOKENS = random_tokens(PROMPTS, LENGTH)
 PARTNERS = TOKENS.roll(1, 0)
@@ -46,11 +59,39 @@ def exact_products() -> Iterator[None]:
     torch.set_float32_matmul_precision(before)
 
 
-@pytest.fixture(scope="module", params=[name for name in CONFIGS if name != "mamba"])
-def pair(request: pytest.FixtureRequest, tiny_folder: Callable[[str], Path]) -> tuple[Any, Any]:
-    """One model on the CPU and on the GPU."""
-    load = partial(selfrepair.load_model, tiny_folder(request.param))
-    return load(device="cpu"), load(device="cuda")
+@dataclass
+class Pair:
+    """One model on the CPU and on the GPU; on_gpu: a context that the latter is used in."""
+
+    cpu: Decoder
+    gpu: Decoder
+    on_gpu: Callable[[], AbstractContextManager[None]]
+
+    def each(self, measure: Callable[[Decoder], Result]) -> tuple[Result, Result]:
+        cpu = measure(self.cpu)
+        with self.on_gpu():
+            return cpu, measure(self.gpu)
+
+
+STAND_IN = ("gpt2", "pythia", "gpt_neo", "qwen2", "gemma3")
+PAIRS = [
+    *(pytest.param((name, False), id=name) for name in STAND_IN),
+    *(
+        pytest.param((name, True), id=f"{name}-cuda", marks=GPU)
+        for name in CONFIGS
+        if name != "mamba"
+    ),
+]
+
+
+@pytest.fixture(scope="module", params=PAIRS)
+def pair(request: pytest.FixtureRequest, tiny_folder: Callable[[str], Path]) -> Pair:
+    name, real = request.param
+    folder = tiny_folder(name)
+    cpu = selfrepair.load_model(folder, device="cpu")
+    if real:
+        return Pair(cpu, selfrepair.load_model(folder, device="cuda"), nullcontext)
+    return Pair(cpu, load_on_gpu(folder), stand_in_gpu)
 
 
 def difference(cpu: Any, gpu: Any) -> float:
@@ -74,21 +115,21 @@ def options(ablation: str, model: Decoder) -> dict[str, Any]:
     }
 
 
-def test_clean_pass(pair: tuple[Decoder, Decoder]) -> None:
-    cpu, gpu = (clean_pass(model, TOKENS) for model in pair)
+def test_clean_pass(pair: Pair) -> None:
+    cpu, gpu = pair.each(lambda model: clean_pass(model, TOKENS))
     assert difference(cpu, gpu) < AGREEMENT
 
 
 @pytest.mark.parametrize("ablation", list(ABLATIONS))
-def test_sweep(pair: tuple[Decoder, Decoder], ablation: str) -> None:
-    asked = options(ablation, pair[0])
-    cpu, gpu = (sweep(model, TOKENS, batch=4, **asked) for model in pair)
+def test_sweep(pair: Pair, ablation: str) -> None:
+    asked = options(ablation, pair.cpu)
+    cpu, gpu = pair.each(lambda model: sweep(model, TOKENS, batch=4, **asked))
     assert difference(cpu, gpu) < AGREEMENT
 
 
 @pytest.mark.parametrize("ablation", list(ABLATIONS))
-def test_sweep_of_drawn_tokens_and_its_map(pair: tuple[Decoder, Decoder], ablation: str) -> None:
-    effect = clean_pass(pair[0], TOKENS).direct_effect.flatten(0, 1)
+def test_sweep_of_drawn_tokens_and_its_map(pair: Pair, ablation: str) -> None:
+    effect = clean_pass(pair.cpu, TOKENS).direct_effect.flatten(0, 1)
     top = effect.topk(8, 0).indices.permute(1, 2, 0).contiguous().int()
     drawn = draw_tokens(
         top,
@@ -99,33 +140,32 @@ def test_sweep_of_drawn_tokens_and_its_map(pair: tuple[Decoder, Decoder], ablati
         first_position=0,
         seed=0,
     )
-    asked = options(ablation, pair[0])
-    cpu, gpu = (sweep_tokens(model, TOKENS, drawn, mapped=True, **asked) for model in pair)
+    asked = options(ablation, pair.cpu)
+    cpu, gpu = pair.each(lambda model: sweep_tokens(model, TOKENS, drawn, mapped=True, **asked))
     assert difference(cpu, gpu) < AGREEMENT
     assert difference(cpu.repair_map, gpu.repair_map) < AGREEMENT
 
 
-def test_neurons(pair: tuple[Decoder, Decoder]) -> None:
+def test_neurons(pair: Pair) -> None:
     selected = torch.zeros(PROMPTS, LENGTH - 1, 2, dtype=torch.bool)
     selected[::2, 5::3] = True
-    cpu, gpu = (
-        neuron_repair(
+    cpu, gpu = pair.each(
+        lambda model: neuron_repair(
             model, TOKENS, donors=PARTNERS, heads=[(1, 0), (2, 1)], selected=selected, batch=4
         )
-        for model in pair
     )
     # Which neuron comes first is open where two do alike; sums over neurons are not.
     for name in ("head_effect", "mlp_effect", "mlp_ablated_effect", "positive_sum", "absolute_sum"):
         assert torch.allclose(getattr(cpu, name), getattr(gpu, name), atol=AGREEMENT)
 
 
-def test_iterative_inference(pair: tuple[Decoder, Decoder]) -> None:
-    model = pair[0]
+def test_iterative_inference(pair: Pair) -> None:
+    model = pair.cpu
     heads = [(layer, head) for layer in range(model.n_layers) for head in range(model.n_heads)]
     top = torch.zeros(PROMPTS, LENGTH - 1, model.n_layers, model.n_heads, dtype=torch.bool)
     top[1::2, 4::5] = True
-    cpu, gpu = (
-        iterative_inference(
+    cpu, gpu = pair.each(
+        lambda each: iterative_inference(
             each,
             TOKENS,
             donors=PARTNERS,
@@ -134,7 +174,6 @@ def test_iterative_inference(pair: tuple[Decoder, Decoder]) -> None:
             top=top,
             batch=4,
         )
-        for each in pair
     )
     assert difference(cpu[0], gpu[0]) < AGREEMENT
     # Sums of products over prompts: relative to how large they are.
@@ -144,6 +183,40 @@ def test_iterative_inference(pair: tuple[Decoder, Decoder]) -> None:
             assert torch.allclose(expected, found, rtol=1e-3, atol=AGREEMENT)
 
 
+def test_a_replay_waits_for_nothing(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the first and the last layer of a replay the CPU only hands out work."""
+    if pair.on_gpu is nullcontext:
+        pytest.skip("a real GPU does not tell what it was waited for")
+    seen, replays, from_layer = list[str](), [], Replay.from_layer
+
+    def watched(*args: Any, **options: Any) -> Any:
+        before = len(StandIn.waits)
+        result = from_layer(*args, **options)
+        seen.extend(StandIn.waits[before:])
+        replays.append(result)
+        return result
+
+    monkeypatch.setattr(Replay, "from_layer", watched)
+    with pair.on_gpu():
+        sweep(pair.gpu, TOKENS, batch=4, **options("zero", pair.cpu))
+    assert len(replays) > pair.cpu.n_layers
+    assert seen == []
+
+
+def test_the_stand_in_refuses_what_a_gpu_refuses() -> None:
+    with stand_in_gpu():
+        there = torch.arange(4.0).to(DEVICE)
+        assert there.device.type == "cuda"
+        with pytest.raises(RuntimeError, match="on the CPU, others on the GPU"):
+            there + torch.ones(4)
+        assert StandIn.waits == []
+        assert there.sum().item() == 6.0
+        assert there[there > 1].tolist() == [2.0, 3.0]
+        assert len(StandIn.waits) == 3
+        assert type(there.cpu()) is torch.Tensor
+
+
+@gpu
 def test_running_out_of_memory_is_survived(tiny_folder: Callable[[str], Path]) -> None:
     """With a few megabytes allowed, pieces are halved until they fit, and nothing changes."""
     model = selfrepair.load_model(tiny_folder("llama"), device="cuda")
@@ -162,6 +235,7 @@ def test_running_out_of_memory_is_survived(tiny_folder: Callable[[str], Path]) -
     assert difference(expected, found) < 1e-4
 
 
+@gpu
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_fewer_bits_stay_near(tiny_folder: Callable[[str], Path], dtype: str) -> None:
     load = partial(selfrepair.load_model, tiny_folder("gpt2"), device="cuda")
@@ -171,6 +245,7 @@ def test_fewer_bits_stay_near(tiny_folder: Callable[[str], Path], dtype: str) ->
     assert 0 < float((exact - rough).abs().max()) < 1.0
 
 
+@gpu
 def test_tf32_stays_near(tiny_folder: Callable[[str], Path]) -> None:
     model = selfrepair.load_model(tiny_folder("gpt2"), device="cuda")
     exact = sweep(model, TOKENS, ablation="zero").self_repair
