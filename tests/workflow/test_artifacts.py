@@ -109,6 +109,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict) -> Repos
     resample, zero = config["ablations"]["resample"], config["ablations"]["zero"]
     config["ablations"] = {"resample": resample, "mean": zero}
     config["sweep"] = {"prompts_per_shard": 20, "store": "float16"}
+    config["figures"] = {"formats": ["html", "svg", "png", "pdf"]}
     (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
     repository = Repository(folder)
     repository.git("init", "-q", "-b", "main")
@@ -293,6 +294,7 @@ def one_model_of_two(origin: Repository, tmp_path_factory: pytest.TempPathFactor
     sizes = {"prompts": 20, "ablations": {"resample": {"prompts": 12, "tokens_per_head": 3}}}
     small = second["models"]["gpt2"] | {"title": "Small", "sizes": sizes}
     second |= {"study": "tiny-two", "seed": 1, "dtype": "float32"}
+    second["figures"] = {"formats": ["html", "png"]}
     second["models"] = second["models"] | {"small": small}
     (folder / SECOND).write_text(yaml.safe_dump(second))
     repository.snakemake("--cores", "2", "--configfile", SECOND, "--", "tables@small")
@@ -341,6 +343,8 @@ def test_two_studies_are_recorded_and_pulled_together_or_alone(one_model_of_two,
     both = repository.cloned(tmp_path / "both")
     both.make("pull")
     assert both.outputs() == repository.outputs()
+    endings = {path.partition(".")[2] for path in both.outputs() if "figures/tiny-two" in path}
+    assert endings == {"html", "png", "js"}
     assert both.clean()
     assert both.nothing_to_do()
     assert both.nothing_to_do("--configfile", SECOND)
