@@ -68,6 +68,32 @@ def test_svg_is_described_once_and_not_mark_by_mark(saved: Path) -> None:
     assert sorted(told) == ["aria-label", "role"]
 
 
+def test_svg_draws_discs_as_circles_and_other_shapes_as_they_are(saved: Path) -> None:
+    svg = saved.with_name("E1.top.svg").read_text()
+    assert len(re.findall(r'<circle transform="[^"]*" r="[\d.]+" ', svg)) == 2
+    rows = pl.DataFrame({"x": [0.0, 1.0], "name": ["a", "b"]})
+    shapes = alt.Chart(rows).mark_point().encode(x="x:Q", shape=alt.Shape("name:N", legend=None))
+    spec = words.titled(shapes, "Toy", "A line").to_dict()
+    assert saving._drawing(spec, "").count("<circle") == 1
+
+
+def test_a_page_has_seven_digits_of_its_data(tmp_path: Path) -> None:
+    rows = pl.DataFrame(
+        {"x": [1 / 3e-5, -2 / 3e9], "n": [123456789, 2], "name": ["0.123456789", "b"]}
+    )
+    points = alt.Chart(rows).mark_point().encode(x="x:Q", y="n:Q", tooltip="name:N")
+    one = words.titled(points, "Toy", "A line")
+    saving.save_figure(one, "", tmp_path / "E1", vega=tmp_path / "vega.js", formats=["html"])
+    packed = re.search(r'id="packed">([^<]*)</script>', (tmp_path / "E1.html").read_text())
+    assert packed is not None
+    spec = json.loads(gzip.decompress(base64.b64decode(packed[1])))["spec"]
+    (data,) = spec["datasets"].values()
+    assert data == [
+        {"x": 33333.33, "n": 123456789, "name": "0.123456789"},
+        {"x": -6.666667e-10, "n": 2, "name": "b"},
+    ]
+
+
 def test_svg_rounds_places_and_no_words() -> None:
     rows = pl.DataFrame({"x": [0.0, 1 / 3, 1.0], "y": [2.0, 1 / 7, 1.0], "name": "0.123456"})
     points = alt.Chart(rows).mark_text().encode(x="x:Q", y="y:Q", text="name:N", opacity="y:Q")

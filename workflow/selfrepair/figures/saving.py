@@ -68,6 +68,7 @@ _TAG = re.compile(r"<[a-z][^>]*>")
 # What the picture does without: labels for each of thousands of marks, and attributes at their default.
 _SPARE = re.compile(r' (?:(?:aria-[a-z]+|role|class)="[^"]*"|pointer-events="none"|opacity="1")')
 _NUMBERS = re.compile(r' (?:transform|d|x|y|x2|y2|width|height)="[^"]*"')
+_DISC = re.compile(r'<path ([^>]*)d="M([\d.]+),0A\2,\2,0,1,1,-\2,0A\2,\2,0,1,1,\2,0"')
 _LONG = re.compile(r"-?\d+\.\d{3,}(?:e-?\d+)?")
 
 
@@ -76,10 +77,16 @@ def _drawing(spec: dict[str, Any], caption: str) -> str:
     caption for those who cannot see it."""
     svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE, config={"aria": False})
     svg = _TAG.sub(lambda tag: _NUMBERS.sub(_rounded, _SPARE.sub("", tag[0])), svg)
+    svg = _DISC.sub(r'<circle \1r="\2"', svg)
     title = html.escape(spec["title"]["text"])
     described = f'<svg role="img" aria-label="{title}"'
     svg = svg.replace("<svg", described, 1)
     return svg.replace(">", f"><desc>{html.escape(caption)}</desc>", 1)
+
+
+def _shortened(row: dict[str, Any]) -> dict[str, Any]:
+    """Fractions to seven digits."""
+    return {k: float(f"{v:.7g}") if isinstance(v, float) else v for k, v in row.items()}
 
 
 def _rounded(attribute: re.Match[str]) -> str:
@@ -138,7 +145,10 @@ new Response(stream).json().then((figure) => {{
 def _page(spec: dict[str, Any], caption: str, vega: str) -> str:
     # The menu's editor entry would send the data to a web site.
     actions = {"export": True, "source": True, "compiled": False, "editor": False}
-    figure = json.dumps({"spec": spec, "options": {"actions": actions}}, allow_nan=False)
+    # Seven digits draw the same picture, and random last ones are what does not pack.
+    rows = {name: [_shortened(row) for row in rows] for name, rows in spec["datasets"].items()}
+    content = {"spec": spec | {"datasets": rows}, "options": {"actions": actions}}
+    figure = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return _PAGE.format(
         title=html.escape(spec["title"]["text"]),
         caption=html.escape(caption),
