@@ -55,6 +55,15 @@ def test_packing_again_changes_nothing_and_needs_no_shards(tmp_path):
     assert archive.read_bytes() == before[1]
 
 
+def test_a_shard_of_another_revision_gives_way_to_the_packed_one(tmp_path):
+    index, paths = gathered(tmp_path)
+    pack_shards(index)
+    content = paths[1].read_bytes()
+    paths[1].write_bytes(content[:-4] + b"\0\0\0\1")
+    restore_shards(index)
+    assert paths[1].read_bytes() == content
+
+
 def test_what_was_measured_anew_is_packed_anew(tmp_path):
     index, paths = gathered(tmp_path)
     pack_shards(index)

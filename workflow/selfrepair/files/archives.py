@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .shards import shard_files
-from .storage import read_json, write_bytes
+from .storage import file_sha256, read_json, write_bytes
 
 # Numbers of four bytes, mostly: a tenth smaller than with xz's own settings.
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 0, "lp": 2, "pb": 2}]
@@ -44,14 +44,17 @@ def pack_shards(index: Path) -> None:
 
 
 def restore_shards(index: Path) -> None:
-    """Unpack the shards that an index lists and that are not there, if they were packed.
+    """Unpack the shards that an index lists and that are not there, or are another revision's, if they were
+    packed.
 
     Raises:
         InputError: the archive is damaged, or lacks the shard that the index lists.
     """
     listed, archive = _listed(index), archive_of(index)
-    missing = [path for path in listed if not (index.parent / path).is_file()]
-    if not missing or not archive.is_file():
+    if not archive.is_file():
+        return
+    missing = [path for path, sha256 in listed.items() if not _is(index.parent / path, sha256)]
+    if not missing:
         return
     for path, content in _unpacked(archive).items():
         if path in missing and _sha256(content) == listed[path]:
@@ -64,6 +67,10 @@ def restore_shards(index: Path) -> None:
         raise InputError(
             f"{archive}: does not hold the {missing[0]} that {index.name} lists; delete both and run again"
         )
+
+
+def _is(path: Path, sha256: str) -> bool:
+    return path.is_file() and file_sha256(path) == sha256
 
 
 def _listed(index: Path) -> dict[str, str]:
