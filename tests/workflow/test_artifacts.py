@@ -89,7 +89,7 @@ class Repository:
     def list_second(self, models: list[str] | None) -> None:
         """Add a study to those that are recorded, and name the models of it that are."""
         path = self.folder / "workflow/scripts/common/recorded.py"
-        lines = [x for x in path.read_text().splitlines() if "two.yaml" not in x]
+        lines = [x for x in path.read_text().splitlines() if not x.startswith(f'    "{SECOND}"')]
         at = lines.index("    DEFAULT: None,") + 1
         lines.insert(at, f'    "{SECOND}": {models},')
         text = "\n".join(lines) + "\n"
