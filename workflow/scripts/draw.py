@@ -23,9 +23,10 @@ def main(snakemake):
     records = [read_json(Path(path)) for path in snakemake.input.notes]
     notes = {title: record["notes"] for title, record in zip(titles, records, strict=True)}
     chart, caption = noted(figure.draw(*tables), figure.caption(*tables), notes)
-    settings = dict(snakemake.params.settings)
-    formats = settings.pop("figures.formats")
-    weights = zip(titles, settings.values(), strict=True)
+    settings = snakemake.params.settings
+    formats = settings["figures.formats"]
+    of_models = (note for key, note in settings.items() if key != "figures.formats")
+    weights = zip(titles, of_models, strict=True)
     caption += "".join(
         f" Weights of {title or 'this model'}: {note}." for title, note in weights if note
     )
