@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ sys.path.insert(0, str(ROOT / "workflow/scripts"))
 from common.dvc_ignore import base64_pattern, dvc_ignore  # noqa: E402
 from common.dvc_stages import MATERIALS, Recorded, dvc_yaml, records_kept  # noqa: E402
 from common.recorded import DEFAULT as CONFIG  # noqa: E402
-from common.recorded import RECORDED  # noqa: E402
+from common.recorded import RECORDED, WITHOUT_TOP_TOKENS  # noqa: E402
 from common.study_jobs import Job, Study, jobs_of_study  # noqa: E402
 from selfrepair.errors import InputError  # noqa: E402
 from selfrepair.study.materials import read_materials  # noqa: E402
@@ -117,6 +118,53 @@ def test_a_stage_depends_on_what_other_phases_made_and_on_its_own_code():
         "results/small/one/sweeps",
         "results/small/two/sweeps",
     ]
+
+
+def test_shards_are_packed_and_the_packing_is_code_of_their_stage():
+    written = stages(made_up())
+    packing = 'PATH="$PWD/.venv/bin:$PATH" python workflow/scripts/pack_shards.py'
+    ablate = written["ablate"]["do"]
+    assert ablate["cmd"].endswith(
+        f"-- ablate@${{item}} && {packing} results/small/${{item}}/sweeps"
+    )
+    assert "workflow/scripts/pack_shards.py" in ablate["deps"]
+    for stage in ("documents", "figures"):
+        assert "pack_shards" not in written[stage]["cmd"]
+        assert "workflow/scripts/pack_shards.py" not in written[stage]["deps"]
+
+
+def with_top_tokens() -> Study:
+    """The made up study with a clean pass before its sweep."""
+    study = made_up()
+    stem = "results/small/{}/clean"
+    for number, job in enumerate(study.jobs):
+        if job.rule == "ablate":
+            inputs = (*job.inputs, f"{stem.format(job.model)}.safetensors")
+            study.jobs[number] = replace(job, inputs=inputs)
+    for model in ("one", "two"):
+        own = stem.format(model)
+        made = {"tensors": f"{own}.safetensors", "provenance": f"{own}.json"}
+        study.jobs.insert(1, Job("rank", "clean", model, (), (), made, {}))
+    rules = {"documents": ["sample"], "clean": ["rank"]} | dict(study.rules)
+    return replace(study, rules=rules)
+
+
+def test_top_tokens_are_kept_or_made_again_by_the_stage_that_needs_them():
+    kept = stages(with_top_tokens())
+    own = "results/small/${item}/clean"
+    outs = [path for out in kept["clean"]["do"]["outs"] for path in out]
+    assert outs == [f"{own}.safetensors", f"{own}.json"]
+    assert f"{own}.safetensors" in kept["ablate"]["do"]["deps"]
+    assert "--allowed-rules ablate gather" in kept["ablate"]["do"]["cmd"]
+
+    assert WITHOUT_TOP_TOKENS == ("config/families.yaml",)
+    recorded = Recorded(WITHOUT_TOP_TOKENS[0], WRITTEN, with_top_tokens())
+    written = yaml.safe_load(dvc_yaml([recorded], SHARED))["stages"]
+    assert written["small-clean"]["do"]["outs"] == [{f"{own}.json": {"persist": True}}]
+    deps = written["small-ablate"]["do"]["deps"]
+    assert f"{own}.json" in deps
+    assert f"{own}.safetensors" not in deps
+    assert "--allowed-rules rank ablate gather" in written["small-ablate"]["do"]["cmd"]
 
 
 def test_outputs_are_files_folders_of_shards_metrics_and_pictures():
@@ -315,7 +363,7 @@ def test_a_second_study_has_stages_and_parameters_of_its_own():
     assert {name: both["stages"][name] for name in phases} == {name: alone[name] for name in phases}
     ablate = both["stages"]["other-ablate"]["do"]
     assert "snakemake --configfile config/other.yaml --allowed-rules ablate" in ablate["cmd"]
-    assert ablate["cmd"].endswith("-- ablate@${item}")
+    assert "-- ablate@${item} && " in ablate["cmd"]
     assert ablate["outs"] == [{"results/other/${item}/sweeps": {"persist": True}}]
     assert list(ablate["params"][0]) == ["config/other.yaml"]
     ends = both["stages"]["records"]["deps"]

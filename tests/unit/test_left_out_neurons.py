@@ -121,7 +121,8 @@ def test_the_figures_are_there_and_say_so(folder, key):
     inputs = {name: [folder / f"{name}.parquet"] for name in figure.tables}
     inputs |= {"notes": [folder / "clean.json"], "vega": folder / "vega.js"}
     outputs = {"png": folder / f"{key}.png"}
-    settings = {"models.{model}.weights": "made up"}
+    formats = ["html", "svg", "png"]
+    settings = {"models.{model}.weights": "made up", "figures.formats": formats}
     params = {"module": figure.module, "tables": figure.tables, "settings": settings}
     job(folder, "draw", inputs=inputs, outputs=outputs, **params)
     caption = (

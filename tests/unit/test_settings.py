@@ -15,7 +15,7 @@ sys.path.insert(0, str(SCRIPTS))
 from common.settings import Machine, below, machine_of, title_of  # noqa: E402
 
 # Commands, which are no rule's script.
-COMMANDS = {"fetch", "plan", "recorded_stages", "update_dvc"}
+COMMANDS = {"fetch", "pack_shards", "plan", "recorded_stages", "update_dvc"}
 # Helpers of commands alone: no job imports them.
 HELPERS_OF_COMMANDS = {"dvc_stages"}
 # Where the config itself is read: the machine's keys, on which no result depends, and the whole config

@@ -54,10 +54,17 @@ class Repository:
         path = self.folder / "config/config.yaml"
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
 
-    def outputs(self) -> set[str]:
-        """Every result and figure."""
+    def outputs(self, *, kept: bool = True) -> set[str]:
+        """Every result and figure; kept: that the store has."""
         files = [p for top in ("results", "figures") for p in (self.folder / top).rglob("*")]
-        return {str(path.relative_to(self.folder)) for path in files if path.is_file()}
+        names = {str(path.relative_to(self.folder)) for path in files if path.is_file()}
+        return {name for name in names if not kept or self.keeps(name)}
+
+    @staticmethod
+    def keeps(name: str) -> bool:
+        """Whether the store has a result: not the tensors of shards, nor the second study's top tokens."""
+        top_tokens = name.startswith("results/tiny-two/") and name.endswith("/clean.safetensors")
+        return not top_tokens and not ("/shard-" in name and name.endswith(".safetensors"))
 
     def jobs(self) -> dict[str, int]:
         """When each job last ran: its log is written anew. (DVC itself rewrites what it tracks.)"""
@@ -82,10 +89,11 @@ class Repository:
     def list_second(self, models: list[str] | None) -> None:
         """Add a study to those that are recorded, and name the models of it that are."""
         path = self.folder / "workflow/scripts/common/recorded.py"
-        lines = [x for x in path.read_text().splitlines() if "two.yaml" not in x]
+        lines = [x for x in path.read_text().splitlines() if not x.startswith(f'    "{SECOND}"')]
         at = lines.index("    DEFAULT: None,") + 1
         lines.insert(at, f'    "{SECOND}": {models},')
-        path.write_text("\n".join(lines) + "\n")
+        text = "\n".join(lines) + "\n"
+        path.write_text(text.replace("config/families.yaml", SECOND))
 
     def nothing_to_do(self, *arguments: str) -> bool:
         done = self.snakemake("--dry-run", *arguments)
@@ -109,6 +117,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory, tiny_config: dict) -> Repos
     resample, zero = config["ablations"]["resample"], config["ablations"]["zero"]
     config["ablations"] = {"resample": resample, "mean": zero}
     config["sweep"] = {"prompts_per_shard": 20, "store": "float16"}
+    config["figures"] = {"formats": ["html", "svg", "png", "pdf"]}
     (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
     repository = Repository(folder)
     repository.git("init", "-q", "-b", "main")
@@ -154,7 +163,7 @@ def test_a_cheaper_number_format_is_compared_with_float32(origin):
 
 
 def test_a_pull_brings_everything_and_leaves_nothing_to_do(origin, pulled):
-    assert pulled.outputs() == origin.outputs()
+    assert pulled.outputs(kept=False) == origin.outputs() < origin.outputs(kept=False)
     assert pulled.clean()
     done = pulled.snakemake("--dry-run")
     assert "Nothing to be done" in done.stdout + done.stderr
@@ -183,6 +192,49 @@ def test_a_config_value_re_runs_what_depends_on_it(pulled):
     assert not planned & {"clean_pass", "ablate_resample", "measure_neurons", "gather_sweep"}
     status = json.loads(pulled.dvc("status", "--json").stdout)
     assert set(status) == {"tables@gpt2"}
+
+
+def test_tables_are_made_anew_from_packed_shards(pulled, origin):
+    pulled.change_config(statistics={"resamples": 1200})
+    pulled.dvc("repro", "tables@gpt2")
+    made = {"decompose", "tabulate_tokens", "tabulate_neurons", "tabulate_iterative"}
+    assert pulled.ran() == made
+    shards = pulled.outputs(kept=False) - pulled.outputs()
+    assert {path.split("/")[3] for path in shards} == {"sweeps", "experiments"}
+    for path in shards:
+        assert (pulled.folder / path).read_bytes() == (origin.folder / path).read_bytes()
+    # They are as old as their index: nothing is to be measured, or made of them again.
+    assert not pulled.planned() & {"clean_pass", "gather_sweep", *made}
+    pulled.change_config(statistics={"resamples": 1000})
+    pulled.dvc("repro")
+    assert pulled.clean()
+    assert pulled.planned() == set()
+
+
+def test_other_drawn_tokens_need_no_clean_pass(pulled):
+    config = yaml.safe_load((pulled.folder / "config/config.yaml").read_text())
+    config["ablations"]["mean"]["tokens_per_head"] = 1
+    pulled.change_config(ablations=config["ablations"])
+    planned = pulled.planned()
+    assert {"draw_tokens_mean", "ablate_mean", "gather_sweep", "decompose"} <= planned
+    assert not planned & {"clean_pass", "rank_tokens", "ablate_resample", "measure_neurons"}
+    pulled.dvc("repro")
+    ran = pulled.ran()
+    assert "draw_tokens_mean" in ran
+    assert not ran & {"rank_tokens", "draw_tokens_resample"}
+    assert not (pulled.folder / "results/tiny/gpt2/clean/shard-0of2.safetensors").exists()
+    assert pulled.clean()
+    assert pulled.planned() == set()
+
+
+def test_another_ranking_needs_the_clean_pass(pulled):
+    pulled.change_config(clean={"prompts_per_shard": 16, "candidate_share": 0.3})
+    assert {"clean_pass", "rank_tokens", "ablate_mean"} <= pulled.planned()
+    script = pulled.folder / "workflow/scripts/rank_tokens.py"
+    pulled.change_config(clean={"prompts_per_shard": 16, "candidate_share": 0.2})
+    assert pulled.planned() == set()
+    script.write_text(script.read_text() + "\n# A change.\n")
+    assert {"clean_pass", "rank_tokens", "ablate_mean"} <= pulled.planned()
 
 
 def test_editing_the_figures_re_runs_no_sweep_in_either_tool(pulled):
@@ -293,6 +345,7 @@ def one_model_of_two(origin: Repository, tmp_path_factory: pytest.TempPathFactor
     sizes = {"prompts": 20, "ablations": {"resample": {"prompts": 12, "tokens_per_head": 3}}}
     small = second["models"]["gpt2"] | {"title": "Small", "sizes": sizes}
     second |= {"study": "tiny-two", "seed": 1, "dtype": "float32"}
+    second["figures"] = {"formats": ["html", "png"]}
     second["models"] = second["models"] | {"small": small}
     (folder / SECOND).write_text(yaml.safe_dump(second))
     repository.snakemake("--cores", "2", "--configfile", SECOND, "--", "tables@small")
@@ -341,9 +394,15 @@ def test_two_studies_are_recorded_and_pulled_together_or_alone(one_model_of_two,
     both = repository.cloned(tmp_path / "both")
     both.make("pull")
     assert both.outputs() == repository.outputs()
+    endings = {path.partition(".")[2] for path in both.outputs() if "figures/tiny-two" in path}
+    assert endings == {"html", "png", "js"}
     assert both.clean()
     assert both.nothing_to_do()
     assert both.nothing_to_do("--configfile", SECOND)
+
+    # Top tokens are not kept of this study: nothing wants them until a sweep has to run.
+    assert not (both.folder / "results/tiny-two/small/clean.safetensors").exists()
+    assert both.nothing_to_do("--configfile", SECOND, "--", "clean@small")
 
     second = repository.cloned(tmp_path / "second")
     second.make("pull", f"CONFIG={SECOND}")
@@ -368,6 +427,14 @@ def test_two_studies_are_recorded_and_pulled_together_or_alone(one_model_of_two,
     assert "draw_tokens_resample" in planned_rules(both.snakemake(*quiet, "tables@small"))
     assert both.nothing_to_do()
     assert "tiny-two-ablate@small" in json.loads(both.dvc("status", "--json").stdout)
+    both.dvc("repro", "tiny-two-ablate@small")
+    assert {"rank_tokens", "draw_tokens_resample"} <= both.ran()
+    assert not {name for name in both.jobs() if "gpt2" in name}
+    made_again, before = (
+        (each.folder / "results/tiny-two/small/clean.safetensors").read_bytes()
+        for each in (both, repository)
+    )
+    assert made_again == before
 
 
 def test_what_is_not_recorded_is_said_in_one_line(clone):

@@ -48,7 +48,7 @@ FIGURES = [*catalogue.FIGURES, *([catalogue.PUBLISHED] if RELEASED else [])]
 RESULTS = f"results/{STUDY}"
 PICTURES = f"figures/{STUDY}"
 LOGS = f"logs/{STUDY}"
-FORMATS = ("html", "svg", "png", "pdf")
+FORMATS = config["figures"]["formats"]
 
 
 wildcard_constraints:

@@ -11,7 +11,7 @@ def models_of_figure(figure):
 
 
 def all_figures():
-    """Every figure of the study, in every format."""
+    """Every figure of the study, in every format that it asks for."""
     stems = {
         figure_stem(figure, model)
         for figure in FIGURES
@@ -22,11 +22,12 @@ def all_figures():
 
 
 def figure_files(figure):
-    """Named outputs of one figure; the SVG goes into Snakemake's report."""
+    """Named outputs of one figure; the SVG, or else the PNG, goes into Snakemake's report."""
     stem = figure_stem(figure, "{model}")
     files = {ending: f"{stem}.{ending}" for ending in FORMATS}
-    files["svg"] = report(
-        files["svg"], category="Figures", caption="../report/figure.rst"
+    shown = "svg" if "svg" in files else "png"
+    files[shown] = report(
+        files[shown], category="Figures", caption="../report/figure.rst"
     )
     return files
 
@@ -100,6 +101,6 @@ for figure in FIGURES:
             module=figure.module,
             tables=list(figure.tables),
             about=about_figure(figure),
-            settings=settings(*weights_notes(figure)),
+            settings=settings(*weights_notes(figure), "figures.formats"),
         script:
             "../scripts/draw.py"

@@ -12,7 +12,8 @@ for model in MODELS:
         name:
             f"clean@{model}"
         input:
-            expand(rules.rank_tokens.output, model=model),
+            # Not the tensors beside it: a store may lack them, and they are made when something reads them.
+            expand(rules.rank_tokens.output.provenance, model=model),
             expand(precision_report(), model=model),
 
     rule:

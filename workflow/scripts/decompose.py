@@ -4,6 +4,7 @@ from pathlib import Path
 
 from common.adapter import run
 from common.settings import title_of
+from selfrepair.files.archives import restore_shards
 from selfrepair.files.provenance import environment
 from selfrepair.files.shards import SummedLayers, read_instances, worst_errors
 from selfrepair.files.storage import file_sha256, read_json, write_json, write_table
@@ -44,6 +45,7 @@ def main(snakemake):
 
 def swept_heads(index, record, n_layers):
     """What the tables read of a gathered sweep; record: the content of its index."""
+    restore_shards(index)
     if record["tokens"] == SAMPLED:
         return DrawnHeads(read_instances(index), prompts=record["prompts"], n_layers=n_layers)
     layers = SummedLayers(index)

@@ -1,4 +1,4 @@
-"""Draw one figure in every format."""
+"""Draw one figure, in the formats of the study."""
 
 from importlib import import_module
 from pathlib import Path
@@ -23,12 +23,15 @@ def main(snakemake):
     records = [read_json(Path(path)) for path in snakemake.input.notes]
     notes = {title: record["notes"] for title, record in zip(titles, records, strict=True)}
     chart, caption = noted(figure.draw(*tables), figure.caption(*tables), notes)
-    weights = zip(titles, snakemake.params.settings.values(), strict=True)
+    settings = snakemake.params.settings
+    formats = settings["figures.formats"]
+    of_models = (note for key, note in settings.items() if key != "figures.formats")
+    weights = zip(titles, of_models, strict=True)
     caption += "".join(
         f" Weights of {title or 'this model'}: {note}." for title, note in weights if note
     )
     stem, vega = Path(snakemake.output.png).with_suffix(""), Path(snakemake.input.vega)
-    save_figure(chart, caption, stem, vega=vega)
+    save_figure(chart, caption, stem, vega=vega, formats=formats)
 
 
 run(snakemake, main)

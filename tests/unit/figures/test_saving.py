@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
 import re
 import struct
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
 import altair as alt
+import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from selfrepair.figures import saving, vega, words
 
@@ -53,6 +57,97 @@ def test_png_has_two_pixels_per_unit_and_nothing_is_cropped(saved: Path) -> None
     assert abs(height - 2 * float(match[2])) <= 2
     assert width > 2 * 620
     assert height > 2 * 360
+
+
+def test_svg_is_described_once_and_not_mark_by_mark(saved: Path) -> None:
+    root = ET.parse(saved.with_name("E1.top.svg")).getroot()
+    assert (root.get("role"), root.get("aria-label")) == ("img", "Toy <i>")
+    assert root[0].tag == "{http://www.w3.org/2000/svg}desc"
+    assert root[0].text == CAPTION
+    told = [key for each in root.iter() for key in each.attrib if key.startswith(("aria", "role"))]
+    assert sorted(told) == ["aria-label", "role"]
+
+
+def test_svg_draws_discs_as_circles_and_other_shapes_as_they_are(saved: Path) -> None:
+    svg = saved.with_name("E1.top.svg").read_text()
+    assert len(re.findall(r'<circle transform="[^"]*" r="[\d.]+" ', svg)) == 2
+    rows = pl.DataFrame({"x": [0.0, 1.0], "name": ["a", "b"]})
+    shapes = alt.Chart(rows).mark_point().encode(x="x:Q", shape=alt.Shape("name:N", legend=None))
+    spec = words.titled(shapes, "Toy", "A line").to_dict()
+    assert saving._drawing(spec, "").count("<circle") == 1
+
+
+def test_a_page_has_seven_digits_of_its_data(tmp_path: Path) -> None:
+    rows = pl.DataFrame(
+        {"x": [1 / 3e-5, -2 / 3e9], "n": [123456789, 2], "name": ["0.123456789", "b"]}
+    )
+    points = alt.Chart(rows).mark_point().encode(x="x:Q", y="n:Q", tooltip="name:N")
+    one = words.titled(points, "Toy", "A line")
+    saving.save_figure(one, "", tmp_path / "E1", vega=tmp_path / "vega.js", formats=["html"])
+    packed = re.search(r'id="packed">([^<]*)</script>', (tmp_path / "E1.html").read_text())
+    assert packed is not None
+    spec = json.loads(gzip.decompress(base64.b64decode(packed[1])))["spec"]
+    (data,) = spec["datasets"].values()
+    assert data == [
+        {"x": 33333.33, "n": 123456789, "name": "0.123456789"},
+        {"x": -6.666667e-10, "n": 2, "name": "b"},
+    ]
+
+
+def test_svg_rounds_places_and_no_words() -> None:
+    rows = pl.DataFrame({"x": [0.0, 1 / 3, 1.0], "y": [2.0, 1 / 7, 1.0], "name": "0.123456"})
+    points = alt.Chart(rows).mark_text().encode(x="x:Q", y="y:Q", text="name:N", opacity="y:Q")
+    spec = words.titled(points, "Toy", "A line with 0.123456").to_dict()
+    svg = saving._drawing(spec, "0.123456")
+    assert svg.count("0.123456") == 1 + 1 + 3
+    places = re.findall(r' (?:transform|d)="([^"]*)"', svg)
+    assert re.search(r"\d\.\d\d\b", "".join(places))
+    assert not re.search(r"\d\.\d{3}", "".join(places))
+    # Places move by less than a hundredth of a unit.
+    exact = saving.vl_convert.vegalite_to_svg(spec, vl_version=vega.VEGA_LITE)
+    numbers = [
+        [
+            float(n)
+            for n in re.findall(r"-?\d+\.?\d*", "".join(re.findall(r'transform="([^"]*)', x)))
+        ]
+        for x in (exact, svg)
+    ]
+    assert len(numbers[0]) == len(numbers[1]) > 20
+    assert max(abs(a - b) for a, b in zip(*numbers, strict=True)) <= 0.005 + 1e-9
+
+
+def test_png_keeps_the_colours_of_areas_in_a_palette(tmp_path: Path) -> None:
+    # Pale bands behind far more colours than a palette holds.
+    rows = pl.DataFrame({"x": range(3000), "band": [0] * 2999 + [1]})
+    dots = alt.Chart(rows).mark_circle(opacity=0.4).encode(x="x:Q", y="x:Q", color="x:Q")
+    bands = (
+        alt.Chart(rows.tail(1)).mark_rect(color="#f2f2f2").encode(x=alt.value(0), y=alt.value(0))
+    )
+    both = words.titled(bands.encode(x2=alt.value(60), y2=alt.value(150)) + dots, "Toy", "A line")
+    saving.save_figure(both, CAPTION, tmp_path / "E1", vega=tmp_path / "vega.js")
+    exact = Image.open(
+        io.BytesIO(saving.vl_convert.svg_to_png((tmp_path / "E1.svg").read_text(), 2))
+    )
+    exact = exact.convert("RGB")
+    picture = Image.open(tmp_path / "E1.png")
+    assert picture.mode == "P"
+    assert picture.size == exact.size
+    before, after = np.asarray(exact).astype(int), np.asarray(picture.convert("RGB")).astype(int)
+    assert len(exact.getcolors(1 << 24)) > 300
+    band = (before == 0xF2).all(axis=2)
+    assert band.sum() > 1000
+    assert (after[band] == 0xF2).all()
+    differs = abs(before - after).max(axis=2)
+    assert (differs > 8).mean() < 0.01
+
+
+def test_formats_that_are_not_asked_for_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "E1.pdf").write_text("old")
+    written = saving.save_figure(
+        chart(), CAPTION, tmp_path / "E1", vega=tmp_path / "vega.js", formats=["png", "html"]
+    )
+    assert [path.name for path in written] == ["E1.html", "E1.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"E1.html", "E1.png"}
 
 
 def test_page_needs_one_script_beside_it_and_shows_the_caption(saved: Path) -> None:

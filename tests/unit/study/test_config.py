@@ -199,6 +199,8 @@ def test_completing_a_completed_config_changes_nothing():
             "wheels.unused.sha256: 'abc' does not match",
         ),
         ("wheels", [], "wheels: [] is not of type 'object'"),
+        ("figures.formats", ["png", "pdf"], "figures.formats: ['png', 'pdf'] lacks html or png"),
+        ("figures.formats", ["html", "png", "gif"], "figures.formats"),
         ("statistics.resamples", 5, "statistics.resamples: 5 is less than the minimum of 100"),
     ],
 )

@@ -4,14 +4,18 @@ import base64
 import string
 from collections.abc import Iterable
 
+# The tensors of all shards; their sidecars are kept.
+SHARDS = "shard-*.safetensors"
+
 
 def dvc_ignore(paths: Iterable[str]) -> str:
     """.dvcignore: of Snakemake's records, named by the base64 of a path, only those of files whose paths
     begin so."""
     kept = "".join(f"!/.snakemake/metadata/{base64_pattern(path)}*\n" for path in paths)
     return (
-        "# Written by `make dvc-stages`. The bundled store, logs, and records of other studies.\n"
-        f"/artifacts\n/logs\n/.snakemake/metadata/*\n{kept}"
+        "# Written by `make dvc-stages`. The bundled store, logs, shards (packed beside their index, or joined\n"
+        "# into clean.safetensors), and records of other studies.\n"
+        f"/artifacts\n/logs\n/results/**/{SHARDS}\n/.snakemake/metadata/*\n{kept}"
     )
 
 

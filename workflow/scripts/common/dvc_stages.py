@@ -8,15 +8,16 @@ import io
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from common.recorded import DEFAULT
+from common.recorded import DEFAULT, WITHOUT_TOP_TOKENS
 from common.study_jobs import Job, Study
 from selfrepair.errors import InputError
+from selfrepair.files.storage import sidecar
 from selfrepair.study.materials import FILE, Materials, keys_taken
 from selfrepair.study.sizes import size_key
 
@@ -30,6 +31,10 @@ ALWAYS = ["Snakefile", "config/schema.yaml"]
 ALWAYS += [f"workflow/rules/{name}.smk" for name in ("common", "dependencies", "model_jobs")]
 # How each file of any study was made: without it a fresh clone would not know that all is current.
 RECORDS_STAGE, RECORDS = "records", ".snakemake/metadata"
+# Of gathered measurements the store has the shards in one packed file each.
+PACKED = ("sweeps", "experiments")
+PACKING = ["workflow/scripts/pack_shards.py", "workflow/selfrepair/files/archives.py"]
+TOP_TOKENS = "clean.safetensors"
 # A model of a stage that is written once for several.
 MODEL = "${item}"
 
@@ -51,6 +56,10 @@ class Recorded:
     def stage(self, phase: str) -> str:
         """What the stage of a phase is called."""
         return phase if self.file == DEFAULT else f"{self.name}-{phase}"
+
+    def keeps(self, path: str) -> bool:
+        """Whether the store has this output."""
+        return self.file not in WITHOUT_TOP_TOKENS or PurePath(path).name != TOP_TOKENS
 
     def phases(self) -> dict[str, list[Job]]:
         """The jobs of each recorded phase: of the models that are, and of all if all models are."""
@@ -135,10 +144,15 @@ def _stages(recorded: Recorded, materials: Materials) -> dict[str, Any]:
         per_model, last = _of_models(jobs), phase == list(study.rules)[-1]
         read = [(path, job.model if per_model else None) for job in jobs for path in job.inputs]
         read += [(path, None) for path in study.complete if last]
-        outs = _outputs(jobs, per_model)
+        # What is not kept its sidecar vouches for, and the stage makes it again if it has to.
+        again = {producers[path] for path, _ in read if not recorded.keeps(path)} - {phase}
+        kept = [(p if recorded.keeps(p) else str(sidecar(Path(p))), model) for p, model in read]
+        outs = _outputs(recorded, jobs, per_model)
+        packed = [path for path in outs["outs"] if PurePath(path).name in PACKED]
+        allowed = [rule for name in [*sorted(again), phase] for rule in study.rules[name]]
         stage = {
-            "cmd": _command(recorded, phase, per_model, last=last),
-            "deps": [*_read(read, producers, phase), *_code(jobs, phase)],
+            "cmd": _command(recorded, phase, allowed, packed, per_model, last=last),
+            "deps": [*_read(kept, producers, phase), *_code(jobs, phase, packed)],
             "params": _parameters(recorded, jobs, materials, per_model),
             "outs": _kept(outs["outs"]),
         } | ({"metrics": _kept(outs["metrics"])} if outs["metrics"] else {})
@@ -148,15 +162,23 @@ def _stages(recorded: Recorded, materials: Materials) -> dict[str, Any]:
     return stages
 
 
-def _command(recorded: Recorded, phase: str, per_model: bool, *, last: bool) -> str:
-    """Snakemake for the phase's rules alone: what is missing upstream is then a clear error."""
+def _command(
+    recorded: Recorded,
+    phase: str,
+    rules: Iterable[str],
+    packed: Iterable[str],
+    per_model: bool,
+    *,
+    last: bool,
+) -> str:
+    """Snakemake for these rules alone: what is missing upstream is then a clear error. packed: folders whose
+    shards are packed then."""
     target = "all" if last else f"{phase}@{MODEL}" if per_model else phase
-    allowed = " ".join([*recorded.study.rules[phase], target])
+    allowed = " ".join([*rules, target])
     config = "" if recorded.file == DEFAULT else f"--configfile {recorded.file} "
-    return (
-        f'PATH="$PWD/.venv/bin:$PATH" snakemake {config}--allowed-rules {allowed} '
-        f"$SNAKEMAKE_ARGS -- {target}"
-    )
+    programs = 'PATH="$PWD/.venv/bin:$PATH"'
+    run = f"{programs} snakemake {config}--allowed-rules {allowed} $SNAKEMAKE_ARGS -- {target}"
+    return " && ".join([run, *(f"{programs} python {PACKING[0]} {path}" for path in packed)])
 
 
 def _read(
@@ -172,18 +194,19 @@ def _read(
     return [*sorted(made), *sorted(own)]
 
 
-def _code(jobs: Iterable[Job], phase: str) -> list[str]:
-    modules = {path for job in jobs for path in job.code}
+def _code(jobs: Iterable[Job], phase: str, packed: Collection[str]) -> list[str]:
+    modules = {path for job in jobs for path in job.code} | set(PACKING if packed else ())
     return [*ALWAYS, f"workflow/rules/{phase}.smk", *sorted(modules)]
 
 
-def _outputs(jobs: Iterable[Job], per_model: bool) -> dict[str, list[str]]:
+def _outputs(recorded: Recorded, jobs: Iterable[Job], per_model: bool) -> dict[str, list[str]]:
     """The tracked files and folders of a stage: metrics as their rules call them, and the others."""
     found: dict[str, dict[str, None]] = {"outs": {}, "metrics": {}}
     for job in jobs:
         for name, path in job.outputs.items():
             kind = "metrics" if name == "metrics" else "outs"
-            found[kind][_tracked(path, job.model if per_model else None)] = None
+            if recorded.keeps(path):
+                found[kind][_tracked(path, job.model if per_model else None)] = None
     return {kind: list(paths) for kind, paths in found.items()}
 
 

@@ -9,3 +9,6 @@ DEFAULT = "config/config.yaml"
 RECORDED: Mapping[str, Sequence[str] | None] = {
     DEFAULT: None,
 }
+# Studies whose top tokens (clean.safetensors, 16 kB a head at 100,000 tokens) are not kept: the clean pass is
+# run again, some minutes, before a sweep or an experiment that has to be.
+WITHOUT_TOP_TOKENS = ("config/families.yaml",)

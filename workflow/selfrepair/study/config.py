@@ -64,6 +64,11 @@ def complete_config(config: Any, schema: Schema, *, materials: Materials) -> Con
     for model in complete["models"]:
         _check_sizes_of(model, complete)
     _check_maps(complete)
+    formats = complete["figures"]["formats"]
+    if not {"html", "png"} <= set(formats):
+        raise InputError(
+            f"figures.formats: {formats} lacks html or png, which the page of claims shows"
+        )
     if complete["tf32"] and complete["dtype"] != "float32":
         raise InputError(f"tf32: true needs dtype float32, not {complete['dtype']}; leave it out")
     return complete
