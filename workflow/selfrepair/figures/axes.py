@@ -100,6 +100,13 @@ def interval_limits(rows: pl.DataFrame, *columns: str, **options: Any) -> Limits
     return axis_limits(*ends, core=core, **options)
 
 
+def share_limits(limits: Limits) -> Limits:
+    """Limits for shares of a direct effect, 120 % either way at most: a share of next to nothing, as early
+    layers of some models have, can be thousands of percent, and would hide all others."""
+    low, high = limits
+    return max(low, -1.2), min(high, 1.2)
+
+
 def placed(rows: pl.DataFrame, *, x: Span | None = None, y: Span | None = None) -> pl.DataFrame:
     """The rows with their `edge`: within both axes, or beyond which of them (of two, beyond y)."""
     edge = pl.lit(WITHIN)

@@ -11,7 +11,7 @@ from ..ablations import RESAMPLE
 from ..tables.terms import POST_NORMS, models_with_post_norms
 from ..vocabulary import QUARTERS, TOP, bounded
 from . import words
-from .axes import WITHIN, Span, interval_limits, n_cut, placed
+from .axes import WITHIN, Span, interval_limits, n_cut, placed, share_limits
 from .marks import facets, points, rule, whiskers
 from .rows import check_columns, models_of, stacked, table_rows
 from .theme import AMBER, BLACK, BLUE, GREEN, PINK
@@ -38,7 +38,7 @@ def draw(depth: pl.DataFrame) -> alt.FacetChart:
         InputError: a column is missing, or the table has no such rows.
     """
     rows, missing = _rows(depth)
-    limits = interval_limits(rows, "value", keep=0.95)
+    limits = share_limits(interval_limits(rows, "value", keep=0.95))
     y = Span(
         "value", "Share of the direct effect (%)", limits, percent=True, options={"tickCount": 8}
     )

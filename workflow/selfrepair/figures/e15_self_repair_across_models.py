@@ -10,15 +10,13 @@ import polars as pl
 from ..ablations import RESAMPLE
 from ..vocabulary import QUARTERS, TOP, bounded
 from . import words
-from .axes import Span, interval_limits, n_cut, placed
+from .axes import Span, interval_limits, n_cut, placed, share_limits
 from .marks import model_colour, points, rule, whiskers
 from .rows import models_of, table_rows
 
 SHARE = "self_repair_share"
 # Models stand side by side about the middle of a quarter, over this part of its width.
 WIDTH = 0.6
-# Full repair: beyond it the ablation of a head raises the logit.
-FULL = 1.0
 X = Span(
     "place",
     "Relative depth (quarter of the layers)",
@@ -48,7 +46,7 @@ def draw(depth: pl.DataFrame) -> alt.LayerChart:
     rows, missing = _rows(depth)
     title = "Share of the direct effect made up for (%)"
     # So few points that a wild one would be among the outermost 5 %.
-    limits = interval_limits(rows, SHARE, keep=0.8)
+    limits = share_limits(interval_limits(rows, SHARE, keep=0.8))
     y = Span(SHARE, title, limits, percent=True, options={"tickCount": 8})
     rows = placed(rows, y=y)
     several = len(models_of(rows)) > 1
