@@ -426,8 +426,9 @@ def test_arrays_have_the_promised_shape(dtype: str, stored: str, tiny: Tiny) -> 
 def test_direct_effects_are_the_clean_pass_ones(tiny: Tiny) -> None:
     clean = clean_pass(tiny("gpt2"), TOKENS, batch=7)
     result = selfrepair.sweep(tiny("gpt2"), TOKENS, ablation="zero", batch=7)
-    assert torch.equal(result.direct_effect, clean.direct_effect)
-    assert torch.equal(result.scale, clean.scale)
+    # The clean pass reads the last token too: on some CPUs products of that length round otherwise.
+    assert torch.allclose(result.direct_effect, clean.direct_effect, rtol=0, atol=1e-5)
+    assert torch.allclose(result.scale, clean.scale, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("heads", [None, [(0, 1), (2, 2)]])
