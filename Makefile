@@ -23,6 +23,7 @@ help:
 	@echo "make test-cluster                                   the workflow through SLURM"
 	@echo "make test-gpu                                       a GPU against the CPU"
 	@echo "make benchmark                                      throughput, memory, seconds to an interval, 20 minutes"
+	@echo "make benchmark-gpu                                  the same of a GPU, a minute"
 	@echo "make setup                                          only make .venv"
 
 setup: .venv/ready
@@ -56,9 +57,10 @@ pull: .venv/ready
 	$(BIN)/dvc pull $(ARGS) $${stages:+$$stages records} || { echo "error: the store is unreachable or lacks" \
 		"files (see $(BIN)/dvc remote list): try again, or run make study" >&2; exit 1; }
 
-# Recomputes nothing that is current. Only what the working tree needs stays in the bundled store.
+# Recomputes nothing that is current. Twice, because a late stage may have made an early one's files again
+# (docs/artifacts.md); the second time is short. Only what the working tree needs stays in the bundled store.
 record: .venv/ready dvc-stages
-	@stages=$$($(STAGES)) || exit 1; $(BIN)/dvc repro $$stages
+	@stages=$$($(STAGES)) || exit 1; $(BIN)/dvc repro $$stages && $(BIN)/dvc repro $$stages
 	@$(BIN)/dvc repro --single-item records
 	@$(BIN)/dvc push
 	@$(BIN)/dvc gc --workspace --cloud --force --quiet

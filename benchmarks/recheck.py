@@ -15,6 +15,7 @@ from sweep import ROOT
 
 import selfrepair
 from selfrepair.ablations import RESAMPLE
+from selfrepair.files.archives import restore_shards
 from selfrepair.files.provenance import environment
 from selfrepair.files.shards import read_instances
 from selfrepair.files.storage import read_json
@@ -31,6 +32,7 @@ def main(config_file: str, key: str, count: str = "8") -> None:
     config = read_study(Path(config_file), schema=ROOT / "config/schema.yaml")
     folder, rows = ROOT / "results" / config["study"] / key, range(int(count))
     index = folder / f"sweeps/{RESAMPLE.name}.json"
+    restore_shards(index)
     stored = read_instances(index)
     drawn = DrawnTokens.from_table(pl.read_parquet(folder / f"drawn/{RESAMPLE.name}.parquet"))
     here = drawn.lie_in(rows)

@@ -46,7 +46,9 @@ def _means(values, chosen, weights, layer):
         means[f"{name}_share_clipped"] = mean(clipped, kept & (direct != 0))
     means["over_corrected_share"] = mean(here["delta_logit"] > 0, kept & (direct > 0))
     squares = mean(here["self_repair"] ** 2, kept)
-    means["self_repair_variance"] = squares - means["self_repair"] ** 2
+    tokens = weights @ kept.sum(1)
+    biased = (squares - means["self_repair"] ** 2).clip(0)
+    means["self_repair_variance"] = _divide(biased * tokens, tokens - 1)
     return means
 
 
@@ -56,7 +58,7 @@ def _columns(means, prompts):
         numbers[f"{name}_share"] = _divide(means[name], means["direct_effect"])
     removed = means["direct_effect"] - means["ablated_direct_effect"]
     numbers["restored_share"] = _divide(means["self_repair"], removed)
-    numbers["self_repair_sd"] = np.sqrt(means["self_repair_variance"].clip(0))
+    numbers["self_repair_sd"] = np.sqrt(means["self_repair_variance"])
     numbers["self_repair_noise"] = _divide(numbers["self_repair_sd"], np.abs(means["self_repair"]))
     columns = {}
     for name, each in numbers.items():

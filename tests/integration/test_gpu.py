@@ -222,7 +222,9 @@ def test_running_out_of_memory_is_survived(tiny_folder: Callable[[str], Path]) -
     model = selfrepair.load_model(tiny_folder("llama"), device="cuda")
     tokens = random_tokens(48, 60, seed=3)
     asked: dict[str, Any] = {"ablation": "resample", "donors": tokens.roll(1, 0)}
+    torch.cuda.reset_peak_memory_stats()
     expected = sweep(model, tokens, batch=48, chunk=4000, **asked)
+    failures = torch.cuda.memory_stats()["num_ooms"]
     peak = torch.cuda.max_memory_allocated()
     allowed = 0.6 * peak / torch.cuda.get_device_properties(0).total_memory
     torch.cuda.empty_cache()
@@ -231,7 +233,7 @@ def test_running_out_of_memory_is_survived(tiny_folder: Callable[[str], Path]) -
         found = sweep(model, tokens, batch=48, chunk=4000, **asked)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert torch.cuda.memory_stats()["num_ooms"] > 0
+    assert torch.cuda.memory_stats()["num_ooms"] > failures
     assert difference(expected, found) < 1e-4
 
 

@@ -43,8 +43,8 @@ def test_over_correction_is_of_tokens_with_a_positive_direct_effect():
 
 def test_spread_is_the_root_of_the_variance_which_is_no_column():
     means, columns = of_one_head(self_repair=[1, 2, 3, 4])
-    assert means["self_repair_variance"][0] == pytest.approx(np.var([1, 2, 3, 4]))
+    assert means["self_repair_variance"][0] == pytest.approx(np.var([1, 2, 3, 4], ddof=1))
     assert "self_repair_variance" not in columns
-    assert columns["self_repair_sd"] == pytest.approx(np.std([1, 2, 3, 4]))
-    assert columns["self_repair_noise"] == pytest.approx(np.std([1, 2, 3, 4]) / 2.5)
+    assert columns["self_repair_sd"] == pytest.approx(np.std([1, 2, 3, 4], ddof=1))
+    assert columns["self_repair_noise"] == pytest.approx(np.std([1, 2, 3, 4], ddof=1) / 2.5)
     assert columns["self_repair_noise_low"] <= columns["self_repair_noise_high"]

@@ -48,8 +48,8 @@ def test_aggregates_equal_a_plain_loop(sweep, tables):
                 # From bins: off by 1.5 % of sqrt(ratio^2 + 0.1^2).
                 middle = np.median(ratios)
                 assert abs(row[f"{name}_share_q50"] - middle) <= 0.0151 * np.hypot(middle, 0.1)
-            assert row["self_repair_sd"] == pytest.approx(pick["self_repair"].std())
-            noise = pick["self_repair"].std() / abs(pick["self_repair"].mean())
+            assert row["self_repair_sd"] == pytest.approx(pick["self_repair"].std(ddof=1))
+            noise = pick["self_repair"].std(ddof=1) / abs(pick["self_repair"].mean())
             assert row["self_repair_noise"] == pytest.approx(noise)
             over = (pick["delta_logit"] > 0)[pick["direct_effect"] > 0]
             assert row["over_corrected_share"] == pytest.approx(over.mean())

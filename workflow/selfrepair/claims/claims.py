@@ -194,7 +194,8 @@ CLAIMS = (
     Claim(
         id="norm_restores_second_half",
         claim="The final norm restores on the order of 30 % of the direct effect",
-        source="abstract; on top tokens, by depth",
+        source="first version of the abstract: up to 30 %, read here as on the order of 30 %; on top tokens,"
+        " by depth",
         measured="part from the norm's scale as a share of the direct effect, second half",
         unit="share",
         value=Depth("from_norm_share"),
@@ -207,7 +208,7 @@ CLAIMS = (
     Claim(
         id="norm_restores_last_but_one",
         claim="So it does in the last layer but one",
-        source="abstract; on top tokens, by depth",
+        source="as above",
         measured="the same share in the last layer but one",
         unit="share",
         value=Depth("from_norm_share", LAST_BUT_ONE),
@@ -310,7 +311,7 @@ CLAIMS_OVER_MODELS = (
         source="a question of ours: the abstract says that it exists in models of various sizes, not that"
         " it grows",
         measured="restored share of the removed effect, second half: slope over models, in points of a share"
-        " for ten times the parameters (least squares)",
+        " for ten times the parameters (least squares); E15 shows the share of the direct effect",
         unit="share",
         value=SlopeOnSize("restored_share"),
         figure="E15",

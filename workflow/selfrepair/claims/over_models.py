@@ -102,6 +102,8 @@ def _row(
         sized = " of known size" * isinstance(claim.value, SlopeOnSize)
         remark = f"needs at least {claim.needs} models{sized} that are no controls; there are {rows.height}"
         return row | {"verdict": UNDECIDED, "remark": remark.replace("are 1", "is 1")}
+    if isinstance(claim.value, SlopeOnSize) and rows["size"].n_unique() == 1:
+        return row | {"verdict": UNDECIDED, "remark": "all models have one size"}
     values, low, high = (rows[name].to_numpy() for name in bounded(claim.value.column))
     chance = None
     if isinstance(claim.value, Smallest):
@@ -119,6 +121,8 @@ def _row(
     remark += f"; left out: {', '.join(left_out)}" * bool(left_out)
     ends = dict(zip(VALUE, map(float, found), strict=True))
     verdict = claim.judged(ends["low"], ends["high"], chance=chance)
+    if isinstance(claim.value, Smallest) and left_out and verdict == SUPPORTED:
+        verdict = UNDECIDED  # that one may be the smallest
     return row | ends | {"verdict": verdict, "remark": remark}
 
 
@@ -159,19 +163,23 @@ def slope_on(sizes: Values, values: Float[np.ndarray, "*draw model"]) -> Float[n
 def rank_agreement(sizes: Values, values: Values) -> tuple[float, float]:
     """Spearman's rank correlation, and the share of all orders of the models with one at least as high.
 
-    Orders of more than MOST_ORDERED models are drawn at random.
+    Orders of more than MOST_ORDERED models are drawn at random, and the one found counts with them.
     """
     x, y = (pl.Series(each).rank("average").to_numpy() for each in (sizes, values))
     x, y = x - x.mean(), y - y.mean()
     norm = np.sqrt((x**2).sum() * (y**2).sum())
     if norm == 0:
         return float("nan"), 1.0
-    if len(x) <= MOST_ORDERED:
+    all_orders = len(x) <= MOST_ORDERED
+    if all_orders:
         orders = np.array([*permutations(y)])
     else:
         orders = np.random.default_rng(SEED).permuted(np.tile(y, (DRAWS, 1)), axis=1)
     correlation = x @ y / norm
-    return float(correlation), float((orders @ x / norm >= correlation - 1e-9).mean())
+    reached = orders @ x / norm >= correlation - 1e-9
+    return float(correlation), float(
+        reached.mean() if all_orders else (reached.sum() + 1) / (DRAWS + 1)
+    )
 
 
 def _pooled(
@@ -194,8 +202,13 @@ def _with_interval(
 
 def _trend_remark(models: int, correlation: float, chance: float) -> str:
     """How far the models' order agrees with their sizes, and what so few models can show."""
+    orders = "all" if models <= MOST_ORDERED else f"{DRAWS:,} random"
+    ranks = "no rank correlation, all values are equal"
+    if not np.isnan(correlation):
+        ranks = (
+            f"rank correlation {correlation:.2f}, reached by {100 * chance:.0f} % of {orders} orders of"
+            f" the {models} models"
+        )
     weak = f"; {models} models are weak evidence" * (models < FEW_MODELS)
-    return (
-        f"rank correlation {correlation:.2f}, reached by {100 * chance:.0f} % of all orders of the"
-        f" {models} models{weak}; the interval says nothing of models that were not measured"
-    )
+    only = "; three models can speak against growth, not for it" * (models == 3)
+    return f"{ranks}{weak}{only}; the interval says nothing of models that were not measured"

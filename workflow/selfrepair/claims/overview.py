@@ -206,7 +206,7 @@ def _control(
         "rows": rows,
         "summary": (
             f"{kept} of {len(rows)} verdicts are the same; the intervals of {apart} are apart. Both models are"
-            " measured on the same text, so intervals that overlap may still hide a difference, and the"
+            " measured on text of the same sources, so intervals that overlap may still hide a difference, and the"
             f" control counts as no model of its own. {KEY}."
         ),
     }

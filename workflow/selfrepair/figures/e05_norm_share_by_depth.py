@@ -47,7 +47,7 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
         _layers(dots, y),
         pl.concat([dots, lines], how="diagonal_relaxed"),
         size=(340, 170 if several else 340),
-        columns=rows["selection"].n_unique() if several else None,
+        columns=_columns(rows) if several else None,
     )
     off, drawn = n_beyond(lines), lines["share"].count()
     return words.titled(
@@ -65,6 +65,12 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
         *[f"Lines beyond the axis, drawn along its edge: {off:,} of their {drawn:,} points"]
         * (off > 0),
     )
+
+
+def _columns(rows: pl.DataFrame) -> int:
+    """A row of panels for each model, unless one lacks a selection that others have."""
+    selections = rows.group_by("model").agg(pl.col("selection").n_unique())["selection"]
+    return int(selections.max()) if selections.n_unique() == 1 else 1  # type: ignore[arg-type]
 
 
 def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:

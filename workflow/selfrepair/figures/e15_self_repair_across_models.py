@@ -10,7 +10,7 @@ import polars as pl
 from ..ablations import RESAMPLE
 from ..vocabulary import QUARTERS, TOP, bounded
 from . import words
-from .axes import Span, interval_limits, n_cut, placed, share_limits
+from .axes import WITHIN, Span, interval_limits, n_cut, placed, share_limits
 from .marks import model_colour, points, rule, whiskers
 from .rows import models_of, table_rows
 
@@ -70,7 +70,9 @@ def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:
         *words.interval_tip(SHARE, "Share", unit="of 1"),
     ]
     borders = [rule(x=n / len(QUARTERS), color="#dddddd") for n in range(1, len(QUARTERS))]
+    # Not along the edge, where points lie that are beyond it.
     lines = alt.Chart().mark_line(strokeWidth=1.5, strokeOpacity=0.55).encode(**place)
+    lines = lines.transform_filter(f"datum.edge == '{WITHIN}'")
     bars = whiskers(y, strokeWidth=2, strokeOpacity=0.9).encode(x=X.x(), color=colour)
     dots = points(rows).encode(**place, tooltip=tooltip).encode(size=alt.value(70))
     return [*borders, rule(y=0.0), lines, bars, dots.encode(fillOpacity=alt.value(1))]
@@ -83,7 +85,8 @@ def caption(depth: pl.DataFrame) -> str:
         f" resample ablation, on {words.FROM_LARGEST}: {words.sample(rows, unit='quarter')}."
         f" {words.REPAIR} Each point is the ratio of the mean self-repair to the mean direct effect over the heads"
         " of a quarter of a model's layers, so that models of different depth can be compared: 100 % would"
-        " restore what the heads contributed directly, below zero the rest of the model adds to the loss."
+        " restore what the heads contributed directly, below zero the rest of the model adds to the loss. A line joins"
+        " the quarters of a model that lie within the axis."
         " Whiskers are 95 % bootstrap intervals over prompts."
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .shards import shard_files
-from .storage import file_sha256, read_json, write_bytes
+from .storage import file_sha256, read_json, sidecar, write_bytes
 
 # Numbers of four bytes, mostly: a tenth smaller than with xz's own settings.
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 0, "lp": 2, "pb": 2}]
@@ -48,7 +48,8 @@ def restore_shards(index: Path) -> None:
     packed.
 
     Raises:
-        InputError: the archive is damaged, or lacks the shard that the index lists.
+        InputError: the archive is damaged, or lacks the shard that the index lists; a shard has been measured
+            again since, which would be lost.
     """
     listed, archive = _listed(index), archive_of(index)
     if not archive.is_file():
@@ -56,6 +57,8 @@ def restore_shards(index: Path) -> None:
     missing = [path for path, sha256 in listed.items() if not _is(index.parent / path, sha256)]
     if not missing:
         return
+    for path in missing:
+        _refuse_newer(index.parent / path, index)
     for path, content in _unpacked(archive).items():
         if path in missing and _sha256(content) == listed[path]:
             missing.remove(path)
@@ -66,6 +69,15 @@ def restore_shards(index: Path) -> None:
     if missing:
         raise InputError(
             f"{archive}: does not hold the {missing[0]} that {index.name} lists; delete both and run again"
+        )
+
+
+def _refuse_newer(shard: Path, index: Path) -> None:
+    """Refuse to replace a shard that its own sidecar vouches for (InputError)."""
+    beside = sidecar(shard)
+    if beside.is_file() and _is(shard, read_json(beside)["sha256"]):
+        raise InputError(
+            f"{shard}: measured again since {index.name} was gathered; run the measurement to its end"
         )
 
 

@@ -179,8 +179,10 @@ def _kept_by_jobs(shape: Shape, config: Mapping[str, Any]) -> Iterator[float]:
         kept = amounts.sweep_bytes(shape, config, ablation, longest)
         yield kept + (amounts.map_bytes(shape) if asked["map"] else 0.0)
     if not amounts.is_sampled(config):
-        # Of a few prompts at a time, before they are summed.
-        tokens = prompts_recorded(config) * amounts.positions_of(config)
+        # Of a few prompts at a time, before they are summed: as many as a GPU takes, if there may be one.
+        auto = config["device"] == "auto" and not config["memory"]["prompts_at_once"]
+        prompts = prompts_at_once("cuda") if auto else prompts_recorded(config)
+        tokens = prompts * amounts.positions_of(config)
         yield 4.0 * (ARRAYS + 1) * tokens * shape.layers * shape.heads
 
 

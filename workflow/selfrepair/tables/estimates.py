@@ -22,15 +22,19 @@ def resampled_means(
     Returns:
         the mean of every effect in logits; `<effect>_share_clipped`, the paper's share: the mean over
         tokens of effect / direct effect, clipped to 0..1; `over_corrected_share`, of tokens with a
-        positive direct effect those whose logit rises; `self_repair_variance` over tokens.
+        positive direct effect those whose logit rises; `self_repair_variance` over tokens, without the
+        bias of a small sample (NaN for one token).
     """
     total = {name: weights @ values for name, values in sums.items()}
     means = {name: divide(total[name], total["tokens"]) for name in EFFECTS}
     for name in SHARED_EFFECTS:
         means[f"{name}_share_clipped"] = divide(total[f"{name}_clipped"], total["with_effect"])
     means["over_corrected_share"] = divide(total["over_corrected"], total["positive"])
-    squares = divide(total["self_repair_squares"], total["tokens"])
-    means["self_repair_variance"] = np.clip(squares - np.square(means["self_repair"]), 0, None)
+    tokens = total["tokens"]
+    squares = divide(total["self_repair_squares"], tokens)
+    variance = np.clip(squares - np.square(means["self_repair"]), 0, None)
+    # That of a few drawn tokens about their own mean is too small by (n - 1) / n.
+    means["self_repair_variance"] = divide(variance * tokens, tokens - 1)
     return means
 
 
