@@ -164,6 +164,7 @@ def test_three_models_cannot_support_growth_and_two_say_nothing():
     assert row["low"] > 0
     assert row["verdict"] == UNDECIDED
     assert "17 % of all orders" in row["remark"]
+    assert "three models can speak against growth, not for it" in row["remark"]
     row = over(GROWING, controls="cd")[GROWS]
     assert (row["value"], row["verdict"]) == (None, UNDECIDED)
     assert row["remark"].startswith("needs at least 3 models of known size that are no controls")
@@ -184,6 +185,15 @@ def test_models_without_a_size_or_a_number_are_left_out_and_named():
     row = over(unknown)[EVERY]
     assert (row["value"], row["n_models"]) == (pytest.approx(0.4), 3)
     assert row["remark"] == "smallest in a; left out: b"
+    assert row["verdict"] == UNDECIDED  # the one left out may be the smallest
+    below = {**unknown, "a": (-0.4, *GROWING["a"][1:])}
+    assert over(below)[EVERY]["verdict"] == NOT_SUPPORTED
+
+
+def test_models_of_one_size_say_nothing_of_growth():
+    row = over(GROWING, sizes=[10**8] * 4)[GROWS]
+    assert (row["value"], row["low"], row["verdict"]) == (None, None, UNDECIDED)
+    assert row["remark"] == "all models have one size"
 
 
 def test_the_norms_share_is_a_ratio_of_means_over_heads_and_models():

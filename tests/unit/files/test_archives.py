@@ -64,6 +64,16 @@ def test_a_shard_of_another_revision_gives_way_to_the_packed_one(tmp_path):
     assert paths[1].read_bytes() == content
 
 
+def test_a_shard_measured_again_is_not_replaced_by_the_packed_one(tmp_path):
+    index, paths = gathered(tmp_path)
+    pack_shards(index)
+    write_tensors(paths[1], {"x": torch.full((5000,), 9.0)}, {"prompts": [1, 2]})
+    measured = paths[1].read_bytes()
+    with pytest.raises(InputError, match="measured again since mean.json was gathered"):
+        restore_shards(index)
+    assert paths[1].read_bytes() == measured
+
+
 def test_what_was_measured_anew_is_packed_anew(tmp_path):
     index, paths = gathered(tmp_path)
     pack_shards(index)
