@@ -8,6 +8,7 @@ DEFAULT = "config/config.yaml"
 # without the claims and figures then, which are of all.
 RECORDED: Mapping[str, Sequence[str] | None] = {
     DEFAULT: None,
+    "config/families.yaml": None,
 }
 # Studies whose top tokens (clean.safetensors, 16 kB a head at 100,000 tokens) are not kept: the clean pass is
 # run again, some minutes, before a sweep or an experiment that has to be.
