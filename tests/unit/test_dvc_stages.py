@@ -213,10 +213,19 @@ def test_a_model_with_a_dot_in_its_name_counts_with_all_models():
     assert params[0][CONFIG] == ["dtype", "models", "study", "sweep"]
 
 
+FAMILIES = "config/families.yaml"
+
+
 @pytest.fixture(scope="module")
 def default() -> Study:
     """The jobs of the default study."""
     return jobs_of_study(ROOT, ROOT / CONFIG)
+
+
+@pytest.fixture(scope="module")
+def families() -> Study:
+    """The jobs of the other recorded study."""
+    return jobs_of_study(ROOT, ROOT / FAMILIES)
 
 
 def covered(key: str, params: set[str]) -> bool:
@@ -233,10 +242,11 @@ def test_what_is_measured_does_not_depend_on_what_is_a_control(default):
 
 
 @pytest.mark.slow
-def test_every_stage_has_exactly_the_parameters_that_its_rules_read(default):
+def test_every_stage_has_exactly_the_parameters_that_its_rules_read(default, families):
     """In the dvc.yaml of this repository: each declared key is covered, and nothing else is listed."""
     content = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert list(content) == [*default.rules, "records"]
+    others = [f"families-{phase}" for phase in families.rules]
+    assert list(content) == [*default.rules, *others, "records"]
     for phase in default.rules:
         stage = content[phase]
         params = {
@@ -267,27 +277,30 @@ def test_number_formats_and_tokens_are_parameters_of_what_they_change():
 
 
 @pytest.mark.slow
-def test_a_second_rounding_is_a_setting_of_the_models_that_state_it_alone(default):
+def test_a_second_rounding_is_a_setting_of_the_models_that_state_it_alone(default, families):
     """So that it runs nothing of other models again."""
     key = "models.{model}.requantise"
     assert not [job.rule for job in default.jobs if key in job.settings]
-    families = jobs_of_study(ROOT, ROOT / "config/families.yaml").jobs
-    assert {job.model for job in families if key in job.settings} == {"smollm2-requantised"}
-    for job in families:
+    assert {job.model for job in families.jobs if key in job.settings} == {"smollm2-requantised"}
+    for job in families.jobs:
         if job.model == "smollm2-requantised" and "models.{model}.member" in job.settings:
             assert job.settings[key] == "Q4_0"
 
 
 @pytest.mark.slow
-def test_any_drift_is_noticed(default):
+def test_any_drift_is_noticed(default, families):
     """What `make check` compares: the file as a whole."""
     materials = read_materials(ROOT / MATERIALS, read_schema(ROOT / "config/schema.yaml"))
-    assert list(RECORDED) == [CONFIG]
-    config = read_yaml(ROOT / CONFIG)
-    text = dvc_yaml([Recorded(CONFIG, config, default)], materials)
+    assert dict(RECORDED) == {CONFIG: None, FAMILIES: None}
+
+    def written(first: Study) -> str:
+        studies = {CONFIG: first, FAMILIES: families}
+        recorded = [Recorded(file, read_yaml(ROOT / file), jobs) for file, jobs in studies.items()]
+        return dvc_yaml(recorded, materials)
+
+    text = written(default)
     assert text == (ROOT / "dvc.yaml").read_text()
-    fewer = Study(default.jobs[:-1], default.rules, default.complete)
-    assert dvc_yaml([Recorded(CONFIG, config, fewer)], materials) != text
+    assert written(Study(default.jobs[:-1], default.rules, default.complete)) != text
 
 
 @pytest.mark.slow
