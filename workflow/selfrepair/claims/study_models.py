@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..model.sizes import Shape
+from ..study.shapes import stated_shape
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,7 @@ def study_models(keys: Sequence[str], settings: Mapping[str, Any]) -> list[Study
     models = []
     for key in keys:
         title = settings[f"models.{key}.title"] or key
-        parameters = _parameters(settings[f"models.{key}.shape"])
+        shape = settings[f"models.{key}.shape"]
+        parameters = stated_shape(shape).parameters if shape else None
         models.append(StudyModel(title, controls.get(title), parameters))
     return models
-
-
-def _parameters(shape: Mapping[str, Any] | None) -> int | None:
-    if not shape:
-        return None
-    usual = {"kv_heads": shape["heads"], "d_head": shape["d_model"] // shape["heads"]}
-    return Shape(**(usual | dict(shape))).parameters

@@ -17,6 +17,7 @@ from ..model.sizes import ARRAYS, Shape, chunk_tokens, prompts_at_once, shape_fr
 from ..model.weights import converted_folder, is_converted
 from . import amounts
 from .config import CLEAN, n_shards, shard_prompts
+from .shapes import stated_shape
 from .sizes import config_of_model
 
 GB = 1e9
@@ -33,10 +34,7 @@ def shape_of(model: Mapping[str, Any], config: Mapping[str, Any]) -> Shape | Non
     """The shape of a model of a study: stated under `shape`, or read from its config.json if that is
     on this machine (a directory, the hub's cache, converted weights)."""
     if "shape" in model:
-        stated = dict(model["shape"])
-        stated.setdefault("kv_heads", stated["heads"])
-        stated.setdefault("d_head", stated["d_model"] // stated["heads"])
-        return Shape(**stated)
+        return stated_shape(model["shape"])
     if is_converted(model):
         folder = converted_folder(model, wheels_of(config["wheels"]), Path(config["cache"]))
         path = folder and folder / "config.json"

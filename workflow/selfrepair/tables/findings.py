@@ -137,12 +137,11 @@ def _main_quantities(main: pl.DataFrame, names: Mapping[str, str]) -> list[str]:
     rows = []
     for model, name in names.items():
         row, last = (_only(main, model=model, depth=g) for g in (SECOND_HALF, LAST_BUT_ONE))
-        counts = [f"{row[n]:,}" if row else "" for n in ("n_tokens", "n_prompts")]
         cells = [
             _cell(row, column) if model in normed or not column.startswith(POST_NORMS) else ""
             for column in shown.values()
         ]
-        rows.append([name, *counts, *cells, _cell(last, "from_norm_share")])
+        rows.append([name, *_counts(row), *cells, _cell(last, "from_norm_share")])
     return _markdown(["model", "tokens", "prompts", *shown, LAST_NORM], rows)
 
 
@@ -169,7 +168,12 @@ def _only(table: pl.DataFrame, **keys: str) -> dict[str, Any] | None:
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(each)} |" for each in (head, ["---"] * len(head), *rows)]
+    first, *rest = (f"| {' | '.join(each)} |" for each in (head, *rows))
+    return [first, "|" + "---|" * len(head), *rest]
+
+
+def _counts(row: Mapping[str, Any] | None) -> list[str]:
+    return [f"{row[name]:,}" if row else "" for name in ("n_tokens", "n_prompts")]
 
 
 def _main_ablation(depth: pl.DataFrame) -> str:
@@ -197,15 +201,14 @@ def _lines(table: pl.DataFrame, key: str, heading: str) -> list[str]:
     normed = models_with_post_norms(table)
     shown = {word: name for word, name in SHOWN.items() if normed or name != POST_NORMS}
     head = ["model", heading, "tokens", "prompts", *shown]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    rows = []
     for row in table.iter_rows(named=True):
         has_all = row["model"] in normed
         cells = [
             _cell(row, name) if has_all or name != POST_NORMS else "" for name in shown.values()
         ]
-        counts = f"{row['n_tokens']:,} | {row['n_prompts']:,}"
-        lines.append(f"| {row['model']} | {row[key]} | {counts} | {' | '.join(cells)} |")
-    return lines
+        rows.append([row["model"], row[key], *_counts(row), *cells])
+    return _markdown(head, rows)
 
 
 def _cell(row: Mapping[str, Any] | None, name: str) -> str:
