@@ -12,16 +12,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from sweep import ROOT, default_study, shape_of
+from interval import ranked
+from sweep import shape_of, smollm2_folder
 
 import selfrepair
 from selfrepair.measure.clean_pass import clean_pass
 from selfrepair.measure.drawing import draw_tokens
-from selfrepair.measure.selection import largest_first
 from selfrepair.measure.sweep import sweep
 from selfrepair.measure.sweep_result import SweepResult
 from selfrepair.measure.token_sweep import sweep_tokens
-from selfrepair.model.weights import model_location
 
 LENGTH = 128
 CLEAN_PROMPTS, SWEPT_PROMPTS, DRAWN_PROMPTS = 512, 32, 128
@@ -54,19 +53,14 @@ def measure(where: str, dtype: str, precision: str) -> tuple[str, SweepResult]:
     tokens = random_tokens(shape.vocabulary)
     partners, heads = tokens.roll(-SWEPT_PROMPTS, 0), shape.layers * shape.heads
     clean_pass(model, tokens[:8])  # whatever is slow once
-    clean, clean_seconds = timed(lambda: clean_pass(model, tokens))
+    _, clean_seconds = timed(lambda: clean_pass(model, tokens))
     sweep(model, tokens[:2], donors=partners[:2])
     torch.cuda.reset_peak_memory_stats()
     some = slice(SWEPT_PROMPTS)
     swept, sweep_seconds = timed(lambda: sweep(model, tokens[some], donors=partners[some]))
     memory = torch.cuda.max_memory_allocated()
-    share = 0.02 * CLEAN_PROMPTS * positions
-    top = [
-        largest_first(clean.direct_effect[:, :, layer].flatten(0, 1), int(share))[1].T
-        for layer in range(shape.layers)
-    ]
     drawn = draw_tokens(
-        torch.stack(top).int(),
+        ranked(model, tokens).top_token,
         positions=positions,
         prompts=DRAWN_PROMPTS,
         tokens_per_head=16,
@@ -100,10 +94,7 @@ def random_tokens(vocabulary: int) -> torch.Tensor:
 def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("error: torch sees no CUDA device; make benchmark measures the CPU")
-    config, wheels = default_study()
-    where = str(
-        model_location(config["models"]["smollm2"], wheels, ROOT / config["cache"], key="smollm2")
-    )
+    where = smollm2_folder()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, SmolLM2-135M\n")
     print(
         "| format | matrix product, TFLOP/s | clean pass, tokens/s | full sweep, tokens x heads/s "

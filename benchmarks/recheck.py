@@ -17,8 +17,8 @@ import selfrepair
 from selfrepair.ablations import RESAMPLE
 from selfrepair.files.archives import restore_shards
 from selfrepair.files.provenance import environment
-from selfrepair.files.shards import read_instances
-from selfrepair.files.storage import read_json
+from selfrepair.files.shards import read_instances, shard_files
+from selfrepair.files.storage import read_json, sidecar
 from selfrepair.files.wheels import wheels_of
 from selfrepair.measure.drawing import DrawnTokens
 from selfrepair.measure.token_sweep import MEASURED, sweep_tokens
@@ -50,9 +50,7 @@ def main(config_file: str, key: str, count: str = "8") -> None:
         drawn.in_prompts(rows),
         donors=prompts.tokens[prompts.donors[: len(rows)]],
     )
-    shard = read_json(
-        index.with_suffix("") / f"{Path(read_json(index)['files'][0]['path']).stem}.json"
-    )
+    shard = read_json(sidecar(shard_files(index)[0]))
     print(f"{key}: {int(here.sum())} tokens of {len(rows)} prompts")
     print(
         f"stored: {shard['device']}, torch {shard['versions']['torch']}, commit {shard['commit']}"

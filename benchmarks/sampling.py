@@ -10,11 +10,10 @@ there are none here: well over 95 % should lie inside.
 
 import polars as pl
 import torch
+from interval import ranked
 from sweep import ROOT, smollm2
 
-from selfrepair.measure.clean_pass import clean_pass
 from selfrepair.measure.drawing import PLACES, DrawnTokens, draw_tokens
-from selfrepair.measure.selection import largest_first
 from selfrepair.measure.token_sweep import sweep_tokens
 from selfrepair.tables.heads import head_tables
 from selfrepair.tables.swept import DrawnHeads
@@ -22,17 +21,10 @@ from selfrepair.text.prompts import read_prompts
 from selfrepair.vocabulary import bounded
 
 PROMPTS, DRAWN, DRAWS = 16, 6, 20
-SHARE, RESAMPLES = 0.02, 2000
+RESAMPLES = 2000
 QUANTITIES = (
-    *(
-        "self_repair",
-        "from_heads",
-        "from_mlps",
-        "from_norm",
-        "self_repair_share",
-        "from_norm_share",
-    ),
-    *("restored_share", "self_repair_noise", "over_corrected_share", "from_norm_share_clipped"),
+    *("self_repair", "from_heads", "from_mlps", "from_norm", "self_repair_share", "restored_share"),
+    *("from_norm_share", "from_norm_share_clipped", "self_repair_noise", "over_corrected_share"),
 )
 
 
@@ -52,16 +44,11 @@ def main() -> None:
     prompts = read_prompts(ROOT / "results/default/smollm2/prompts.parquet")
     tokens, donors = prompts.tokens[:PROMPTS], prompts.tokens[prompts.donors[:PROMPTS]]
     positions = tokens.shape[1] - 1
-    effect = clean_pass(model, tokens).direct_effect
-    count = int(SHARE * PROMPTS * positions)
-    top = [
-        largest_first(effect[:, :, layer].flatten(0, 1), count)[1].T
-        for layer in range(model.n_layers)
-    ]
+    top = ranked(model, tokens).top_token
 
     def draw(each: int | None, seed: int) -> DrawnTokens:
         return draw_tokens(
-            torch.stack(top),
+            top,
             positions=positions,
             prompts=PROMPTS,
             tokens_per_head=each,
@@ -88,7 +75,7 @@ def main() -> None:
                 inside.setdefault(key, []).append(low <= full[name] <= high)
                 apart.setdefault(key, []).append(value - full[name])
     print(
-        f"All {count} top tokens of each head in {PROMPTS} prompts, and {DRAWS} times {DRAWN} drawn of them:\n"
+        f"All {top.shape[-1]} top tokens of each head in {PROMPTS} prompts, and {DRAWS} times {DRAWN} drawn of them:\n"
     )
     print("| | quantity | all | drawn, mean difference | inside the interval |")
     print("|---|---|---|---|---|")

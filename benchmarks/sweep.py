@@ -72,13 +72,17 @@ def default_study() -> tuple[dict, dict]:
     return config, wheels_of(config["wheels"])
 
 
-def smollm2() -> tuple[str, Decoder]:
-    """The default study's model."""
+def smollm2_folder() -> str:
+    """Where the default study's model lies."""
     config, wheels = default_study()
-    where = model_location(
+    return model_location(
         config["models"]["smollm2"], wheels, ROOT / config["cache"], key="smollm2"
     )
-    return "SmolLM2-135M", selfrepair.load_model(where, device="cpu")
+
+
+def smollm2() -> tuple[str, Decoder]:
+    """The default study's model."""
+    return "SmolLM2-135M", selfrepair.load_model(smollm2_folder(), device="cpu")
 
 
 @cache
