@@ -60,9 +60,7 @@ def test_captions_say_model_ablation_tokens_and_how_to_read_it(key: str) -> None
 def test_captions_and_subtitles_say_which_top_tokens_were_measured(key: str) -> None:
     tables = TABLES[key][0]()
     chart, text = module_of(key).draw(*tables), module_of(key).caption(*tables)
-    said = (
-        "a random sample of each head's top" if key in DRAWN else "lie in the experiment's prompts"
-    )
+    said = "tokens from each head's top" if key in DRAWN else "lie in the experiment's prompts"
     assert said in subtitle(chart.to_dict())
     assert said in text
 

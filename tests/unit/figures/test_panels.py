@@ -30,10 +30,10 @@ def test_the_mlp_is_named_where_there_are_several() -> None:
 def test_sentences_name_model_ablation_and_sample() -> None:
     rows: pl.DataFrame = made.neuron_ranks()
     assert panels.about_neurons(rows, "5 tokens") == (
-        "toy, resample ablation, neurons of the MLP of layer 3; a random sample of each head's top 2 %"
-        " of tokens: 5 tokens"
+        "toy, resample ablation, neurons of the MLP of layer 3; tokens from each head's top 2 %:"
+        " 5 tokens"
     )
     assert panels.heads_and_tokens(rows, "5 tokens", ablation="zero") == (
-        "heads L2H1, L3H0 and L3H2 of toy under zero ablation, on a random sample of each head's top"
-        " tokens (the 2 % with its largest direct effect; 5 tokens)"
+        "heads L2H1, L3H0 and L3H2 of toy under zero ablation, on tokens from each head's top"
+        " 2 % (those with its largest direct effect; 5 tokens)"
     )

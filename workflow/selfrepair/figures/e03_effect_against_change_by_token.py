@@ -20,7 +20,7 @@ from .marks import (
     line_through_zero,
     rule,
 )
-from .panels import DRAWN_TOKENS, heads_and_tokens, panel_per_head
+from .panels import heads_and_tokens, panel_per_head
 from .rows import estimate, heads_of, models_of, summary_rows, table_rows
 from .theme import AMBER, BLUE, ORANGE, SKY
 
@@ -61,7 +61,7 @@ def draw(tokens: pl.DataFrame, summaries: pl.DataFrame) -> alt.VConcatChart:
     return words.titled(
         alt.vconcat(above, _share_facets(shares, columns), spacing=24),
         "Self-repair token by token",
-        f"{models_of(rows)[0]}, resample ablation, {DRAWN_TOKENS}: {words.tokens_per_head(rows)}",
+        f"{models_of(rows)[0]}, resample ablation, {words.FROM_TOP_TOKENS}: {words.tokens_per_head(rows)}",
         "Bars: share of these tokens in each region and its 95 % interval"
         + _of_all(shares, "; circle: of {}"),
         *density_note(rows, "panel"),

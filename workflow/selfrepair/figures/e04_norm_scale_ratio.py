@@ -11,7 +11,7 @@ from ..ablations import ABLATIONS
 from . import words
 from .axes import Limits, Span, axis_limits
 from .marks import DASHED, rule
-from .panels import DRAWN_TOKENS, heads_and_tokens
+from .panels import heads_and_tokens
 from .rows import estimate, heads_of, models_of, summary_rows, table_rows
 from .theme import BLUE, SILVER
 
@@ -40,7 +40,7 @@ def draw(scale_ratios: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
             column=alt.Column("column:N", title=None, sort=heads),
         ),
         "Change of the final norm's scale",
-        f"{models_of(rows)[0]}; {DRAWN_TOKENS}: {words.tokens_per_head(rows, 'ablation')}",
+        f"{models_of(rows)[0]}; {words.FROM_TOP_TOKENS}: {words.tokens_per_head(rows, 'ablation')}",
         "Bars: share of the head's tokens; dashed: no change; in each panel the share above 1 and its"
         " 95 % interval",
         *[f"Above 1 over all of these heads: {', '.join(over_all)}"][: pooled.height],

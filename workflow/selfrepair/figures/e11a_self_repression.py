@@ -13,7 +13,6 @@ from ..vocabulary import FED_BACK, bounded
 from . import words
 from .axes import Span, interval_limits, layer_axis, n_cut, placed, side_by_side
 from .marks import MOST_BARS, crowd, facets, layer_bands, points, rule, whiskers
-from .panels import DRAWN_TOKENS
 from .rows import count_of, models_of, table_rows
 from .theme import BLUE, ORANGE, SILVER
 
@@ -59,7 +58,7 @@ def draw(self_repression: pl.DataFrame) -> alt.FacetChart:
     return words.titled(
         facets(layers, rows, size=(680, 150), columns=1).resolve_axis(x="shared"),
         "Heads fed with their own output",
-        f"{models_of(rows)[0]}, nothing ablated, {DRAWN_TOKENS}: {words.sample(rows)}",
+        f"{models_of(rows)[0]}, nothing ablated, {words.FROM_TOP_TOKENS}: {words.sample(rows)}",
         f"Point: head, in order within its layer{', bar: 95 % interval' * bars}; line: layer mean; at 1"
         " the head is unchanged",
         *words.notes(rows, missing=missing, cut=n_cut(rows, y) * bars),
@@ -72,8 +71,8 @@ def caption(self_repression: pl.DataFrame) -> str:
     heads = rows.select("layer", "head").n_unique()
     return (
         f"Do the heads of {models_of(rows)[0]} write less where their output is already there?"
-        f" Nothing is ablated: for {heads:,} heads, on a random sample of each head's top tokens"
-        f" ({words.LARGEST}; {words.sample(rows)}), {words.listed(scalings)} times a vector is added to the input of the"
+        f" Nothing is ablated: for {heads:,} heads, on {words.FROM_TOP_TOKENS}"
+        f" (those with its largest direct effect; {words.sample(rows)}), {words.listed(scalings)} times a vector is added to the input of the"
         " head's layer at that position, and the slope of the new direct effect against the old one"
         " is drawn: 1 if the head does not react, below 1 if it writes less of the same. The vector is"
         " the head's own output, or as controls a random direction or another head's output of the"

@@ -9,9 +9,6 @@ import polars as pl
 from . import words
 from .rows import heads_of, models_of
 
-# Which tokens the experiments on single heads look at: up to so many, drawn from the head's top tokens.
-DRAWN_TOKENS = f"a random sample of {words.TOP_TOKENS}"
-
 
 def panel_per_head(
     rows: pl.DataFrame, note: Callable[[pl.DataFrame], Sequence[str]] = lambda panel: ()
@@ -39,12 +36,12 @@ def mlps(rows: pl.DataFrame) -> str:
 def about_neurons(rows: pl.DataFrame, sample: str) -> str:
     """A subtitle's first line; sample: how many tokens and prompts."""
     model = models_of(rows)[0]
-    return f"{model}, resample ablation, neurons of {mlps(rows)}; {DRAWN_TOKENS}: {sample}"
+    return f"{model}, resample ablation, neurons of {mlps(rows)}; {words.FROM_TOP_TOKENS}: {sample}"
 
 
 def heads_and_tokens(rows: pl.DataFrame, sample: str, *, ablation: str = "resample") -> str:
     """The heads, ablation and tokens within a caption's sentence."""
     return (
         f"{words.named_heads(heads_of(rows))} of {models_of(rows)[0]} under {ablation} ablation, on"
-        f" a random sample of each head's top tokens ({words.LARGEST}; {sample})"
+        f" {words.FROM_TOP_TOKENS} (those with its largest direct effect; {sample})"
     )
