@@ -71,7 +71,7 @@ def complete_sizes(config: Mapping[str, Any]) -> None:
         prompts = sizes.get("experiments", {}).get("prompts")
         if "prompts" in open_in_study:
             prompts = prompts or sizes.get("prompts")
-        for name in ("prompts", "iterative_prompts"):
+        for name in ("prompts", "iterative_prompts", "pair_prompts"):
             if prompts and name in open_in_study:
                 sizes.setdefault("experiments", {}).setdefault(name, prompts)
 
