@@ -16,6 +16,7 @@ SIZES = {
     "experiments": (
         *("prompts", "iterative_prompts", "prompts_per_shard", "heads_per_model"),
         *("chosen_tokens_per_head", "chosen_random_tokens_per_head", "iterative_tokens_per_head"),
+        *("pair_prompts", "pairs"),
     ),
 }
 
