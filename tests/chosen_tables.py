@@ -1,4 +1,4 @@
-"""Made up tables of the experiments on chosen heads, from which E3, E4 and E7 to E11b are drawn."""
+"""Made up tables of the experiments on chosen heads, from which E3, E4, E7 to E11b and E16 are drawn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from selfrepair.ablations import ABLATIONS
-from selfrepair.vocabulary import FED_BACK, TOKEN_REGIONS
+from selfrepair.tables.pairs import BACKUP, CONTROL, KINDS
+from selfrepair.vocabulary import FED_BACK, TOKEN_REGIONS, bounded
 
 HEADS = ((2, 1), (3, 0), (3, 2))
 COUNTS = {"n_tokens": 40, "n_prompts": 7}
@@ -199,3 +200,34 @@ def correlations(*pairs: float | None) -> pl.DataFrame:
         row = summary(**keys, layer=layer, value=value or 0.0)
         rows.append(row | {"value": value})
     return pl.DataFrame(rows, schema_overrides={"layer": pl.Int32, "head": pl.Int32})
+
+
+# E16
+
+
+def co_ablation(pairs: int = 4) -> pl.DataFrame:
+    """Backups whose excess is about minus what they gain, and a control of each that does nothing."""
+    draw = np.random.default_rng(0)
+    rows = []
+    for kind in KINDS:
+        for pair in range(pairs):
+            change = draw.uniform(0.1, 0.3) if kind == BACKUP else draw.normal(0, 0.01)
+            values = {"second_change": change, "excess": draw.normal(-0.8 * change, 0.01)}
+            values |= {"delta_first": -0.5, "delta_second": -0.2, "direct_effect": 1.1}
+            values["delta_both"] = -0.7 + values["excess"]
+            row = {"model": "toy", "kind": kind, "layer": pair, "head": 0}
+            row |= {"second_layer": pair + 2, "second_head": KINDS.index(kind)} | COUNTS
+            for name, value in values.items():
+                row |= dict(zip(bounded(name), (value, value - 0.03, value + 0.04), strict=True))
+            rows.append(row)
+    return pl.DataFrame(rows)
+
+
+def excesses() -> pl.DataFrame:
+    values = {("excess", BACKUP): -0.16, ("excess", CONTROL): 0.01, ("share_lost", BACKUP): 0.8}
+    return pl.DataFrame(
+        [
+            summary(quantity, "E16", group=group, value=value)
+            for (quantity, group), value in values.items()
+        ]
+    )

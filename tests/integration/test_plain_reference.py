@@ -131,7 +131,7 @@ def selected_at(heads: int, places: list[tuple[int, int, int]]) -> Tensor:
 
 def ablated_pass(hooked: HookedModel, layer: int, head: int) -> Pass:
     donor = hooked.run(LONGER_DONORS).z[layer][..., head, :]
-    return hooked.run(LONGER, z=(layer, head, donor))
+    return hooked.run(LONGER, z=[(layer, head, donor)])
 
 
 @pytest.mark.parametrize("name", CASES)

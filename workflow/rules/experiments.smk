@@ -1,4 +1,4 @@
-# Single heads and tokens: chosen heads token by token, neurons, and iterative inference.
+# Single heads and tokens: chosen heads token by token, neurons, iterative inference, and pairs of heads.
 
 
 rule choose_heads:
@@ -103,6 +103,54 @@ rule measure_iterative:
         ),
     script:
         "../scripts/measure_iterative.py"
+
+
+# By the map of who repairs; without one, none.
+rule choose_pairs:
+    input:
+        sweeps=expand(
+            f"{RESULTS}/{{{{model}}}}/sweeps/{{ablation}}.json", ablation=MAPPED
+        ),
+        beside=shards_behind("sweeps", *MAPPED),
+        code=code_of("choose_pairs"),
+    output:
+        f"{RESULTS}/{{model}}/chosen-pairs.json",
+    log:
+        f"{LOGS}/{{model}}/choose_pairs.log",
+    localrule: True
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings("experiments.pairs", "seed"),
+    script:
+        "../scripts/choose_pairs.py"
+
+
+rule co_ablate:
+    input:
+        **clean_run(),
+        pairs=rules.choose_pairs.output[0],
+        code=code_of("co_ablate"),
+    output:
+        **shard_files("experiments/pairs"),
+    log:
+        shard_log("experiments/pairs"),
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: SHARD_THREADS
+    resources:
+        **MODEL_RESOURCES,
+    params:
+        prompts=prompts_of_shard("pairs"),
+        settings=settings(
+            *MODEL_SETTINGS,
+            "experiments.pair_prompts",
+            "experiments.chosen_tokens_per_head",
+            "seed",
+        ),
+    script:
+        "../scripts/co_ablate.py"
 
 
 use rule gather_sweep as gather_experiment with:

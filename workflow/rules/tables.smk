@@ -103,3 +103,21 @@ rule tabulate_iterative:
         settings=settings(*STATISTICS),
     script:
         "../scripts/tabulate_iterative.py"
+
+
+rule tabulate_pairs:
+    input:
+        index=f"{RESULTS}/{{model}}/experiments/pairs.json",
+        beside=shards_behind("experiments", "pairs"),
+        code=code_of("tabulate_pairs"),
+    output:
+        **experiment_tables("pairs"),
+    log:
+        f"{LOGS}/{{model}}/tabulate_pairs.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings(*STATISTICS),
+    script:
+        "../scripts/tabulate_pairs.py"

@@ -70,6 +70,14 @@ EXPERIMENTS = (
         tables=("self_repression", "refeeding", "iterative_summaries"),
         summaries="iterative_summaries",
     ),
+    Experiment(
+        name="pairs",
+        prompts="pair_prompts",
+        measure="co_ablate",
+        tabulate="tabulate_pairs",
+        tables=("co_ablation", "co_ablation_summaries"),
+        summaries="co_ablation_summaries",
+    ),
 )
 
 FIGURES = (
@@ -106,6 +114,7 @@ FIGURES = (
     Figure(
         "E15", "self-repair-across-models", "e15_self_repair_across_models", ("depth",), "study"
     ),
+    Figure("E16", "co-ablation", "e16_co_ablation", ("co_ablation", "co_ablation_summaries")),
 )
 # Drawn for the models whose heads are compared with the numbers that the authors released.
 PUBLISHED = Figure("published", "against-measured", "published", ("published",))

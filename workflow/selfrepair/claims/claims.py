@@ -290,6 +290,19 @@ CLAIMS = (
         above=0.5,
         why="a strong correlation",
     ),
+    Claim(
+        id="backups_are_true",
+        claim="Backup heads are true ones: with the backup gone as well, the first head's loss comes back",
+        source="a question of ours: the paper measures what later heads do more, not what that is worth",
+        measured="change of the logit when a head and its backup are ablated together, less those when each is"
+        " ablated alone; the strongest backup pairs of the repair map less pairs with another head of the same"
+        " layer, mean over pairs",
+        unit="logits",
+        value=Summary("E16", "excess_difference", "backup - control"),
+        figure="E16",
+        below=0.0,
+        why="no difference is 0",
+    ),
 )
 
 CLAIMS_OVER_MODELS = (

@@ -56,8 +56,9 @@ def complete_config(config: Any, schema: Schema, *, materials: Materials) -> Con
     experiments = complete["experiments"]
     if experiments["prompts"] is None:
         experiments["prompts"] = complete["text"]["prompts"]
-    if experiments["iterative_prompts"] is None:
-        experiments["iterative_prompts"] = experiments["prompts"]
+    for name in ("iterative_prompts", "pair_prompts"):
+        if experiments[name] is None:
+            experiments[name] = experiments["prompts"]
     _check_models(complete)
     _check_published(complete)
     _check_sizes(complete)
@@ -211,7 +212,7 @@ def _check_sizes(config: Mapping[str, Any], named: Callable[[str], str] = str) -
             f"that may be selected; top tokens need at least {math.ceil(1 / TOP_SHARE)}"
         )
     sizes = {f"ablations.{name}.prompts": a["prompts"] for name, a in config["ablations"].items()}
-    for name in ("prompts", "iterative_prompts"):
+    for name in ("prompts", "iterative_prompts", "pair_prompts"):
         sizes[f"experiments.{name}"] = config["experiments"][name]
     for name, prompts in sizes.items():
         if prompts > total:

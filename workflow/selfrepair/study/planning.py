@@ -116,6 +116,10 @@ def _flop_by_measurement(shape: Shape, config: Mapping[str, Any]) -> dict[str, f
     of_chosen = of_neurons + experiments["chosen_random_tokens_per_head"]
     flop["chosen"] += 3 * chosen * amounts.replayed(of_chosen, prompts, positions)
     flop["neurons"] += chosen * amounts.replayed(of_neurons, prompts, positions)
+    # Each pair's first head, its second and both; and as many controls.
+    of_pairs = amounts.replayed(of_neurons, experiments["pair_prompts"], positions)
+    replayed_heads = 3 * 2 * experiments["pairs"]
+    flop["pairs"] += replayed_heads * shape.flop_of_head(3 * shape.layers // 4) * of_pairs
     # Iterative inference runs a layer for every head.
     iterative = 2.0 * shape.layers * shape.heads * shape.layer_parameters
     flop["iterative"] += experiments["iterative_prompts"] * positions * iterative

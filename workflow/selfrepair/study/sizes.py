@@ -16,6 +16,7 @@ SIZES = {
     "experiments": (
         *("prompts", "iterative_prompts", "prompts_per_shard", "heads_per_model"),
         *("chosen_tokens_per_head", "chosen_random_tokens_per_head", "iterative_tokens_per_head"),
+        *("pair_prompts", "pairs"),
     ),
 }
 
@@ -71,7 +72,7 @@ def complete_sizes(config: Mapping[str, Any]) -> None:
         prompts = sizes.get("experiments", {}).get("prompts")
         if "prompts" in open_in_study:
             prompts = prompts or sizes.get("prompts")
-        for name in ("prompts", "iterative_prompts"):
+        for name in ("prompts", "iterative_prompts", "pair_prompts"):
             if prompts and name in open_in_study:
                 sizes.setdefault("experiments", {}).setdefault(name, prompts)
 

@@ -10,7 +10,7 @@ over the vocabulary taken off. Constants are those that the model's config state
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,19 +78,20 @@ class HookedModel:
         self,
         tokens: Int[Tensor, "prompt length"],
         *,
-        z: tuple[int, int, Tensor] | None = None,
+        z: Sequence[tuple[int, int, Tensor]] = (),
         stream: tuple[int, Tensor] | None = None,
     ) -> Pass:
         """Run the whole model.
 
         Args:
-            z: (layer, head, values [prompt, position, d_head]) to put in place of the head's z.
+            z: (layer, head, values [prompt, position, d_head]) of each head whose z they take the place of.
             stream: (layer, values [prompt, position, d_model]) to put in place of the layer's input.
         """
         seen: Seen = {}
         with ExitStack() as hooks:
-            if z is not None:
-                self._change(hooks, self.decoder.layers[z[0]].output_projection, _put_z(*z[1:]))
+            for layer, head, values in z:
+                changed = self.decoder.layers[layer].output_projection
+                self._change(hooks, changed, _put_z(head, values))
             if stream is not None:
                 self._change(hooks, self.decoder.layers[stream[0]].block, _put_stream(stream[1]))
             self._keep_all(hooks, seen)
@@ -224,7 +225,7 @@ def hooked_sweep(
     out = {name: torch.full(shape, torch.nan, dtype=model.dtype) for name in PER_HEAD}
     for layer, head in every if heads is None else heads:
         z = _replacement(model, layer, ablation, clean, donor)[..., head, :]
-        ablated = hooked.run(tokens, z=(layer, head, z))
+        ablated = hooked.run(tokens, z=[(layer, head, z)])
         for name, value in _compare(hooked, layer, head, clean, ablated, tokens).items():
             out[name][..., layer, head] = value
         out["ablated_direct_effect"][..., layer, head] += effects[..., layer, head]
@@ -300,7 +301,7 @@ def hooked_map(
     for layer in range(model.n_layers):
         for head in range(model.n_heads):
             z = _replacement(model, layer, ablation, clean, donor)[..., head, :]
-            ablated = hooked.run(tokens, z=(layer, head, z))
+            ablated = hooked.run(tokens, z=[(layer, head, z)])
             for place, component in enumerate(wanted):
                 if component != (HEAD, layer, head):
                     change = _component_change(hooked, component, clean, ablated, tokens)
