@@ -52,14 +52,45 @@ def check(asked: argparse.Namespace) -> None:
     print(json.dumps(as_json(report), indent=1) if asked.json else "\n".join(as_lines(report)))
 
 
+def init(asked: argparse.Namespace) -> None:
+    """Write a config for a model and a text; raises InputError for what cannot be studied."""
+    from .command.candidate import entry_of, find_candidate
+    from .command.check import device_here, examine
+    from .command.first_study import Checkout, first_study
+    from .command.study_text import source_of
+    from .files.storage import write_text
+
+    if asked.path.exists() and not asked.force:
+        raise InputError(f"{asked.path}: is there already; name another file, or add --force")
+    checkout = Checkout.at(ROOT)
+    source = source_of(asked.text, column=asked.column) if asked.text else None
+    entry = entry_of(asked.model, gguf=asked.gguf, revision=asked.revision)
+    candidate = find_candidate(entry, cache=asked.cache, title=asked.title)
+    report = examine(candidate, dtype=asked.dtype, device=device_here())
+    study = first_study(
+        report,
+        source,
+        path=asked.path,
+        checkout=checkout,
+        dtype=asked.dtype,
+        prompts=asked.prompts,
+        minutes=asked.minutes,
+    )
+    write_text(asked.path, study.yaml)
+    took = "" if study.minutes is None else f", about {study.minutes:,.0f} minutes here"
+    place = checkout.written(asked.path).removeprefix("./")
+    print(f"{asked.path} is written. To run it{took}: make study CONFIG={place}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="selfrepair", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_check(commands)
+    _add_init(commands)
     return parser
 
 
-def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("check", help="is a model supported, and what would it cost here?")
     parser.add_argument("model", help="hub name, Hugging Face directory, or GGUF file")
     _add_model_options(parser)
@@ -74,8 +105,37 @@ def _add_check(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.set_defaults(run=check)
 
 
+def _add_init(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("init", help="write a small config for a model and a text")
+    parser.add_argument("path", type=Path, help="the file to write, such as my-study.yaml")
+    parser.add_argument(
+        "--model", required=True, help="hub name, Hugging Face directory, or GGUF file"
+    )
+    _add_model_options(parser)
+    parser.add_argument(
+        "--text",
+        metavar="FILE_OR_DATASET",
+        help=".txt (documents separated by two blank lines), .jsonl, or a data set of the hub or of a "
+        "local directory; by default the texts of the default study",
+    )
+    parser.add_argument(
+        "--column",
+        default="text",
+        help="key of a .jsonl or column of a data set that holds the text",
+    )
+    parser.add_argument("--title", help="name of the model in the figures; by default its own")
+    parser.add_argument("--prompts", type=int, help="prompts in the sample")
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="that the study may take here (default: 10)"
+    )
+    parser.add_argument("--force", action="store_true", help="write over a file that is there")
+    parser.set_defaults(run=init)
+
+
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gguf", metavar="FILE", help="a GGUF file in that repository or directory")
+    parser.add_argument(
+        "--gguf", metavar="FILE", help="a GGUF file in that repository or directory"
+    )
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
     parser.add_argument("--dtype", choices=list(BYTES), default="float32", help="number format")
     parser.add_argument(

@@ -65,7 +65,11 @@ def test_completing_a_completed_config_changes_nothing():
     ("path", "value", "message"),
     [
         ("sed", 0, "config: unknown key sed (did you mean seed?); known keys are ablations"),
-        ("text.sources.news.wieght", 1, "text.sources.news: unknown key wieght (did you mean weight?); known"),
+        (
+            "text.sources.news.wieght",
+            1,
+            "text.sources.news: unknown key wieght (did you mean weight?); known",
+        ),
         ("seed", "one", "seed: 'one' is not of type 'integer'"),
         ("text.prompts", 0, "text.prompts: 0 is less than the minimum of 2"),
         ("text.prompts", -3, "text.prompts: -3 is less than the minimum of 2"),

@@ -50,14 +50,14 @@ def entry_of(name: str, *, gguf: str | None = None, revision: str | None = None)
     return entry | ({"gguf": gguf} if gguf else {}) | ({"revision": revision} if revision else {})
 
 
-def find_candidate(entry: dict[str, str], *, cache: Path) -> Candidate:
+def find_candidate(entry: dict[str, str], *, cache: Path, title: str | None = None) -> Candidate:
     """A model's config and tokenizer; of a hub name nothing else is fetched, a GGUF file is converted.
 
-    cache: the folder for converted weights.
+    cache: the folder for converted weights; title: by default the last part of its name.
     Raises:
         InputError: no such model, no tokenizer, or a config that cannot be read.
     """
-    title = Path(entry.get("gguf") or entry["name"]).name.removesuffix(".gguf")
+    title = title or Path(entry.get("gguf") or entry["name"]).name.removesuffix(".gguf")
     location = model_location(entry, {}, cache, key=title)
     folder, _ = locate_model(location, revision=entry.get("revision"), weights=False)
     try:

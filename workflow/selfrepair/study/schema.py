@@ -81,7 +81,7 @@ def check(content: Any, schema: Schema) -> None:
 
 
 def did_you_mean(wrong: Any, known: Iterable[Any]) -> str:
-    """" (did you mean resample?)" for a word that is nearly one of those known, else nothing."""
+    """ " (did you mean resample?)" for a word that is nearly one of those known, else nothing."""
     words = {str(word).lower(): str(word) for word in known}
     nearest = difflib.get_close_matches(str(wrong).lower(), words, n=1)
     return f" (did you mean {words[nearest[0]]}?)" if nearest else ""
