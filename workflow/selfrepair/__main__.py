@@ -47,7 +47,7 @@ def check(asked: argparse.Namespace) -> None:
     report = examine(candidate, dtype=asked.dtype, device=device_here())
     if candidate.has_weights if asked.weights is None else asked.weights:
         text = Path(asked.text) if asked.text else None
-        found = exactness_of(candidate, dtype=asked.dtype, device=device_here(), text=text)
+        found = exactness_of(report, dtype=asked.dtype, device=device_here(), text=text)
         report = replace(report, exactness=found)
     print(json.dumps(as_json(report), indent=1) if asked.json else "\n".join(as_lines(report)))
 

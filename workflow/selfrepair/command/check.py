@@ -117,21 +117,20 @@ def _hardware(target: torch.device) -> str:
     return f"{threads}{seen['device']}"
 
 
-def exactness_of(
-    candidate: Candidate, *, dtype: str, device: str, text: Path | None = None
-) -> Exactness:
+def exactness_of(report: Report, *, dtype: str, device: str, text: Path | None = None) -> Exactness:
     """Load a model and measure a few real tokens with its own weights.
 
     text: a text file, of which the beginning is read; by default two sentences of ours.
     Raises:
-        InputError: as `load_model`.
+        InputError: as `load_model`; or a text without a token.
         ExactnessError: sums are off by more than the dtype's bound.
+        OSError: the text cannot be read.
     """
+    candidate = report.candidate
     texts = SENTENCES if text is None else [text.read_text(encoding="utf-8", errors="replace")]
-    model = load_model(
-        candidate.location, device=device, dtype=dtype, revision=candidate.entry.get("revision")
-    )
-    prompts = _prompts(candidate, texts, longest=model.context_length + 1)
+    prompts = _prompts(candidate, texts, longest=report.facts.context_length + 1)
+    revision = candidate.entry.get("revision")
+    model = load_model(candidate.location, device=device, dtype=dtype, revision=revision)
     clean = clean_pass(model, prompts)
     swept = sweep(model, prompts, ablation="zero", heads=[(model.n_layers // 2, 0)])
     return Exactness(

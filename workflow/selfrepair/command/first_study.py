@@ -29,7 +29,7 @@ models:
 text:
   prompts: {prompts} # windows of text; a head's top tokens are the 2 % of their tokens where its direct effect is largest
   tokens_per_prompt: {tokens_per_prompt}
-  sources:{sources}
+  sources: # the `licence` of each is written beside its prompts{sources}
 
 ablations:
   resample: # each head's output is replaced by its output on another prompt
@@ -172,8 +172,9 @@ def _entries(values: Mapping[str, Any], indent: str) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_value(part)}" for key, part in value.items()) + "}"
-    plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z./~][\w./-]*", value)
-    return value if plain else json.dumps(value, ensure_ascii=False)
+    plain = isinstance(value, str) and re.fullmatch(r"[\w./-]+", value)
+    safe = plain and yaml.safe_load(value) == value
+    return str(value) if safe else json.dumps(value, ensure_ascii=False)
 
 
 def _name(text: str) -> str:

@@ -38,9 +38,9 @@ def as_lines(report: Report) -> list[str]:
         "layers": _layers(facts),
         "blocks": _blocks(facts),
         "tokenizer": f"{len(report.candidate.tokenizer):,} tokens; adds {_bos(report) or 'no BOS'}",
-        "parameters": f"{facts.parameters / 1e6:,.1f} M",
-        "memory": f"{costs.memory_bytes / 1e9:.1f} GB of weights and activations; "
-        f"{costs.free_bytes / 1e9:.1f} GB are free",
+        "parameters": f"{facts.parameters:,}",
+        "memory": f"{costs.memory_bytes / 1e9:.2g} GB of weights and activations; "
+        f"{costs.free_bytes / 1e9:.2g} GB are free",
         "arithmetic": f"{_TOKENS:,} tokens are {_tflop(costs.pass_flop)} for a clean pass, "
         f"{_tflop(costs.sweep_flop)} for a full sweep (every head on every token)",
         "time here": _time(costs),
@@ -83,9 +83,15 @@ def _time(costs: Costs) -> str:
     if hours is None or costs.rate is None:
         return "not measured: no layer follows another"
     return (
-        f"{hours:,.2g} hours ({60 * hours:,.2g} minutes) for a full sweep of {_TOKENS:,} tokens, at "
-        f"{costs.rate / 1e12:.2g} TFLOP/s, measured on {costs.hardware}"
+        f"{_duration(hours)} for a full sweep of {_TOKENS:,} tokens, at {costs.rate / 1e12:.2g} TFLOP/s "
+        f"as measured on {costs.hardware}"
     )
+
+
+def _duration(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.1f} hours"
+    return f"{60 * hours:.1f} minutes" if 60 * hours >= 1 else f"{3600 * hours:.2g} seconds"
 
 
 def _weights(exactness: Exactness | None) -> str:

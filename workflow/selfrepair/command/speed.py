@@ -41,11 +41,10 @@ def replay_rate(short: Decoder, shape: Shape, *, seconds: float = 1.5) -> float 
     with side_by_side(replay) as workers:
         pieces = range(workers.count)
         list(workers.map(work, pieces))
-        rounds, started = 0, _now(short)
-        while _now(short) - started < seconds:
+        rounds, elapsed, started = 0, 0.0, _now(short)
+        while not rounds or elapsed < seconds:
             list(workers.map(work, pieces))
-            rounds += 1
-        elapsed = _now(short) - started
+            rounds, elapsed = rounds + 1, _now(short) - started
     return rounds * len(pieces) * rows * positions * flop / elapsed
 
 
