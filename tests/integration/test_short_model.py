@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from census import CASES, EXPERTS, PARALLEL, POST_NORMS, Case
-from selfrepair.command.facts import facts_of
+from selfrepair.command.facts import facts_of, shape_of
 from selfrepair.command.short_model import short_decoder
 from selfrepair.errors import InputError
 
@@ -14,6 +14,7 @@ def test_a_config_alone_tells_whether_a_model_is_right(case: Case) -> None:
     config = case.config()
 
     def examine() -> object:
+        shape_of(config, name="m")  # by which a model that does not fit is refused
         short = short_decoder(config, name="m", dtype="float32", device=torch.device("cpu"))
         return facts_of(config, short, name="m")
 

@@ -1,6 +1,8 @@
 """`selfrepair init`: the config that it writes is valid, is sized to the time there is, and replaces nothing."""
 
 import json
+import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from functools import partial
@@ -10,7 +12,8 @@ import pytest
 import yaml
 
 import tiny_models
-from selfrepair.__main__ import ROOT, main
+from gguf_files import tiny_model, write_gguf
+from selfrepair.__main__ import ROOT, _parser, main
 from selfrepair.command import check as checking
 from selfrepair.command.first_study import Checkout
 from selfrepair.command.sizing import OVERHEAD_MINUTES, Sizes, largest, scaled
@@ -138,6 +141,21 @@ def test_odd_names_become_names_that_a_study_may_have(
     assert config["study"] == "nderung-2-b"
     assert list(config["models"]) == ["Modell-1-"]
     assert config["models"]["Modell-1-"]["title"] == "-ü Modell «1»"
+
+
+def test_a_gguf_file_is_named_as_one(init: Init, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_model("qwen2"))
+    config = init("--cache", tmp_path / "cache", model=path)
+    assert config["models"]["tiny"]["gguf"] == str(path)
+    assert "name" not in config["models"]["tiny"]
+
+
+def test_the_commands_of_the_page_are_commands() -> None:
+    page = (ROOT / "docs/your-model.md").read_text()
+    commands = re.findall(r"^(?:\$ )?\.venv/bin/selfrepair (.*)$", page, flags=re.M)
+    assert len(commands) >= 8
+    for command in commands:
+        _parser().parse_args(shlex.split(command, comments=True))
 
 
 # --- the text -----------------------------------------------------------------------------------

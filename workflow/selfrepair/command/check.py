@@ -17,7 +17,7 @@ from ..model.loading import load_model
 from ..model.memory import free_bytes, refuse_weights
 from ..model.sizes import chunk_tokens, prompts_at_once
 from .candidate import Candidate
-from .facts import Facts, facts_of
+from .facts import Facts, facts_of, shape_of
 from .short_model import short_decoder
 from .speed import POSITIONS, replay_rate
 
@@ -81,12 +81,12 @@ def examine(candidate: Candidate, *, dtype: str, device: str) -> Report:
     Raises:
         InputError: it is not supported, or its weights do not fit into memory.
     """
-    target, name = torch.device(device), candidate.location
+    target, name, config = torch.device(device), candidate.location, candidate.config
+    refuse_weights(shape_of(config, name=name), name, dtype=dtype, device=target)
     short = short_decoder(
-        candidate.config, name=name, dtype=dtype, device=target, tokenizer=candidate.tokenizer
+        config, name=name, dtype=dtype, device=target, tokenizer=candidate.tokenizer
     )
-    facts = facts_of(candidate.config, short, name=name)
-    refuse_weights(facts.shape, name, dtype=dtype, device=target)
+    facts = facts_of(config, short, name=name)
     shape, workers = facts.shape, torch.get_num_threads() if target.type == "cpu" else 1
     working = shape.working_bytes(
         dtype,

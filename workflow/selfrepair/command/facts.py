@@ -56,6 +56,16 @@ def facts_of(config: PretrainedConfig, short: Decoder, *, name: str) -> Facts:
     )
 
 
+def shape_of(config: PretrainedConfig, *, name: str) -> Shape:
+    """The sizes of a model of this config, of which nothing is built yet (its blocks taken for sequential).
+
+    Raises:
+        InputError: as `find_parts`.
+    """
+    network = empty_network(config, name=name)
+    return _shape(network, parts_of(network, name=name), parallel=False)
+
+
 def _shape(network: Any, parts: ModelParts, *, parallel: bool) -> Shape:
     """The sizes of a model from its last layer's modules. Of a mixture of experts d_mlp counts all of them."""
     layer = parts.layers[-1]

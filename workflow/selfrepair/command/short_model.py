@@ -34,13 +34,15 @@ def short_decoder(
     stack: Any = network.get_submodule(parts.layers[0].block.rpartition(".")[0])
     del stack[1:-1]
     network.to_empty(device=device)
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.zero_()  # a few are not set below (Apertus' activations), and may hold anything
     torch.manual_seed(0)
     network.init_weights()  # buffers such as rotary frequencies too
     network.eval().requires_grad_(False)
     network.config.use_cache = False
     for parameter in network.parameters():
         # Gains of 1, biases of 0 and small weights would hide what they do.
-        if parameter.ndim == 1:
+        if parameter.ndim <= 1:
             parameter.add_(0.1 * torch.randn_like(parameter))
         else:
             parameter.normal_(std=parameter.shape[-1] ** -0.5)
