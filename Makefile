@@ -8,12 +8,13 @@ BIN := .venv/bin
 ARGS ?=
 
 .PHONY: help setup fetch study plan pull record dvc-stages check quick test test-remotes test-cluster test-gpu \
-	benchmark benchmark-gpu
+	benchmark benchmark-gpu check-model
 
 help:
 	@echo "make study [CONFIG=config/config.yaml] [ARGS=...]   reproduce a study"
 	@echo "           [PROFILE=profiles/slurm]                 on a cluster"
 	@echo "make plan  [CONFIG=config/config.yaml]              what it would cost: time, memory, jobs"
+	@echo "make check-model MODEL=...                          is this model supported, and what would it cost?"
 	@echo "make fetch [CONFIG=config/config.yaml]              only fetch what a study reads"
 	@echo "make pull  [CONFIG=... [MODEL=...]]                 get the recorded studies, one of them, or one model"
 	@echo "make record [CONFIG=... [MODEL=...]]                record them with DVC"
@@ -45,6 +46,10 @@ study: fetch
 # Fetches nothing: a model that is not here needs its `shape` in the config.
 plan: .venv/ready
 	@$(BIN)/python workflow/scripts/plan.py $(CONFIG)
+
+# A hub name, a directory or a GGUF file; ARGS="--help" lists the options. `selfrepair init` writes a config for it.
+check-model: .venv/ready
+	@$(BIN)/selfrepair check $(if $(MODEL),"$(MODEL)") $(ARGS)
 
 # Stages of DVC: of the study and the model that the command line names, or of all recorded studies (no name).
 MODEL ?=

@@ -26,11 +26,12 @@ ORDER = (
         "study",
     ),
     *("measure", "tables", "claims", "published", "figures", "testing"),
+    *("command", "__main__"),
 )
 # Loaded without torch, also through other modules of ours: rules, claims and figures take no seconds.
 NO_TORCH = {
     *("errors", "vocabulary", "formats", "ablations", "catalogue", "study", "claims", "figures"),
-    "model/sizes.py",
+    *("model/sizes.py", "__main__.py"),
 }
 # The only package that draws.
 ALTAIR = {"figures"}
@@ -160,7 +161,7 @@ def test_modules_can_be_read_in_one_sitting(module):
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("import selfrepair", {"torch", "altair"}),
+        ("import selfrepair, selfrepair.__main__", {"torch", "altair"}),
         ("import selfrepair.claims.judge, selfrepair.claims.page", {"torch", "altair"}),
         ("import selfrepair.catalogue, selfrepair.study.planning", {"torch", "altair"}),
         ("import selfrepair.tables.heads", {"transformers", "altair"}),

@@ -390,7 +390,10 @@ def test_the_workflow_reads_modules_only_from_the_checkout(finished):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"sed": 1}, r"config: unknown key sed; known keys are ablations, cache, clean, device"),
+        (
+            {"sed": 1},
+            r"config: unknown key sed \(did you mean seed\?\); known keys are ablations, cache, clean, device",
+        ),
         ({"seed": -1}, r"seed: -1 is less than the minimum of 0"),
         ({"models": {"x": {"name": "/nowhere/at/all"}}}, r"/nowhere/at/all is no Hugging Face"),
     ],

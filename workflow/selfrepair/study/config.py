@@ -12,7 +12,15 @@ from ..errors import InputError
 from ..model.weights import block_formats, is_converted
 from ..vocabulary import SAMPLED, TOP_SHARE
 from .materials import FILE, Materials, read_materials, used_wheels, with_materials
-from .schema import Schema, check, check_names, fill_defaults, read_schema, read_yaml
+from .schema import (
+    Schema,
+    check,
+    check_names,
+    did_you_mean,
+    fill_defaults,
+    read_schema,
+    read_yaml,
+)
 from .sizes import complete_sizes, config_of_model, stated_key
 
 Config = dict[str, Any]
@@ -140,7 +148,10 @@ def _check_requantise(name: str, model: Mapping[str, Any]) -> None:
             f"{place}: {asked} rounds weights of a GGUF file once more, and none is named; leave it out"
         )
     if asked not in block_formats():
-        raise InputError(f"{place}: {asked!r} is not one of {', '.join(block_formats())}")
+        known = block_formats()
+        raise InputError(
+            f"{place}: {asked!r} is not one of {', '.join(known)}{did_you_mean(asked, known)}"
+        )
 
 
 def _check_control(name: str, models: Mapping[str, Any]) -> None:
@@ -149,9 +160,10 @@ def _check_control(name: str, models: Mapping[str, Any]) -> None:
     if original is None:
         return
     if original == name or original not in models:
+        nearest = did_you_mean(original, [key for key in models if key != name])
         raise InputError(
-            f"models.{name}.control_of: {original!r} is not another key of models; add that model, or state "
-            "control_of: null"
+            f"models.{name}.control_of: {original!r} is not another key of models{nearest}; add that model, "
+            "or state control_of: null"
         )
     if models[original].get("control_of") is not None:
         raise InputError(
@@ -179,7 +191,8 @@ def _check_published(config: Config) -> None:
     """Released tables belong to a model of the study, and to the authors' ablation."""
     for name in config.get("published", {}).get("tables", {}):
         if name not in config["models"]:
-            raise InputError(f"published.tables: {name!r} is not a key of models")
+            nearest = did_you_mean(name, config["models"])
+            raise InputError(f"published.tables: {name!r} is not a key of models{nearest}")
         if "resample" not in config["ablations"]:
             raise InputError("published: needs ablations.resample, the authors' ablation")
 

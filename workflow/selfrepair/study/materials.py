@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .schema import Schema, check, definition, read_yaml
+from .schema import Schema, check, definition, did_you_mean, read_yaml
 
 FILE = "materials.yaml"
 
@@ -59,7 +59,8 @@ def with_materials(config: Any, materials: Materials) -> Any:
             if name not in materials[kind]:
                 raise InputError(
                     f"{'.'.join(keys)}.{name}: states no {' or '.join(_STATES[kind])}, and {FILE} has "
-                    f"nothing of this name; its {kind} are {', '.join(sorted(materials[kind]))}"
+                    f"nothing of this name{did_you_mean(name, materials[kind])}; its {kind} are "
+                    f"{', '.join(sorted(materials[kind]))}"
                 )
             entries[name] = copy.deepcopy(materials[kind][name]) | (entries[name] or {})
     wheels = complete.setdefault("wheels", {})
@@ -69,8 +70,8 @@ def with_materials(config: Any, materials: Materials) -> Any:
         if wheel not in wheels and wheel not in materials["wheels"]:
             known = sorted({*wheels, *materials["wheels"]})
             raise InputError(
-                f"{place}: {wheel!r} is not a key of wheels, here or in {FILE}; "
-                f"there are {', '.join(known)}"
+                f"{place}: {wheel!r} is not a key of wheels, here or in {FILE}"
+                f"{did_you_mean(wheel, known)}; there are {', '.join(known)}"
             )
         wheels.setdefault(wheel, copy.deepcopy(materials["wheels"].get(wheel)))
     return complete

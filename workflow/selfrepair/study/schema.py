@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,14 @@ def check(content: Any, schema: Schema) -> None:
     """
     errors = sorted(Draft202012Validator(schema).iter_errors(content), key=lambda e: str(e.path))
     if errors:
-        raise InputError(_explain(errors[0]))
+        raise InputError(_explain(errors[0], schema))
+
+
+def did_you_mean(wrong: Any, known: Iterable[Any]) -> str:
+    """ " (did you mean resample?)" for a word that is nearly one of those known, else nothing."""
+    words = {str(word).lower(): str(word) for word in known}
+    nearest = difflib.get_close_matches(str(wrong).lower(), words, n=1)
+    return f" (did you mean {words[nearest[0]]}?)" if nearest else ""
 
 
 def check_names(config: Any) -> None:
@@ -127,13 +135,11 @@ def fill_defaults(value: Any, schema: Schema, root: Schema | None = None) -> Non
             fill_defaults(value[key], others, root)
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Any, schema: Schema) -> str:
     """What the validator found, in one line: key, value, what is allowed."""
     key = ".".join(str(part) for part in error.absolute_path) or "config"
     if error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
-        unknown = sorted(map(str, set(error.instance) - set(known)))
-        return f"{key}: unknown key {', '.join(unknown)}; known keys are {', '.join(sorted(known))}"
+        return f"{key}: {_explain_unknown(error, schema)}"
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
         return f"{key}: needs the key {', '.join(missing)}"
@@ -147,4 +153,30 @@ def _explain(error: Any) -> str:
         return f"{key}: give either {choices}, not both or neither"
     meaning = error.schema.get("description") if isinstance(error.schema, dict) else None
     message = error.message.splitlines()[0]
+    if error.validator == "enum":
+        message += did_you_mean(error.instance, error.validator_value)
     return f"{key}: {message}" + (f" ({meaning})" if meaning else "")
+
+
+def _explain_unknown(error: Any, schema: Schema) -> str:
+    """Keys that a section has not: what each is nearest to, or where a key of this name belongs."""
+    known = sorted(error.schema.get("properties", {}))
+    told = []
+    for name in sorted(map(str, set(error.instance) - set(known))):
+        places = [place for place in _places(schema, schema) if place.rpartition(".")[2] == name]
+        nearest = sorted(places, key=lambda place: place.count("."))[:2]
+        elsewhere = f" (did you mean {' or '.join(nearest)}?)" if nearest else ""
+        told.append(name + (did_you_mean(name, known) or elsewhere))
+    return f"unknown key {', '.join(told)}; known keys are {', '.join(known)}"
+
+
+def _places(schema: Schema, root: Schema, parents: str = "") -> Iterator[str]:
+    """Every key of a schema with its dotted name; * stands for any name."""
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+    others = schema.get("additionalProperties")
+    parts = schema.get("properties", {}) | ({"*": others} if isinstance(others, dict) else {})
+    for key, part in parts.items():
+        if key != "*":
+            yield f"{parents}{key}"
+        yield from _places(part, root, f"{parents}{key}.")

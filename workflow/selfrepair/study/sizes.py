@@ -66,8 +66,9 @@ def complete_sizes(config: Mapping[str, Any]) -> None:
         sizes = model.get("sizes", {})
         for name in sizes.get("ablations", {}):
             if name not in config["ablations"]:
+                known = ", ".join(f"ablations.{each}" for each in config["ablations"])
                 raise InputError(
-                    f"models.{key}.sizes.ablations.{name}: the study has no ablations.{name}"
+                    f"models.{key}.sizes.ablations.{name}: the study has no ablations.{name}; it has {known}"
                 )
         prompts = sizes.get("experiments", {}).get("prompts")
         if "prompts" in open_in_study:
