@@ -72,6 +72,16 @@ def test_everything_promised_is_there(finished):
     assert "Figures: figures/tiny/" in finished.told
 
 
+def test_only_what_matters_is_told_and_the_findings_last(finished):
+    lines = finished.told.strip().splitlines()
+    assert lines[-1].startswith("Claims: results/tiny/claims.html")
+    assert not [line for line in lines if "Select jobs" in line or "\x1b" in line]
+    of_clean = [line.split("] ")[1] for line in lines if "clean pass 1/2 of gpt2" in line]
+    assert len(of_clean) == 2
+    assert of_clean[0] == "clean pass 1/2 of gpt2 has started"
+    assert of_clean[1].startswith("clean pass 1/2 of gpt2 took ")
+
+
 def test_provenance_tells_how_a_result_was_made(finished):
     sidecar = finished.folder / "results/tiny/gpt2/sweeps/resample/shard-0of2.json"
     provenance = json.loads(sidecar.read_text())

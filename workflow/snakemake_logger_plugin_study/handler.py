@@ -58,6 +58,8 @@ class LogHandler(LogHandlerBase):
             self._say(f"{self._jobs.done} of {self._jobs.total} jobs done after {took}")
         for text in self._before:
             self._say(text)
+        if self._stderr is not None:
+            self._stderr.screen.close()
         self._stderr = self._view = self._jobs = None
         self._before = []
         super().close()

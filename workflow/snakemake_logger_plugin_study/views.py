@@ -12,6 +12,8 @@ interval = tqdm.format_interval
 LINE_SECONDS, LINE_PERCENT = 60, 10
 # Running jobs in the live view; a cluster may run hundreds.
 ROWS = 12
+# Columns of a bar in it.
+BAR = 20
 
 
 class View(Protocol):
@@ -101,7 +103,7 @@ class LiveView:
         self._live.start()
 
     def start(self, job: Job) -> None:
-        pass
+        self._live.refresh()
 
     report = end = start
 
@@ -115,9 +117,9 @@ class LiveView:
         from rich.table import Table
 
         table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True, overflow="ellipsis", max_width=44)
-        for _ in range(3):
-            table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        for width in (BAR, 7, 15):
+            table.add_column(no_wrap=True, min_width=width)
         jobs = self._jobs
         count = f"{jobs.done} of {jobs.total}"
         table.add_row("all jobs", _bar(jobs.done, jobs.total), count, time_left(jobs))
@@ -137,4 +139,4 @@ class LiveView:
 def _bar(done: float, total: float) -> Any:
     from rich.progress_bar import ProgressBar
 
-    return ProgressBar(total=total, completed=done, width=30)
+    return ProgressBar(total=total, completed=done, width=BAR)
