@@ -32,6 +32,7 @@ ORDER = (
 NO_TORCH = {
     *("errors", "vocabulary", "formats", "ablations", "catalogue", "study", "claims", "figures"),
     *("model/sizes.py", "__main__.py"),
+    *("model/sizes.py", "tables/tokens.py", "tables/iterative.py"),
 }
 # The only package that draws.
 ALTAIR = {"figures"}

@@ -12,12 +12,19 @@ if any(re.fullmatch(r"--dry-?run|-[a-z]*n[a-z]*", option) for option in sys.argv
 
 
 onsuccess:
-    findings, claims = (
-        Path(RESULTS, name) for name in ("findings.md", "claims.html")
+    findings, claims, page = (
+        Path(RESULTS, "findings.md"),
+        Path(RESULTS, "claims.html"),
+        Path(PICTURES, "index.html"),
     )
     if findings.exists() and claims.exists():
         places = f"Claims: {claims}  Tables: {RESULTS}/  Figures: {PICTURES}/"
-        print(f"\n{findings.read_text()}\n{places}", file=sys.stderr)
+        if page.exists():
+            places += f"  All on one page: {page}"
+        # Below all that Snakemake still says.
+        atexit.register(
+            print, f"\n{findings.read_text()}\n{places}", file=sys.stderr
+        )
 
 
 onerror:

@@ -6,7 +6,10 @@ rules that need a file fetch it themselves if it is not there.
 
 import os
 import sys
+import time
 from pathlib import Path
+
+from tqdm import tqdm
 
 # Gigabytes may come: the hub's own bars show how far they are, but only on a terminal.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
@@ -16,7 +19,7 @@ from common.study_command import run
 from selfrepair.errors import InputError
 from selfrepair.files.hub import is_local, locate_file, locate_model
 from selfrepair.files.wheels import fetch_wheel, wheels_of
-from selfrepair.model.weights import is_converted, model_location
+from selfrepair.model.weights import converted_folder, is_converted, model_location
 from selfrepair.published.fetch import fetch_table, table_file
 
 
@@ -34,7 +37,20 @@ def main(config):
     fetch_published(config.get("published"), cache / "published")
     fetch_models(config["models"], weights=True)
     for key, model in config["models"].items():
+        convert_model(key, model, wheels, cache)
+
+
+def convert_model(key, model, wheels, cache):
+    """A GGUF model as transformers loads it; of what takes minutes, a line before and one after."""
+    folder = converted_folder(model, wheels, cache) if is_converted(model) else None
+    if folder is None or folder.exists():
         model_location(model, wheels, cache, key=key)
+        return
+    start = time.monotonic()
+    print(f"{key}: fetching its weights and converting them", file=sys.stderr, flush=True)
+    model_location(model, wheels, cache, key=key)
+    took = tqdm.format_interval(time.monotonic() - start)
+    print(f"{key}: weights are ready after {took}", file=sys.stderr, flush=True)
 
 
 def fetch_models(models, *, weights):

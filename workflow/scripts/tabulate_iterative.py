@@ -7,7 +7,7 @@ import polars as pl
 from common.adapter import run
 from common.settings import title_of
 from selfrepair.files.archives import restore_shards
-from selfrepair.files.shards import read_shards
+from selfrepair.files.arrays import read_arrays
 from selfrepair.files.storage import read_json, write_table
 from selfrepair.tables.instances import part_of
 from selfrepair.tables.iterative import refeeding_table, self_repression_table
@@ -17,7 +17,7 @@ def main(snakemake):
     settings, output = snakemake.params.settings, snakemake.output
     index = Path(snakemake.input.index)
     restore_shards(index)
-    record, shards = read_json(index), read_shards(index)
+    record, shards = read_json(index), read_arrays(index)
     options = {
         "model": title_of(snakemake),
         "seed": settings["seed"],

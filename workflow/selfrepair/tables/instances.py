@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from .bootstrap import divide, resampled_totals
 
 
-def part_of(shards: Sequence[Mapping[str, Tensor]], prefix: str) -> list[dict[str, Tensor]]:
+def part_of(shards: Sequence[Mapping[str, Any]], prefix: str) -> list[dict[str, Any]]:
     """Of each shard the arrays whose name starts with a prefix, by the rest of their name."""
     return [
         {name.removeprefix(prefix): v for name, v in shard.items() if name.startswith(prefix)}
@@ -20,9 +19,9 @@ def part_of(shards: Sequence[Mapping[str, Tensor]], prefix: str) -> list[dict[st
     ]
 
 
-def joined(shards: Sequence[Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
+def joined(shards: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """The instances of all shards, in their order."""
-    return {name: torch.cat([shard[name] for shard in shards]).numpy() for name in shards[0]}
+    return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
 
 
 def resampled_means(

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
 
 from ..errors import InputError
 from ..vocabulary import FED_BACK, SELECTIONS, TOP, Head
@@ -23,7 +21,7 @@ OWN, *CONTROLS = FED_BACK
 
 
 def self_repression_table(
-    shards: Sequence[Mapping[str, Tensor]],
+    shards: Sequence[Mapping[str, Any]],
     heads: Sequence[Head],
     scalings: Sequence[float],
     *,
@@ -126,7 +124,7 @@ def _slope_summaries(
 
 
 def refeeding_table(
-    shards: Sequence[Mapping[str, Tensor]], *, model: str, seed: int, resamples: int
+    shards: Sequence[Mapping[str, Any]], *, model: str, seed: int, resamples: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """E11b: mean changes of each head of the next layer, and how they correlate.
 
@@ -139,8 +137,8 @@ def refeeding_table(
         and variances within pairs, summed).
     """
     # [prompt, selection, pair of layers, sum] and [pair of layers, head, head of the next layer, sum]
-    per_prompt = torch.cat([shard["prompt_sums"] for shard in shards]).numpy()
-    per_pair = torch.stack([shard["pair_sums"] for shard in shards]).sum(0).numpy()
+    per_prompt = np.concatenate([shard["prompt_sums"] for shard in shards])
+    per_pair = np.stack([shard["pair_sums"] for shard in shards]).sum(0)
     with_tokens = per_prompt[..., 0] > 0
     weights = prompt_weights(len(per_prompt), resamples, seed=seed)
     totals = np.tensordot(weights, per_prompt, axes=1)

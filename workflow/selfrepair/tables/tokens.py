@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from ..errors import InputError
 from ..vocabulary import ALL, TOKEN_EFFECTS, TOKEN_REGIONS, TOP, Head
@@ -42,7 +41,7 @@ def regions(
 
 
 def token_table(
-    shards: Sequence[Mapping[str, Tensor]],
+    shards: Sequence[Mapping[str, Any]],
     heads: Sequence[Head],
     *,
     n_prompts: int,
@@ -114,7 +113,7 @@ def _region_shares(
 
 
 def scale_table(
-    shards: Sequence[Mapping[str, Tensor]],
+    shards: Sequence[Mapping[str, Any]],
     heads: Sequence[Head],
     *,
     n_prompts: int,
