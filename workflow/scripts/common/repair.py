@@ -1,0 +1,84 @@
+"""What a run does about files that are damaged or missing before it calls Snakemake, which sees neither."""
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+from common.records import noted_sha256, read_records
+from common.study_jobs import jobs_of_study
+from selfrepair.files.archives import archive_of
+from selfrepair.files.integrity import (
+    Digests,
+    Fault,
+    changed_files,
+    damaged_tensors,
+    lacking_shards,
+)
+from selfrepair.files.storage import sidecar
+
+# Where damaged files are put.
+ASIDE = Path(".snakemake/damaged")
+# What reads a shard checks it.
+SHARD = re.compile(r".*/shard-\d+of\d+\.\w+")
+REMEDY = f"set aside in {ASIDE}/ and made again"
+
+
+class Repair:
+    """Of one study in a checkout, which is the current folder."""
+
+    def __init__(self, checkout: Path, study: str, config: Path) -> None:
+        self._checkout, self._config = checkout, config
+        self._folders = (f"results/{study}/", f"figures/{study}/")
+        self._records = read_records(checkout, self._folders)
+        # Shards that nothing but a target asks for.
+        self._shards: list[str] = []
+
+    def set_aside_edited(self) -> None:
+        """Set aside every small file that is no longer what its readers have found in it."""
+        noted = noted_sha256(self._records)
+        small = {Path(path): sha256 for path, sha256 in noted.items() if not SHARD.fullmatch(path)}
+        what = "damaged: not what later results were made from"
+        self._set_aside(changed_files(small, Digests(), what=what, remedy=REMEDY))
+
+    def set_aside_damaged(self) -> bool:
+        """Set aside every damaged file; whether there was any."""
+        folder, digests = Path(self._folders[0]), Digests()
+        tensors = damaged_tensors(folder, digests, remedy=REMEDY)
+        return self._set_aside(chain(tensors, lacking_shards(folder, remedy="made again")))
+
+    def missing(self) -> list[str]:
+        """Files that had been made and are not there: if they are made before all else, and come out as they
+        were, nothing that depends on them is made again."""
+        gone = [path for path in self._records if not Path(path).exists()]
+        gone = [path for path in gone if not SHARD.fullmatch(path)] + self._shards
+        if not gone:
+            return []
+        made = {
+            path
+            for job in jobs_of_study(self._checkout, self._config).jobs
+            for path in job.outputs.values()
+        }
+        return sorted(made & set(gone))
+
+    def _set_aside(self, faults: Iterable[Fault]) -> bool:
+        found = list(faults)
+        for fault in found:
+            print(f"warning: {fault}", file=sys.stderr)
+            shard = fault.path.with_suffix(".safetensors")
+            pair = {fault.path, sidecar(fault.path)} if shard.exists() else {fault.path}
+            if SHARD.fullmatch(str(shard)):
+                # The archive has the tensors, and the sidecar is the store's.
+                packed = archive_of(shard.parent).is_file()
+                if packed and fault.path == shard:
+                    pair = {shard}
+                else:
+                    self._shards.append(str(shard))
+                    pair = {shard, sidecar(shard)}
+            for path in pair:
+                if path.exists():
+                    (ASIDE / path).parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(path, ASIDE / path)
+        return bool(found)
