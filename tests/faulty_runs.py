@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -28,26 +29,30 @@ class Study:
     """A checkout with the tiny study, which its tests run as `make study` does."""
 
     folder: Path
+    # What the last run has told; not in the folder, whose disk may be full.
+    screen: Path = Path("nothing told yet")
 
     def command(self, *options: str) -> list[str]:
         return [sys.executable, "workflow/scripts/study.py", CONFIG, "profiles/default", *options]
 
     def start(self, *options: str, **environment: str) -> subprocess.Popen[str]:
-        """A run, which goes on; its output is in told.txt."""
+        """A run, which goes on."""
+        self.screen = Path(tempfile.mkdtemp(prefix="told-"), "told.txt")
         own = {"PYTHONPATH": str(self.folder / "workflow")}
-        with (self.folder / "told.txt").open("w") as told:
+        with self.screen.open("w") as screen:
             return subprocess.Popen(
                 self.command(*options),
                 cwd=self.folder,
                 env=os.environ | own | environment,
-                stdout=told,
+                stdout=screen,
                 stderr=subprocess.STDOUT,
                 text=True,
                 start_new_session=True,
             )
 
     def told(self) -> list[str]:
-        return (self.folder / "told.txt").read_text(errors="replace").strip().splitlines()
+        """The lines that the last run has told."""
+        return self.screen.read_text(errors="replace").strip().splitlines()
 
     def run(self, *options: str, **environment: str) -> int:
         """The exit status of a run."""

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -36,7 +37,10 @@ class Run:
     def __init__(self, config: str, profile: str) -> None:
         options = ["--workflow-profile", profile, "--configfile", config]
         self._command = [sys.executable, "-m", "snakemake", *options]
-        self._elsewhere = "executor" in read_yaml(Path(profile, "config.yaml"))
+        settings = read_yaml(Path(profile, "config.yaml"))
+        self._elsewhere = "executor" in settings
+        # In a bucket, results are looked after by Snakemake alone.
+        self.results_here = "default-storage-provider" not in settings
         self._process: subprocess.Popen[bytes] | None = None
         self._signals: list[int] = []
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -63,26 +67,34 @@ class Run:
         self._signals.append(number)
         if self._process is None or self._process.poll() is not None:
             return
-        snakemake = psutil.Process(self._process.pid)
-        if self._elsewhere and len(self._signals) == 1:
-            snakemake.send_signal(signal.SIGINT)
-            return
-        snakemake.suspend()  # it must start nothing more
-        jobs = snakemake.children(recursive=True)
-        snakemake.kill()
-        end(jobs, patience=PATIENCE if len(self._signals) == 1 else 0)
+        with suppress(psutil.NoSuchProcess):
+            snakemake = psutil.Process(self._process.pid)
+            if self._elsewhere and len(self._signals) == 1:
+                snakemake.send_signal(signal.SIGINT)
+                return
+            snakemake.suspend()  # it must start nothing more
+            jobs = snakemake.children(recursive=True)
+            snakemake.kill()
+            end(jobs, patience=PATIENCE if len(self._signals) == 1 else 0)
 
 
 def main(config: str, profile: str, *options: str) -> int:
-    checkout = Path.cwd()
+    """Exit status of a run: Snakemake's, or 128 and the number of the signal that has stopped it.
+
+    Raises:
+        InputError: another run is at work in this checkout.
+    """
     if any(DRY.fullmatch(option) for option in options):
         command = [sys.executable, "-m", "snakemake", "--workflow-profile", profile]
         os.execv(sys.executable, [*command, "--configfile", config, *options])
+    checkout = Path.cwd()
     hold(checkout)
     clean_up(checkout)
     run = Run(config, profile)
-    repair = Repair(checkout, str(read_yaml(Path(config))["study"]), Path(config))
     try:
+        if not run.results_here:
+            return run.snakemake(*options)
+        repair = Repair(checkout, str(read_yaml(Path(config))["study"]), Path(config))
         repair.set_aside_edited()
         status = to_end(run, repair.missing(), options)
         if status and repair.set_aside_damaged():
