@@ -114,7 +114,7 @@ def test_a_second_run_is_refused_in_one_line(finished: Checkout, undrawn: Study)
     assert line.startswith(f"error: {AT_WORK} (process {first.pid}, since 20")
     assert undrawn.run("--dry-run", *FIGURES) == 0
     by_hand = Checkout(undrawn.folder, finished.config | {"study": "another"})
-    done = by_hand.snakemake("--", "figures/another/vega.js")
+    done = by_hand.snakemake("figures/another/vega.js")
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1].startswith(f"error: {AT_WORK}")
     snakemake.resume()

@@ -1,6 +1,7 @@
 """What Snakemake has noted of files and DVC has recorded of them."""
 
 import base64
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from checkouts import ROOT
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
 
 from common.recorded_files import recorded_md5
-from common.records import FOLDER, Record, noted_sha256, read_records
+from common.records import FOLDER, OWN_NOTES, Record, note, noted_sha256, read_records
 
 
 def record(ended: float, **inputs: str) -> Record:
@@ -40,16 +41,33 @@ def test_records_are_read_by_the_path_that_they_are_about(tmp_path):
     assert read_records(tmp_path, ("results/x/",)) == {"results/x/heads.parquet": expected}
 
 
-def test_a_file_is_what_its_latest_reader_found_unless_it_was_made_again_since():
+def test_a_file_is_what_its_latest_reader_found_unless_it_was_made_again_since(tmp_path):
     records = {
         "prompts": record(1),
         "clean": record(3, prompts="old"),
         "sweep": record(5, prompts="new", clean="c"),
         "heads": record(7, sweep="s", text="not a result of ours"),
     }
-    assert noted_sha256(records) == {"prompts": "new", "clean": "c", "sweep": "s"}
+    assert noted_sha256(tmp_path, records) == {"prompts": "new", "clean": "c", "sweep": "s"}
     records["sweep"] = record(9, clean="c")
-    assert noted_sha256(records) == {"prompts": "old", "clean": "c"}
+    assert noted_sha256(tmp_path, records) == {"prompts": "old", "clean": "c"}
+
+
+def test_our_own_notes_hold_until_a_file_is_made_again(tmp_path):
+    """Also for a file that nothing reads, or that came out as it was and so was not read again."""
+    for name in ("heads", "shard-0of1.json"):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        (tmp_path / "x" / name).write_text(name)
+    records = {"x/heads": record(1), "x/shard-0of1.json": record(1), "x/gone": record(1)}
+    note(tmp_path, records)
+    expected = {"x/heads": hashlib.sha256(b"heads").hexdigest()}
+    assert noted_sha256(tmp_path, records) == expected
+    (tmp_path / "x/heads").write_text("damaged")
+    note(tmp_path, records)
+    assert noted_sha256(tmp_path, records) == expected
+    assert noted_sha256(tmp_path, records | {"x/heads": record(2)}) == {}
+    (tmp_path / OWN_NOTES).write_text("[")
+    assert noted_sha256(tmp_path, records) == {}
 
 
 def test_recorded_folders_are_listed_from_the_cache_or_the_store(tmp_path):

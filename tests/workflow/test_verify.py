@@ -44,9 +44,9 @@ def test_an_undisturbed_study_is_whole(finished):
     [
         ("clean.safetensors", "damaged: differs from the checksum in clean.json"),
         ("sweeps/zero/shard-0of1.safetensors", "damaged: differs from the checksum in shard"),
-        ("prompts.parquet", "damaged: not what later results were made from"),
-        ("heads.parquet", "damaged: not what later results were made from"),
-        ("drawn/zero.parquet", "damaged: not what later results were made from"),
+        ("prompts.parquet", "damaged: its content has changed since it was made"),
+        ("heads.parquet", "damaged: its content has changed since it was made"),
+        ("drawn/zero.parquet", "damaged: its content has changed since it was made"),
     ],
 )
 def test_one_damaged_byte_is_found(copy_of_finished, name, what):

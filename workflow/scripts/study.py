@@ -96,9 +96,12 @@ def main(config: str, profile: str, *options: str) -> int:
             return run.snakemake(*options)
         repair = Repair(checkout, str(read_yaml(Path(config))["study"]), Path(config))
         repair.set_aside_edited()
-        status = to_end(run, repair.missing(), options)
-        if status and repair.set_aside_damaged():
+        try:
             status = to_end(run, repair.missing(), options)
+            if status and repair.set_aside_damaged():
+                status = to_end(run, repair.missing(), options)
+        finally:
+            repair.note()
     except Stopped as stopped:
         clean_up(checkout)
         print(f"\n{STOPPED}", file=sys.stderr)

@@ -52,8 +52,8 @@ def all_faults(folders: tuple[str, str], config: Path, digests: Digests) -> Iter
             yield Fault(Path(path), "missing", pull if path in recorded else again)
     yield from damaged_tensors(results, digests, remedy=again)
     yield from lacking_shards(results, remedy=again)
-    noted = {Path(path): sha256 for path, sha256 in noted_sha256(records).items()}
-    what = "damaged: not what later results were made from"
+    noted = {Path(path): sha256 for path, sha256 in noted_sha256(Path(), records).items()}
+    what = "damaged: its content has changed since it was made"
     yield from changed_files(noted, digests, what=what, remedy=again)
     yield from of_other_settings(study.jobs, records, remedy=again)
     yield from changed_files(

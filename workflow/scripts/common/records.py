@@ -1,14 +1,21 @@
-"""What Snakemake has noted of each file: how it was made, and what its inputs were like then."""
+"""What is noted of each file: by Snakemake how it was made and what its inputs were like then, by our own runs
+its hash once it was made."""
 
 import ast
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfrepair.files.storage import file_sha256, write_json
+
 FOLDER = Path(".snakemake/metadata")
+OWN_NOTES = Path(".snakemake/sums.json")
+# What reads a shard checks it, by its sidecar.
+SHARD = re.compile(r".*/shard-\d+of\d+\.\w+")
 
 
 @dataclass(frozen=True)
@@ -40,15 +47,40 @@ def read_records(checkout: Path, folders: tuple[str, ...]) -> dict[str, Record]:
     return found
 
 
-def noted_sha256(records: Mapping[str, Record]) -> dict[str, str]:
-    """SHA-256 of each file that a job has read since it was made, as that job found it."""
+def noted_sha256(checkout: Path, records: Mapping[str, Record]) -> dict[str, str]:
+    """SHA-256 of each file as a job that has read it since it was made found it, or as our own runs noted it."""
     latest: dict[str, tuple[float, str]] = {}
     for record in records.values():
         for path, sha256 in record.inputs.items():
             made = records.get(path)
             if made and record.started >= made.ended:
                 latest[path] = max(latest.get(path, (0.0, "")), (record.started, sha256))
-    return {path: sha256 for path, (_, sha256) in latest.items()}
+    own = {
+        path: sha256
+        for path, (ended, sha256) in _own_notes(checkout).items()
+        if path in records and records[path].ended == ended
+    }
+    return {path: sha256 for path, (_, sha256) in latest.items()} | own
+
+
+def note(checkout: Path, records: Mapping[str, Record]) -> None:
+    """Note the hash of each file, without shards, that has been made since the last time."""
+    notes = _own_notes(checkout)
+    for path, record in records.items():
+        file = checkout / path
+        new = notes.get(path, (None, ""))[0] != record.ended
+        if new and not SHARD.fullmatch(path) and file.is_file():
+            notes[path] = (record.ended, file_sha256(file))
+    write_json(checkout / OWN_NOTES, notes)
+
+
+def _own_notes(checkout: Path) -> dict[str, tuple[float, str]]:
+    """When each file was made, and its SHA-256; none if they cannot be read."""
+    try:
+        notes = json.loads((checkout / OWN_NOTES).read_text(encoding="utf-8"))
+        return {path: (float(ended), str(sha256)) for path, (ended, sha256) in notes.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -1,13 +1,12 @@
 """What a run does about files that are damaged or missing before it calls Snakemake, which sees neither."""
 
 import os
-import re
 import sys
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
-from common.records import noted_sha256, read_records
+from common.records import SHARD, note, noted_sha256, read_records
 from common.study_jobs import jobs_of_study
 from selfrepair.files.archives import archive_of
 from selfrepair.files.integrity import (
@@ -21,8 +20,6 @@ from selfrepair.files.storage import sidecar
 
 # Where damaged files are put.
 ASIDE = Path(".snakemake/damaged")
-# What reads a shard checks it.
-SHARD = re.compile(r".*/shard-\d+of\d+\.\w+")
 REMEDY = f"set aside in {ASIDE}/ and made again"
 
 
@@ -37,10 +34,10 @@ class Repair:
         self._shards: list[str] = []
 
     def set_aside_edited(self) -> None:
-        """Set aside every small file that is no longer what its readers have found in it."""
-        noted = noted_sha256(self._records)
+        """Set aside every file that is no longer what was noted of it; not shards, which their readers check."""
+        noted = noted_sha256(self._checkout, self._records)
         small = {Path(path): sha256 for path, sha256 in noted.items() if not SHARD.fullmatch(path)}
-        what = "damaged: not what later results were made from"
+        what = "damaged: its content has changed since it was made"
         self._set_aside(changed_files(small, Digests(), what=what, remedy=REMEDY))
 
     def set_aside_damaged(self) -> bool:
@@ -48,6 +45,10 @@ class Repair:
         folder, digests = Path(self._folders[0]), Digests()
         tensors = damaged_tensors(folder, digests, remedy=REMEDY)
         return self._set_aside(chain(tensors, lacking_shards(folder, remedy="made again")))
+
+    def note(self) -> None:
+        """Note what has been made, for the next run to compare with."""
+        note(self._checkout, read_records(self._checkout, self._folders))
 
     def missing(self) -> list[str]:
         """Files that had been made and are not there: if they are made before all else, and come out as they
