@@ -8,7 +8,11 @@ def made_on_the_way(model):
     return [
         *expand(rules.cut_prompts.output, model=model),
         *expand(rules.find_parts.output, model=model),
-        *([] if without_top_tokens() else expand(rules.rank_tokens.output, model=model)),
+        *(
+            []
+            if without_top_tokens()
+            else expand(rules.rank_tokens.output, model=model)
+        ),
         *expand(drawn, model=model, ablation=ABLATIONS),
         *expand(rules.choose_heads.output, model=model),
     ]
@@ -17,7 +21,9 @@ def made_on_the_way(model):
 def without_top_tokens():
     """Whether the store lacks the study's top tokens: they are made when something reads them."""
     files = {Path(path).resolve() for path in workflow.configfiles}
-    return any(Path(workflow.basedir, path).resolve() in files for path in WITHOUT_TOP_TOKENS)
+    return any(
+        Path(workflow.basedir, path).resolve() in files for path in WITHOUT_TOP_TOKENS
+    )
 
 
 def all_of_models():

@@ -53,16 +53,12 @@ class Repair:
     def missing(self) -> list[str]:
         """Files that had been made and are not there: if they are made before all else, and come out as they
         were, nothing that depends on them is made again."""
-        gone = [path for path in self._records if not Path(path).exists()]
-        gone = [path for path in gone if not SHARD.fullmatch(path)] + self._shards
-        if not gone:
+        gone = {path for path in self._records if not Path(path).exists()}
+        if not gone | set(self._shards):
             return []
-        made = {
-            path
-            for job in jobs_of_study(self._checkout, self._config).jobs
-            for path in job.outputs.values()
-        }
-        return sorted(made & set(gone))
+        # A store may lack what the study's target does not name.
+        wanted = jobs_of_study(self._checkout, self._config).complete
+        return sorted(gone & set(wanted)) + self._shards
 
     def _set_aside(self, faults: Iterable[Fault]) -> bool:
         found = list(faults)
