@@ -30,7 +30,7 @@ def test_whatever_is_missing_is_made_again_and_no_shard(whole: Study, same):
     for name in (
         *("results/tiny/documents.parquet", "results/tiny/claims.md"),
         *("figures/tiny/E1-self-repair-by-depth.svg", f"{MODEL}/drawn/zero.parquet"),
-        *(f"{MODEL}/{name}" for name in ("prompts.parquet", "parts.json", "clean.safetensors")),
+        *(f"{MODEL}/{name}" for name in ("prompts.parquet", "parts.json")),
         *(f"{MODEL}/{name}" for name in ("sweeps/zero.json", "heads.parquet", "chosen-heads.json")),
     ):
         (whole.folder / name).unlink()
