@@ -29,9 +29,13 @@ def _files(checkout: Path, out: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if not md5.endswith(".dir"):
         yield path, md5
         return
-    for objects in OBJECTS:
-        listing = checkout / objects / md5[:2] / md5[2:]
-        if listing.is_file():
-            for entry in json.loads(listing.read_text(encoding="utf-8")):
-                yield f"{path}/{entry['relpath']}", entry["md5"]
-            return
+    for listing in objects_of(checkout, md5):
+        for entry in json.loads(listing.read_text(encoding="utf-8")):
+            yield f"{path}/{entry['relpath']}", entry["md5"]
+        return
+
+
+def objects_of(checkout: Path, md5: str) -> list[Path]:
+    """The files of DVC's cache and of the bundled store that keep the content with this MD5."""
+    found = [checkout / objects / md5[:2] / md5[2:] for objects in OBJECTS]
+    return [path for path in found if path.is_file()]

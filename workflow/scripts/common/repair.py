@@ -2,10 +2,11 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import chain
 from pathlib import Path
 
+from common.recorded_files import objects_of, recorded_md5
 from common.records import SHARD, note, noted_sha256, read_records
 from common.study_jobs import jobs_of_study
 from selfrepair.files.archives import archive_of
@@ -16,11 +17,11 @@ from selfrepair.files.integrity import (
     damaged_tensors,
     lacking_shards,
 )
-from selfrepair.files.storage import sidecar
+from selfrepair.files.storage import file_sha256, sidecar, write_bytes
 
 # Where damaged files are put.
 ASIDE = Path(".snakemake/damaged")
-REMEDY = f"set aside in {ASIDE}/ and made again"
+REMEDY = f"set aside in {ASIDE}/, to be fetched or made again"
 
 
 class Repair:
@@ -57,8 +58,22 @@ class Repair:
         if not gone | set(self._shards):
             return []
         # A store may lack what the study's target does not name.
-        wanted = jobs_of_study(self._checkout, self._config).complete
-        return sorted(gone & set(wanted)) + self._shards
+        gone &= set(jobs_of_study(self._checkout, self._config).complete)
+        return sorted(gone - self.fetched(gone)) + self._shards
+
+    def fetched(self, gone: Collection[str]) -> set[str]:
+        """Those of the missing files that DVC's cache or the bundled store has just as they were noted; they are
+        put in their places."""
+        noted = noted_sha256(self._checkout, self._records)
+        recorded = recorded_md5(self._checkout, self._folders)
+        found = set()
+        for path in sorted(set(gone) & noted.keys() & recorded.keys()):
+            for kept in objects_of(self._checkout, recorded[path]):
+                if path not in found and file_sha256(kept) == noted[path]:
+                    write_bytes(Path(path), kept.read_bytes())
+                    print(f"{path}: as it was, from {kept}", file=sys.stderr)
+                    found.add(path)
+        return found
 
     def _set_aside(self, faults: Iterable[Fault]) -> bool:
         found = list(faults)
