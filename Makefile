@@ -7,12 +7,13 @@ BIN := .venv/bin
 # Extra Snakemake options, such as ARGS="-n" or ARGS="--cores 1".
 ARGS ?=
 
-.PHONY: help setup fetch study plan pull record dvc-stages check quick test test-remotes test-cluster test-gpu \
-	benchmark benchmark-gpu check-model
+.PHONY: help setup fetch study verify plan pull record dvc-stages check check-model quick test test-faults \
+	test-remotes test-cluster test-gpu benchmark benchmark-gpu
 
 help:
 	@echo "make study [CONFIG=config/config.yaml] [ARGS=...]   reproduce a study"
 	@echo "           [PROFILE=profiles/slurm]                 on a cluster"
+	@echo "make verify [CONFIG=config/config.yaml]             hash every result of it again"
 	@echo "make plan  [CONFIG=config/config.yaml]              what it would cost: time, memory, jobs"
 	@echo "make check-model MODEL=...                          is this model supported, and what would it cost?"
 	@echo "make fetch [CONFIG=config/config.yaml]              only fetch what a study reads"
@@ -20,6 +21,7 @@ help:
 	@echo "make record [CONFIG=... [MODEL=...]]                record them with DVC"
 	@echo "make quick                                          lint, types and unit tests, 2 minutes"
 	@echo "make test                                           lint, types and all tests"
+	@echo "make test-faults                                    kill, damage and disturb runs, 30 minutes"
 	@echo "make test-remotes                                   stores on S3, WebDAV and SSH servers"
 	@echo "make test-cluster                                   the workflow through SLURM"
 	@echo "make test-gpu                                       a GPU against the CPU"
@@ -41,7 +43,11 @@ fetch: .venv/ready
 	@$(BIN)/python workflow/scripts/fetch.py $(CONFIG)
 
 study: fetch
-	@$(BIN)/snakemake --workflow-profile $(PROFILE) --configfile $(CONFIG) $(ARGS)
+	@$(BIN)/python workflow/scripts/study.py $(CONFIG) $(PROFILE) $(ARGS)
+
+# Every result hashed again, a second or so a gigabyte; exit status 1 if one cannot be trusted.
+verify: .venv/ready
+	@$(BIN)/python workflow/scripts/verify.py $(CONFIG)
 
 # Fetches nothing: a model that is not here needs its `shape` in the config.
 plan: .venv/ready
@@ -62,11 +68,14 @@ pull: .venv/ready
 	$(BIN)/dvc pull $(ARGS) $${stages:+$$stages records} || { echo "error: the store is unreachable or lacks" \
 		"files (see $(BIN)/dvc remote list): try again, or run make study" >&2; exit 1; }
 
+# The only run in this checkout.
+ALONE := $(BIN)/python workflow/scripts/alone.py
+
 # Recomputes nothing that is current. Twice, because a late stage may have made an early one's files again
 # (docs/artifacts.md); the second time is short. Only what the working tree needs stays in the bundled store.
 record: .venv/ready dvc-stages
-	@stages=$$($(STAGES)) || exit 1; $(BIN)/dvc repro $$stages && $(BIN)/dvc repro $$stages
-	@$(BIN)/dvc repro --single-item records
+	@stages=$$($(STAGES)) || exit 1; $(ALONE) $(BIN)/dvc repro $$stages && $(ALONE) $(BIN)/dvc repro $$stages
+	@$(ALONE) $(BIN)/dvc repro --single-item records
 	@$(BIN)/dvc push
 	@$(BIN)/dvc gc --workspace --cloud --force --quiet
 
@@ -94,6 +103,11 @@ quick: .venv/ready
 
 test: check
 	$(PYTEST)
+
+# The tiny study killed, damaged and disturbed (docs/reliability.md); KILLS=100 for as many kills at random.
+KILLS ?= 5
+test-faults: .venv/ready
+	KILLS=$(KILLS) $(BIN)/python -m pytest -m faults tests/faults
 
 # S3, WebDAV (nginx) and SSH stores; those whose server is not installed are skipped with the reason.
 test-remotes: .venv/ready

@@ -27,5 +27,7 @@ include: "workflow/rules/phases.smk"
 rule all:
     default_target: True
     input:
+        rules.documents.input,
+        all_of_models(),
         rules.claims.input,
         all_figures(),

@@ -90,3 +90,14 @@ class Checkout:
         """The same files, as old as here."""
         shutil.copytree(self.folder, folder, copy_function=shutil.copy2)
         return Checkout(folder, self.config)
+
+
+def finished_study(shared_folder: Path, config: dict) -> Checkout:
+    """The study of a config, run to its end once for all tests; what it told is in told.txt."""
+
+    def make(folder: Path) -> None:
+        done = Checkout(new_checkout(folder), config).snakemake()
+        assert done.returncode == 0, done.stdout + done.stderr
+        (folder / "told.txt").write_text(done.stderr)
+
+    return Checkout(made_once(shared_folder / "finished", make), config)

@@ -50,7 +50,7 @@ def made_up(**changes) -> Study:
             "documents",
             None,
             ("texts/own.txt", "/far/away.txt"),
-            {"0": "results/small/documents.parquet"},
+            {"0": "results/small/documents.parquet", "1": "results/small/texts.json"},
             *("text.prompts", "text.sources", "wheels.texts"),
         )
     ]
@@ -81,7 +81,8 @@ def made_up(**changes) -> Study:
     figures = {"png": "figures/small/E1-x.png", "metrics": "results/small/headline.json"}
     jobs.append(job("draw", "figures", None, sweeps, figures, "seed"))
     rules = {"documents": ["sample"], "ablate": ["ablate", "gather", "spare"], "figures": ["draw"]}
-    return Study(jobs, rules, ("results/small/documents.parquet", *figures.values()))
+    complete = ("results/small/documents.parquet", "results/small/texts.json", *sweeps)
+    return Study(jobs, rules, (*complete, *figures.values()))
 
 
 def stages(study: Study, config=WRITTEN) -> dict:
@@ -112,10 +113,10 @@ def test_a_stage_depends_on_what_other_phases_made_and_on_its_own_code():
     assert deps[0] == "results/small/documents.parquet"
     assert [path for path in deps if path.startswith("results")] == deps[:1]
     assert {"scripts/ablate.py", "scripts/gather.py"} < set(deps)
-    # The last stage also waits for all that makes the study complete.
+    # The last stage also waits for all that makes the study complete and is not behind the rest of it.
     assert written["figures"]["deps"][:3] == [
-        "results/small/documents.parquet",
         "results/small/one/sweeps",
+        "results/small/texts.json",
         "results/small/two/sweeps",
     ]
 
@@ -407,7 +408,7 @@ def test_some_models_are_recorded_without_what_is_of_all():
     kept = records_kept(recorded(["one"]))
     assert kept == [
         *("results/small/", "figures/small/"),
-        *("results/other/documents.parquet", "results/other/one/"),
+        *("results/other/documents.parquet", "results/other/texts.json", "results/other/one/"),
     ]
 
 

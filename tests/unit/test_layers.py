@@ -31,8 +31,7 @@ ORDER = (
 # Loaded without torch, also through other modules of ours: rules, claims and figures take no seconds.
 NO_TORCH = {
     *("errors", "vocabulary", "formats", "ablations", "catalogue", "study", "claims", "figures"),
-    *("model/sizes.py", "__main__.py"),
-    *("model/sizes.py", "tables/tokens.py", "tables/iterative.py"),
+    *("model/sizes.py", "tables/tokens.py", "tables/iterative.py", "__main__.py"),
 }
 # The only package that draws.
 ALTAIR = {"figures"}

@@ -15,7 +15,16 @@ sys.path.insert(0, str(SCRIPTS))
 from common.settings import Machine, below, machine_of, title_of  # noqa: E402
 
 # Commands, which are no rule's script.
-COMMANDS = {"fetch", "pack_shards", "plan", "recorded_stages", "update_dvc"}
+COMMANDS = {
+    "alone",
+    "fetch",
+    "pack_shards",
+    "plan",
+    "recorded_stages",
+    "study",
+    "update_dvc",
+    "verify",
+}
 # Helpers of commands alone: no job imports them.
 HELPERS_OF_COMMANDS = {"dvc_stages"}
 # Where the config itself is read: the machine's keys, on which no result depends, and the whole config

@@ -5,19 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from checkouts import Checkout, made_once, new_checkout
+from checkouts import Checkout, finished_study, new_checkout
 
 
 @pytest.fixture(scope="session")
 def finished(shared_folder: Path, tiny_config: dict) -> Checkout:
     """The study, run to its end; do not change it."""
-
-    def make(folder: Path) -> None:
-        done = Checkout(new_checkout(folder), tiny_config).snakemake()
-        assert done.returncode == 0, done.stdout + done.stderr
-        (folder / "told.txt").write_text(done.stderr)
-
-    checkout = Checkout(made_once(shared_folder / "finished", make), tiny_config)
+    checkout = finished_study(shared_folder, tiny_config)
     checkout.told = (checkout.folder / "told.txt").read_text()  # type: ignore[attr-defined]
     return checkout
 

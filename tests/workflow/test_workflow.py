@@ -361,6 +361,29 @@ def test_deleting_a_figure_makes_only_that_figure(copy_of_finished):
     assert copy_of_finished.planned() == {"draw_E1"}
 
 
+def test_whatever_is_missing_is_noticed(copy_of_finished):
+    """The study's target names every result, whether or not a later one still needs it."""
+    for name, rule in {
+        "documents.parquet": "sample_documents",
+        "claims_over_models.parquet": "judge_claims",
+        "gpt2/prompts.parquet": "cut_prompts",
+        "gpt2/parts.json": "find_parts",
+        "gpt2/clean.safetensors": "rank_tokens",
+        "gpt2/drawn/zero.parquet": "draw_tokens_zero",
+        "gpt2/sweeps/resample.json": "gather_sweep",
+        "gpt2/chosen-heads.json": "choose_heads",
+        "gpt2/experiments/neurons.json": "gather_experiment",
+        "gpt2/repair_layers.parquet": "map_repair",
+        "gpt2/heads.parquet": "decompose",
+    }.items():
+        path = copy_of_finished.folder / "results/tiny" / name
+        aside = path.with_name("aside")
+        path.rename(aside)
+        assert rule in copy_of_finished.planned(), name
+        aside.rename(path)
+    assert copy_of_finished.planned() == set()
+
+
 def test_a_damaged_shard_is_refused_by_name_and_rebuilt_once_deleted(copy_of_finished):
     shard = copy_of_finished.folder / "results/tiny/gpt2/sweeps/resample/shard-1of2.safetensors"
     good = shard.read_bytes()

@@ -11,6 +11,16 @@ if any(re.fullmatch(r"--dry-?run|-[a-z]*n[a-z]*", option) for option in sys.argv
     print(f"{plan_table(config)}\n", file=sys.stderr)
 
 
+onstart:
+    # Started by hand or by DVC; make has done so already.
+    from common.one_run import hold
+
+    try:
+        hold(Path.cwd())
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
 onsuccess:
     findings, claims, page = (
         Path(RESULTS, "findings.md"),

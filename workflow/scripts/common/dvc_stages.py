@@ -139,11 +139,15 @@ def _stages(recorded: Recorded, materials: Materials) -> dict[str, Any]:
     """The stages of one study, by name."""
     study, phases = recorded.study, recorded.phases()
     producers = {path: job.phase for job in study.jobs for path in job.outputs.values()}
+    # A model's own results, and what they are made from, are behind the claims and the figures.
+    behind = {
+        path for job in study.jobs if job.model for path in (*job.inputs, *job.outputs.values())
+    }
     stages = {}
     for phase, jobs in phases.items():
         per_model, last = _of_models(jobs), phase == list(study.rules)[-1]
         read = [(path, job.model if per_model else None) for job in jobs for path in job.inputs]
-        read += [(path, None) for path in study.complete if last]
+        read += [(path, None) for path in study.complete if last and path not in behind]
         # What is not kept its sidecar vouches for, and the stage makes it again if it has to.
         again = {producers[path] for path, _ in read if not recorded.keeps(path)} - {phase}
         kept = [(p if recorded.keeps(p) else str(sidecar(Path(p))), model) for p, model in read]

@@ -1,0 +1,145 @@
+"""Runs of the tiny study that tests disturb, and what must hold after the next one."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import yaml
+
+from checkouts import Checkout
+
+CONFIG = "config/tiny.yaml"
+# Results that are the same bytes whenever they are made; others note when they were.
+SAME = {".parquet", ".safetensors", ".svg", ".md"}
+# Rules whose jobs come before the sweeps.
+EARLY = {"sample_documents", "cut_prompts", "find_parts", "clean_pass", "rank_tokens"}
+
+
+@dataclass
+class Study:
+    """A checkout with the tiny study, which its tests run as `make study` does."""
+
+    folder: Path
+    # What the last run has told; not in the folder, whose disk may be full.
+    screen: Path = Path("nothing told yet")
+
+    def command(self, *options: str) -> list[str]:
+        return [sys.executable, "workflow/scripts/study.py", CONFIG, "profiles/default", *options]
+
+    def start(self, *options: str, **environment: str) -> subprocess.Popen[str]:
+        """A run, which goes on."""
+        self.screen = Path(tempfile.mkdtemp(prefix="told-"), "told.txt")
+        own = {"PYTHONPATH": str(self.folder / "workflow")}
+        with self.screen.open("w") as screen:
+            return subprocess.Popen(
+                self.command(*options),
+                cwd=self.folder,
+                env=os.environ | own | environment,
+                stdout=screen,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+
+    def told(self) -> list[str]:
+        """The lines that the last run has told."""
+        return self.screen.read_text(errors="replace").strip().splitlines()
+
+    def run(self, *options: str, **environment: str) -> int:
+        """The exit status of a run."""
+        return self.start(*options, **environment).wait(timeout=1500)
+
+    def change(self, **changes: object) -> None:
+        path = self.folder / CONFIG
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+
+    def results(self) -> dict[str, bytes]:
+        """The content of each result and figure that is the same whenever it is made."""
+        files = [p for top in ("results", "figures") for p in (self.folder / top).rglob("*")]
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in files
+            if path.suffix in SAME and path.name != "README.md"
+        }
+
+    def unfinished(self) -> list[Path]:
+        return [p for top in ("results", "figures") for p in (self.folder / top).rglob("*.tmp")]
+
+    def started(self) -> dict[str, float]:
+        """When the job of each finished shard began, as Snakemake noted."""
+        folder = self.folder / ".snakemake"
+        found = {}
+        for record in (folder / "metadata").rglob("*"):
+            path = _path_of(record, folder / "metadata")
+            if "/shard-" in path and not (folder / "incomplete" / record.name).exists():
+                found[path] = json.loads(record.read_text())["starttime"]
+        return found
+
+    def back_to(self, keep: Callable[[str], bool]) -> None:
+        """Take back what rules have made that are not to be kept: files, records and logs."""
+        folder = self.folder / ".snakemake/metadata"
+        for record in list(folder.rglob("*")):
+            if record.is_file() and not keep(json.loads(record.read_text())["rule"]):
+                (self.folder / _path_of(record, folder)).unlink(missing_ok=True)
+                record.unlink()
+
+
+def _path_of(record: Path, folder: Path) -> str:
+    if record.is_dir():
+        return ""
+    name = "".join(part.removeprefix("@") for part in record.relative_to(folder).parts)
+    return base64.urlsafe_b64decode(name).decode()
+
+
+def study_in(folder: Path, finished: Checkout, *, keep: Callable[[str], bool]) -> Study:
+    """A copy of the finished study, as it was when only these rules had been run."""
+    study = Study(finished.copy(folder).folder)
+    (study.folder / CONFIG).write_text(yaml.safe_dump(finished.config))
+    study.back_to(keep)
+    return study
+
+
+def processes_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
+    """A run and all that it has started and that is alive."""
+    try:
+        first = psutil.Process(run.pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """Kill -9, all stopped first so that none sees another die."""
+    left = list(processes)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for process in left:
+            try:
+                process.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue
+    psutil.wait_procs(left, timeout=30)
+
+
+def wait_for_job(run: subprocess.Popen[str], script: str) -> psutil.Process:
+    """The process of a job of a run, as soon as there is one."""
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        assert run.poll() is None, "the run has ended without such a job"
+        for process in processes_of(run):
+            try:
+                command = process.cmdline()
+            except psutil.Error:
+                continue
+            if command and "python" in command[0] and command[-1].endswith(f"{script}.py"):
+                return process
+        time.sleep(0.05)
+    raise AssertionError(f"no job of {script} in time")

@@ -1,0 +1,126 @@
+"""Run a study to its end: `study.py CONFIG PROFILE [options of Snakemake]`; what `make study` calls.
+
+One command is enough whatever has happened before: what a killed run left is put right, what is damaged is
+set aside and made again, and what is missing is made before anything is compared with it.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+import psutil
+
+from common.one_run import PATIENCE, clean_up, end, hold
+from common.repair import Repair
+from selfrepair.errors import InputError
+from selfrepair.study.schema import read_yaml
+
+# As Snakemake's own messages.smk knows a dry run.
+DRY = re.compile(r"--dry-?run|-[a-z]*n[a-z]*")
+
+STOPPED = "stopped: what is finished is kept; the same command goes on from there"
+
+
+class Stopped(Exception):
+    """A signal, its argument, has asked the run to end."""
+
+
+class Run:
+    """Snakemake, in a process group of its own: a terminal's Ctrl-C reaches this script alone."""
+
+    def __init__(self, config: str, profile: str) -> None:
+        options = ["--workflow-profile", profile, "--configfile", config]
+        self._command = [sys.executable, "-m", "snakemake", *options]
+        settings = read_yaml(Path(profile, "config.yaml"))
+        self._elsewhere = "executor" in settings
+        # In a bucket, results are looked after by Snakemake alone.
+        self.results_here = "default-storage-provider" not in settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._signals: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                signal.signal(number, self._stop)
+
+    def snakemake(self, *arguments: str) -> int:
+        """Snakemake's exit status.
+
+        Raises:
+            Stopped: after a signal; nothing of the run is at work any more.
+        """
+        if not self._signals:
+            self._process = subprocess.Popen([*self._command, *arguments], process_group=0)
+            status = self._process.wait()
+        if self._signals:
+            raise Stopped(self._signals[0])
+        return status
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        """First signal: Snakemake cancels its jobs elsewhere, those on this machine are ended. Second: all are
+        killed. Finished files are complete, others not there, whatever the moment (`files.storage.atomic`).
+        """
+        self._signals.append(number)
+        if self._process is None or self._process.poll() is not None:
+            return
+        with suppress(psutil.NoSuchProcess):
+            snakemake = psutil.Process(self._process.pid)
+            if self._elsewhere and len(self._signals) == 1:
+                snakemake.send_signal(signal.SIGINT)
+                return
+            snakemake.suspend()  # it must start nothing more
+            jobs = snakemake.children(recursive=True)
+            snakemake.kill()
+            end(jobs, patience=PATIENCE if len(self._signals) == 1 else 0)
+
+
+def main(config: str, profile: str, *options: str) -> int:
+    """Exit status of a run: Snakemake's, or 128 and the number of the signal that has stopped it.
+
+    Raises:
+        InputError: another run is at work in this checkout.
+    """
+    if any(DRY.fullmatch(option) for option in options):
+        command = [sys.executable, "-m", "snakemake", "--workflow-profile", profile]
+        os.execv(sys.executable, [*command, "--configfile", config, *options])
+    checkout = Path.cwd()
+    hold(checkout)
+    clean_up(checkout)
+    run = Run(config, profile)
+    try:
+        if not run.results_here:
+            return run.snakemake(*options)
+        repair = Repair(checkout, str(read_yaml(Path(config))["study"]), Path(config))
+        repair.set_aside_edited()
+        try:
+            status = to_end(run, repair.missing(), options)
+            if status and repair.set_aside_damaged():
+                status = to_end(run, repair.missing(), options)
+        finally:
+            repair.note()
+    except Stopped as stopped:
+        clean_up(checkout)
+        print(f"\n{STOPPED}", file=sys.stderr)
+        return 128 + int(stopped.args[0])
+    return status
+
+
+def to_end(run: Run, missing: Sequence[str], options: Sequence[str]) -> int:
+    """Snakemake's exit status: for what had been made and is missing, then for the study."""
+    if missing:
+        print(f"making again what is missing: {', '.join(missing)}", file=sys.stderr, flush=True)
+        status = run.snakemake("--", *missing)
+        if status:
+            return status
+    return run.snakemake(*options)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(*sys.argv[1:]))
+    except InputError as error:
+        sys.exit(f"error: {error}")
