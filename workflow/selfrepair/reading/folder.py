@@ -77,8 +77,8 @@ def models_of_study(folder: Path) -> list[ModelFolder]:
     records = {path.parent.name: read_json(path) for path in sorted(folder.glob("*/heads.json"))}
     if not records:
         studies = _studies_in(folder)
-        found = f"it holds studies: {', '.join(studies)}; name one of them" if studies else REMEDY
-        raise InputError(f"{folder}: no results of a study (no <model>/heads.json in it). {found}")
+        hint = f"name one of its studies: {', '.join(studies)}" if studies else REMEDY
+        raise InputError(f"{folder}: no results of a study (no <model>/heads.json in it); {hint}")
     configs = [record["config"]["models"] for record in records.values()]
     # A study to which a model was added later: the older records do not know it.
     config = max(configs, key=len)

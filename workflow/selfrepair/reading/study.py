@@ -8,9 +8,10 @@ A table is read when it is asked for, and nothing is written.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -139,7 +140,7 @@ class StudyResults:
         over = self._judged("claims_over_models", over_models.SCHEMA)
         return Text("\n".join(lines + about_models.study_sentences(self._depth(), claims, over)))
 
-    def _judged(self, name: str, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    def _judged(self, name: str, schema: Mapping[str, Any]) -> pl.DataFrame:
         """A table of claims, without rows where nothing is judged yet."""
         path = self.folder / f"{name}.parquet"
         return read_table(path) if path.is_file() else pl.DataFrame(schema=schema)
