@@ -1,5 +1,6 @@
 """A study's results as an object."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 import selfrepair
 from selfrepair.errors import InputError
+from selfrepair.reading.about_models import last_layers
 
 LIBRARY = Path(selfrepair.__file__).parents[1]
 
@@ -111,8 +113,6 @@ def test_a_study_of_one_model_explains_the_model(folder, tmp_path):
     text = path.read_text()
     for model in ("gemma3-270m", "smollm2-requantised"):
         assert model in text
-    import json
-
     record = json.loads(text)
     record["config"]["models"] = {"smollm2": record["config"]["models"]["smollm2"]}
     path.write_text(json.dumps(record))
@@ -139,3 +139,11 @@ def test_reading_loads_neither_torch_nor_transformers(folder):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=LIBRARY)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+def test_the_last_layers_of_small_models():
+    """A model of three layers has no last quarter."""
+    rows = [("a", "last quarter"), ("a", "second half"), ("b", "second half")]
+    depth = pl.DataFrame(rows, schema=["model", "depth"], orient="row")
+    assert last_layers(depth) == "second half"
+    assert last_layers(depth.filter(model="a")) == "last quarter"

@@ -18,6 +18,12 @@ NO_CLAIMS = "Claims of the paper: not judged yet; `make study` ends with them."
 NO_NEURONS = "Single neurons: not measured in this model."
 
 
+def last_layers(depth: pl.DataFrame) -> str:
+    """The last group of layers that every model has: of fewer than four layers there is no last quarter."""
+    last = depth.filter(depth=QUARTERS[-1])
+    return QUARTERS[-1] if last["model"].n_unique() == depth["model"].n_unique() else SECOND_HALF
+
+
 def depth_sentences(rows: pl.DataFrame, terms: Sequence[str]) -> list[str]:
     """Self-repair by depth. rows: of one model, ablation and selection in `depth.parquet`."""
     groups = {row["depth"]: row for row in rows.to_dicts()}
@@ -93,11 +99,12 @@ def study_sentences(depth: pl.DataFrame, claims: pl.DataFrame, over: pl.DataFram
     depth: of all models in `depth.parquet`, one ablation and selection; claims, over: `claims.parquet` and
     `claims_over_models.parquet`, empty where nothing is judged yet.
     """
-    last = depth.filter(depth=QUARTERS[-1]).to_dicts()
+    group = last_layers(depth)
+    last = depth.filter(depth=group).to_dicts()
     shares = [f"{stated(row, 'self_repair_share', 'share')} in {row['model']}" for row in last]
     lines = [
         f"Under {depth['ablation'][0]} ablation, on tokens from each head's {TOP_TOKENS}, later parts make up"
-        f" for this share of the direct effect of heads in the {QUARTERS[-1]} of the layers:"
+        f" for this share of the direct effect of heads in the {group} of the layers:"
         f" {'; '.join(shares)}."
     ]
     if claims.is_empty():

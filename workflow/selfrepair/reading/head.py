@@ -27,7 +27,7 @@ class HeadResults:
     otherwise. One that has no rows was not measured of this head.
     """
 
-    model: ModelFolder
+    folder: ModelFolder
     layer: int
     head: int
 
@@ -53,7 +53,7 @@ class HeadResults:
         """
         row = self._row(ablation or main_ablation(self.rows), selection)
         names = ("direct_effect", "ablated_direct_effect", "delta_logit", "self_repair")
-        terms = terms_of(self.model.table("heads"))
+        terms = terms_of(self.folder.table("heads"))
         found = []
         for name in (*names, *terms):
             ends = zip(("value", "low", "high"), bounded(name), strict=True)
@@ -98,8 +98,8 @@ class HeadResults:
         return Text(
             "\n".join(
                 [
-                    f"Layer {self.layer}, head {self.head} of {self.model.title}.",
-                    *about_head.sentences(row, others, terms_of(self.model.table("heads"))),
+                    f"Layer {self.layer}, head {self.head} of {self.folder.title}.",
+                    *about_head.sentences(row, others, terms_of(self.folder.table("heads"))),
                     *about_head.map_sentences(
                         self.parts.filter(**of_map), self.backups.filter(**of_map)
                     ),
@@ -112,29 +112,29 @@ class HeadResults:
         lines = about_head.neuron_sentences(self.neuron_summaries, self.neurons)
         if lines:
             return lines
-        chosen = self.model.table("neuron_counts").unique(["layer", "head"]).sort("layer", "head")
+        chosen = self.folder.table("neuron_counts").unique(["layer", "head"]).sort("layer", "head")
         names = [f"L{row['layer']}H{row['head']}" for row in chosen.to_dicts()]
         where = f"; they were of {listed(names)}" if names else " or any other of this model"
         return [f"Single neurons: not measured of this head{where}."]
 
     def _rows(self, table: str) -> pl.DataFrame:
-        return self.model.table(table).filter(layer=self.layer, head=self.head)
+        return self.folder.table(table).filter(layer=self.layer, head=self.head)
 
     def _row(self, ablation: str, selection: str) -> dict[str, Any]:
         rows = self.rows.filter(ablation=ablation, selection=selection).to_dicts()
         if not rows:
             there = [f"{a}/{s}" for a, s in self.rows.select("ablation", "selection").iter_rows()]
             raise InputError(
-                f"{self.name} of {self.model.title}: {ablation}/{selection} was not measured; there"
+                f"{self.name} of {self.folder.title}: {ablation}/{selection} was not measured; there"
                 f" {'are' if len(there) > 1 else 'is'} {listed(there)}"
             )
         return rows[0]
 
     def _shown(self) -> tuple[str, pl.DataFrame, str]:
         row = self._row(main_ablation(self.rows), TOP)
-        names = ("direct_effect", "self_repair", *terms_of(self.model.table("heads")))
+        names = ("direct_effect", "self_repair", *terms_of(self.folder.table("heads")))
         cells = {name: [about_head.stated(row, name)] for name in names}
-        title = f"Head {self.name} of {self.model.title}, {row['ablation']} ablation, {row['n_tokens']} tokens"
+        title = f"Head {self.name} of {self.folder.title}, {row['ablation']} ablation, {row['n_tokens']} tokens"
         return title, pl.DataFrame(cells), HINT
 
     def __repr__(self) -> str:

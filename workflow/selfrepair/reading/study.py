@@ -18,7 +18,7 @@ import polars as pl
 from ..claims import judge, over_models
 from ..errors import InputError
 from ..tables.findings import main_ablation
-from ..vocabulary import QUARTERS, TOP
+from ..vocabulary import TOP
 from . import about_models, pictures
 from .about_head import stated
 from .display import Text, as_html, as_text
@@ -158,18 +158,23 @@ class StudyResults:
         return pictures.draw(figure, self._models)
 
     def _shown(self) -> tuple[str, pl.DataFrame, str]:
-        rows = []
-        for model in self._models:
-            row = {
+        made = [model for model in self._models if (model.path / "depth.parquet").is_file()]
+        made = made or self._models[:1]  # which says what is missing
+        depth = pl.concat([model.table("depth").filter(selection=TOP) for model in made])
+        group = about_models.last_layers(depth)
+        depth = depth.filter(ablation=main_ablation(depth), depth=group)
+        shares = {
+            row["model"]: stated(row, "self_repair_share", "share") for row in depth.to_dicts()
+        }
+        rows = [
+            {
                 "key": model.key,
                 "title": model.title,
-                "made up for, last quarter": "not measured yet",
+                f"made up for, {group}": shares.get(model.title, "not measured yet"),
+                "control of": model.control_of or "",
             }
-            if (model.path / "depth.parquet").is_file():
-                depth = model.table("depth").filter(selection=TOP, depth=QUARTERS[-1])
-                (last,) = depth.filter(ablation=main_ablation(depth)).to_dicts()
-                row["made up for, last quarter"] = stated(last, "self_repair_share", "share")
-            rows.append(row | {"control of": model.control_of or ""})
+            for model in self._models
+        ]
         return f"Study {self.study} in {self.folder}", pl.DataFrame(rows), HINT
 
     def __repr__(self) -> str:
