@@ -8,26 +8,43 @@ BIN := .venv/bin
 ARGS ?=
 
 .PHONY: help setup fetch study verify plan pull record dvc-stages check check-model quick test test-faults \
-	test-remotes test-cluster test-gpu benchmark benchmark-gpu
+	test-browser test-remotes test-cluster test-gpu benchmark benchmark-gpu docs
 
 help:
-	@echo "make study [CONFIG=config/config.yaml] [ARGS=...]   reproduce a study"
-	@echo "           [PROFILE=profiles/slurm]                 on a cluster"
-	@echo "make verify [CONFIG=config/config.yaml]             hash every result of it again"
-	@echo "make plan  [CONFIG=config/config.yaml]              what it would cost: time, memory, jobs"
-	@echo "make check-model MODEL=...                          is this model supported, and what would it cost?"
-	@echo "make fetch [CONFIG=config/config.yaml]              only fetch what a study reads"
-	@echo "make pull  [CONFIG=... [MODEL=...]]                 get the recorded studies, one of them, or one model"
-	@echo "make record [CONFIG=... [MODEL=...]]                record them with DVC"
-	@echo "make quick                                          lint, types and unit tests, 2 minutes"
-	@echo "make test                                           lint, types and all tests"
-	@echo "make test-faults                                    kill, damage and disturb runs, 30 minutes"
-	@echo "make test-remotes                                   stores on S3, WebDAV and SSH servers"
-	@echo "make test-cluster                                   the workflow through SLURM"
-	@echo "make test-gpu                                       a GPU against the CPU"
-	@echo "make benchmark                                      throughput, memory, seconds to an interval, 20 minutes"
-	@echo "make benchmark-gpu                                  the same of a GPU, a minute"
-	@echo "make setup                                          only make .venv"
+	@printf '%s\n' \
+	'make COMMAND [NAME=value ...]. Each sets up what it needs first; no root, no GPU.' \
+	'' \
+	'To begin' \
+	'  make pull                      finished results and figures of the recorded studies, in seconds' \
+	'  make study                     or make the default study yourself, from text to figures: about 10 minutes' \
+	'  make test                      check the software: lint, types and all tests, about 15 minutes' \
+	'' \
+	'Your model, your study (config/README.md; CONFIG=config/config.yaml if you name none)' \
+	'  make check-model MODEL=...     is this model supported, and what would it cost?' \
+	'  make plan    CONFIG=...        what a study would cost: time, memory, jobs' \
+	'  make fetch   CONFIG=...        only fetch what it reads' \
+	'  make study   CONFIG=...        make it; ARGS="-n" only shows the jobs, PROFILE=profiles/slurm uses a cluster' \
+	'  make verify  CONFIG=...        hash every result of it again' \
+	'' \
+	'Recorded results (docs/artifacts.md)' \
+	'  make pull    CONFIG=... MODEL=...   one study of them, or one model of it' \
+	'  make record  CONFIG=... MODEL=...   record them with DVC; all recorded studies if you name none' \
+	'' \
+	'While you change the software (CONTRIBUTING.md)' \
+	'  make quick                     lint, types and unit tests, 2 minutes' \
+	'  make check                     lint and types alone, of rules and of dvc.yaml too' \
+	'  make dvc-stages                write dvc.yaml again, after a change of rules or imports' \
+	'  make docs                      manual and reference as a site without network: site/index.html' \
+	'  make setup                     only make .venv' \
+	'' \
+	'More tests, and measuring the software' \
+	'  make test-faults               runs that are killed, damaged and disturbed, 30 minutes' \
+	'  make test-browser              the pages of results in a browser' \
+	'  make test-remotes              stores on S3, WebDAV and SSH servers' \
+	'  make test-cluster              the workflow through SLURM' \
+	'  make test-gpu                  a GPU against the CPU' \
+	'  make benchmark                 throughput, memory, seconds to an interval, 20 minutes' \
+	'  make benchmark-gpu             the same of a GPU, a minute'
 
 setup: .venv/ready
 
@@ -81,6 +98,13 @@ record: .venv/ready dvc-stages
 
 dvc-stages: .venv/ready
 	@$(BIN)/python workflow/scripts/update_dvc.py
+
+# MkDocs says which link leads nowhere, and which page would need the network; either ends it.
+docs: .venv/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,docs]'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "The documentation: site/index.html"
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -25,12 +25,13 @@ ORDER = (
         "model",
         "study",
     ),
-    *("measure", "tables", "claims", "published", "figures", "testing"),
+    *("measure", "tables", "claims", "published", "figures", "reading", "testing"),
     *("command", "__main__"),
 )
 # Loaded without torch, also through other modules of ours: rules, claims and figures take no seconds.
 NO_TORCH = {
     *("errors", "vocabulary", "formats", "ablations", "catalogue", "study", "claims", "figures"),
+    "reading",
     *("model/sizes.py", "tables/tokens.py", "tables/iterative.py", "__main__.py"),
 }
 # The only package that draws.
@@ -165,6 +166,7 @@ def test_modules_can_be_read_in_one_sitting(module):
         ("import selfrepair.claims.judge, selfrepair.claims.page", {"torch", "altair"}),
         ("import selfrepair.catalogue, selfrepair.study.planning", {"torch", "altair"}),
         ("import selfrepair.tables.heads", {"transformers", "altair"}),
+        ("import selfrepair; selfrepair.load_results", {"torch", "transformers", "altair"}),
     ],
 )
 def test_a_fresh_python_loads_no_more_than_it_needs(statement, absent):

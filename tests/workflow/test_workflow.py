@@ -247,6 +247,28 @@ def test_the_report_says_what_each_figure_shows(finished, tmp_path):
         module = ROOT / f"workflow/selfrepair/figures/{figure.module}.py"
         first = module.read_text().removeprefix('"""').split("\n")[0].removesuffix('"""')
         assert html.escape(first).split("&")[0] in text, figure.key
+        model = "all models" if figure.scope == "study" else "Tiny GPT-2"
+        labels = {"figure": figure.key, "name": figure.name, "model": model}
+        assert re.search(rf'"labels": *{re.escape(json.dumps(labels))}', text), figure.key
+
+
+def test_its_results_are_read_from_python(finished):
+    """Every table, figure and sentence, from the folder as the workflow leaves it."""
+    study = selfrepair.load_results(finished.folder / "results/tiny")
+    assert study.models == {"gpt2": "Tiny GPT-2"}
+    for name in study.tables:
+        assert study.table(name).height >= 0
+    model = study.model("Tiny GPT-2")
+    for figure in FIGURES:
+        assert model.figure(figure.key).to_dict()["title"]["text"]
+        page = finished.folder / "figures/tiny" / ("" if figure.scope == "study" else "gpt2")
+        drawn = (page / f"{figure.key}-{figure.name}.html").read_text()
+        assert f"<figcaption>{html.escape(model.caption(figure.key))}</figcaption>" in drawn
+    assert model.explain() in study.explain()
+    assert "Tiny GPT-2" in repr(study)
+    assert "Claims of the paper, 12 in all" in model.explain()
+    (chosen, *_) = model.table("neuron_counts").select("layer", "head").iter_rows()
+    assert "Neurons of the MLP" in model.head(*chosen).explain()
 
 
 def test_a_second_run_has_nothing_to_do_and_says_so(finished):

@@ -75,11 +75,16 @@ def figure_stem(figure, model):
     return f"{folder}/{figure.key}-{figure.name}"
 
 
+def title_of(model):
+    """What a model is called in tables and figures."""
+    return config["models"][model].get("title", model)
+
+
 def figures_by_title():
     """The paths of each model's figures without their endings, as seen from the page of claims, which
     lies in results/<study>/: by the model's title and the figure's key."""
     return {
-        config["models"][model].get("title", model): {
+        title_of(model): {
             figure.key: f"../../{figure_stem(figure, model)}" for figure in FIGURES
         }
         for model in MODELS

@@ -25,9 +25,21 @@ def figure_files(figure):
     """Named outputs of one figure; the SVG, or else the PNG, goes into Snakemake's report."""
     stem = figure_stem(figure, "{model}")
     files = {ending: f"{stem}.{ending}" for ending in FORMATS}
+
+    def drawn_of(wildcards):
+        return "all models" if figure.scope == "study" else title_of(wildcards.model)
+
+    def labels(wildcards):
+        about = {"figure": figure.key, "name": figure.name}
+        return about | {"model": drawn_of(wildcards)}
+
     shown = "svg" if "svg" in files else "png"
     files[shown] = report(
-        files[shown], category="Figures", caption="../report/figure.rst"
+        files[shown],
+        category="Figures",
+        subcategory=drawn_of,
+        labels=labels,
+        caption="../report/figure.rst",
     )
     return files
 

@@ -2,6 +2,7 @@
 
 model  = selfrepair.load_model("path/or/hub-name", device="auto", dtype="float32")
 result = selfrepair.sweep(model, tokens, donors=donor_tokens, ablation="resample")
+study  = selfrepair.load_results("results/families")
 """
 
 from importlib import import_module
@@ -13,15 +14,27 @@ if TYPE_CHECKING:
     from .measure.sweep import sweep
     from .measure.sweep_result import SweepResult
     from .model.loading import load_model
+    from .reading.study import StudyResults, load_results
 
 __version__ = "0.1.0"
-__all__ = ["ExactnessError", "InputError", "SweepResult", "clean_pass", "load_model", "sweep"]
+__all__ = [
+    "ExactnessError",
+    "InputError",
+    "StudyResults",
+    "SweepResult",
+    "clean_pass",
+    "load_model",
+    "load_results",
+    "sweep",
+]
 
 _HOME = {
     "load_model": "model.loading",
     "sweep": "measure.sweep",
     "SweepResult": "measure.sweep_result",
     "clean_pass": "measure.clean_pass",
+    "load_results": "reading.study",
+    "StudyResults": "reading.study",
     "InputError": "errors",
     "ExactnessError": "errors",
 }

@@ -1,8 +1,9 @@
-"""How numbers are written wherever people read them."""
+"""How numbers and lists of names are written wherever people read them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 Unit = Literal["logits", "share", "ratio", ""]
@@ -18,6 +19,11 @@ def with_interval(value: float, low: float | None, high: float | None, *, unit: 
     interval = f" [{', '.join(_number(bound, unit) for bound in known)}]" if len(known) == 2 else ""
     percent, named = " %" if unit == "share" else "", " logits" if unit == "logits" else ""
     return f"{_number(value, unit)}{percent}{interval}{named}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + list(names[-1:]))
 
 
 def _number(value: float, unit: Unit) -> str:

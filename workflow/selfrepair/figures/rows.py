@@ -13,8 +13,8 @@ import polars as pl
 
 from ..ablations import RESAMPLE
 from ..errors import InputError
+from ..formats import listed
 from ..vocabulary import SUMMARY_COLUMNS, TOP, bounded
-from .words import listed
 
 
 def table_rows(

@@ -51,7 +51,7 @@ def save_figure(
     render: dict[str, Callable[[], bytes]] = {
         "html": lambda: _page(spec, caption, os.path.relpath(vega, stem.parent)).encode(),
         "svg": svg.encode,
-        "png": lambda: _small_png(vl_convert.svg_to_png(svg, scale=2)),
+        "png": lambda: small_png(vl_convert.svg_to_png(svg, scale=2)),
         "pdf": lambda: vl_convert.svg_to_pdf(svg),
     }
     contents = {kind: render[kind]() for kind in FORMATS if kind in formats}
@@ -93,7 +93,7 @@ def _rounded(attribute: re.Match[str]) -> str:
     return _LONG.sub(lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), attribute[0])
 
 
-def _small_png(png: bytes) -> bytes:
+def small_png(png: bytes) -> bytes:
     """The same picture in a palette of its 256 best colours, at an eighth of the size.
 
     Areas keep their colour to 3 of 255 levels (each figure of the default study was compared): a palette

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from ..formats import Unit, with_interval
+from ..formats import Unit, listed, with_interval
 from ..vocabulary import TOP_SHARE, bounded
 from .axes import n_beyond
 
@@ -52,11 +52,6 @@ def notes(
 
 
 # Names and numbers
-
-
-def listed(names: Sequence[str]) -> str:
-    """a, b and c."""
-    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + list(names[-1:]))
 
 
 def head_name(head: Mapping[str, Any]) -> str:

@@ -52,7 +52,7 @@ def headline(depth: pl.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     names = ("direct_effect", *SHARED_EFFECTS, *shares, "restored_share")
     normed = models_with_post_norms(top)
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for row in top.filter(ablation=_main_ablation(top)).iter_rows(named=True):
+    for row in top.filter(ablation=main_ablation(top)).iter_rows(named=True):
         values = {
             name: row[name]
             for name in names
@@ -74,7 +74,7 @@ def findings(
     know of a model, by model. controls: of each model that is a control, the one that it is a control of.
     """
     top = depth.filter(selection=TOP)
-    ablation = _main_ablation(top)
+    ablation = main_ablation(top)
     worst = ", ".join(f"{name} {value:.1e}" for name, value in errors.items())
     one = top["model"].n_unique() == 1
     return "\n".join(
@@ -176,7 +176,7 @@ def _counts(row: Mapping[str, Any] | None) -> list[str]:
     return [f"{row[name]:,}" if row else "" for name in ("n_tokens", "n_prompts")]
 
 
-def _main_ablation(depth: pl.DataFrame) -> str:
+def main_ablation(depth: pl.DataFrame) -> str:
     """The paper's ablation if it was swept, else the first one that was."""
     swept = depth["ablation"]
     return RESAMPLE.name if RESAMPLE.name in swept else str(swept[0])

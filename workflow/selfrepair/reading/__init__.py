@@ -1,0 +1,1 @@
+"""A finished study, read from Python: tables, figures, claims, and what they say in words."""
