@@ -7,8 +7,8 @@ BIN := .venv/bin
 # Extra Snakemake options, such as ARGS="-n" or ARGS="--cores 1".
 ARGS ?=
 
-.PHONY: help setup fetch study plan pull record dvc-stages check quick test test-remotes test-cluster test-gpu \
-	benchmark benchmark-gpu
+.PHONY: help setup fetch study plan pull record dvc-stages page-bundle check quick test test-remotes test-cluster \
+	test-gpu test-browser benchmark benchmark-gpu
 
 help:
 	@echo "make study [CONFIG=config/config.yaml] [ARGS=...]   reproduce a study"
@@ -21,6 +21,7 @@ help:
 	@echo "make test                                           lint, types and all tests"
 	@echo "make test-remotes                                   stores on S3, WebDAV and SSH servers"
 	@echo "make test-cluster                                   the workflow through SLURM"
+	@echo "make test-browser                                   the explorer page in Chromium"
 	@echo "make test-gpu                                       a GPU against the CPU"
 	@echo "make benchmark                                      throughput, memory, seconds to an interval, 20 minutes"
 	@echo "make benchmark-gpu                                  the same of a GPU, a minute"
@@ -105,6 +106,19 @@ test-cluster: .venv/ready
 # On a machine with a CUDA GPU; elsewhere the tests are skipped.
 test-gpu: .venv/ready
 	$(BIN)/python -m pytest -m gpu tests/integration/test_gpu.py
+
+# The explorer page at length; skipped without Chromium, its check by axe without node.
+test-browser: .venv/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,browser]'
+	@test -d workflow/page/node_modules || ! command -v npm > /dev/null || npm ci --prefix workflow/page --ignore-scripts
+	$(BIN)/python -m pytest -m "browser or not browser" tests/browser
+
+# The scripts and styles of the explorer page, checked and bundled (node); what comes out is committed.
+page-bundle:
+	@npm ci --prefix workflow/page --ignore-scripts
+	@npm run --prefix workflow/page check
+	@npm run --prefix workflow/page bundle
 
 benchmark: .venv/ready
 	@$(BIN)/python workflow/scripts/fetch.py config/config.yaml

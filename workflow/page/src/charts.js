@@ -24,12 +24,12 @@ const PART = lines("part", 190);
  */
 export const decomposition = (rows) => (colours) => ({
   data: { values: rows },
-  height: { step: 26 },
+  height: 26 * rows.length,
   layer: [
     {
       mark: { type: "bar", height: 13 },
       encoding: {
-        y: PART, x: { field: "value", type: "quantitative", title: "logits" },
+        y: PART, x: { field: "value", type: "quantitative", title: "logits", axis: { tickCount: 5 } },
         color: { field: "kind", type: "nominal", legend: null, scale: { domain: ["effect", "repair", "term"], range: [colours.soft, colours.accent, colours.second] } },
         tooltip: [named("part", "part"), tip("value", "logits"), tip("low", "95 % low"), tip("high", "95 % high")],
       },
@@ -39,11 +39,12 @@ export const decomposition = (rows) => (colours) => ({
   ],
 });
 
+/** A layer of a chart; none without rows, of which Vega cannot find the limits. @param {Row[]} values @param {object} mark @param {object} encoding */
+const layer = (values, mark, encoding) => (values.length ? [{ data: { values }, mark, encoding }] : []);
+
 /** A ring around the token chosen. @param {Row[]} rows @param {string | null} chosen @param {Theme} colours @param {object} encoding */
-function ringed(rows, chosen, colours, encoding) {
-  const values = rows.filter((row) => row.token === chosen);
-  return values.length ? [{ data: { values }, mark: { type: "point", size: 190, strokeWidth: 2, color: colours.ink }, encoding }] : [];
-}
+const ringed = (rows, chosen, colours, encoding) =>
+  layer(rows.filter((row) => row.token === chosen), { type: "point", size: 190, strokeWidth: 2, color: colours.ink }, encoding);
 
 /**
  * Direct effect against change of the logit, a point per token; on the dashed line nothing is repaired.
@@ -81,7 +82,7 @@ export const tokenScatter = (rows, chosen) => (colours) => {
  */
 export const scaleRatios = (rows) => (colours) => ({
   data: { values: rows },
-  height: { step: 44 },
+  height: 44 * new Set(rows.map((row) => row.ablation)).size,
   layer: [
     { data: { values: [{ at: 1 }] }, mark: { type: "rule", color: colours.soft }, encoding: { x: { field: "at", type: "quantitative" } } },
     {
@@ -103,7 +104,7 @@ export const scaleRatios = (rows) => (colours) => ({
  */
 export const neuronCounts = (rows) => (colours) => ({
   data: { values: rows },
-  height: { step: 22 },
+  height: 22 * rows.length,
   mark: { type: "bar", height: 12, color: colours.accent },
   encoding: {
     y: lines("name", 150),
@@ -156,26 +157,25 @@ export const repairMap = (rows, first, layers) => (colours) => {
     field: "component_layer", type: "ordinal", title: "layer of the later part",
     scale: { domain: Array.from({ length: layers - first }, (_, at) => first + at) }, axis: { labelAngle: 0, labelOverlap: true },
   };
-  const kinds = ["mlp", "head", "attention norm", "mlp norm"];
-  const colour = { field: "kind", type: "nominal", title: null, scale: { domain: kinds, range: [colours.accent, colours.below, colours.second, colours.third] } };
+  /** @type {Record<string, string>} */
+  const ranges = { mlp: colours.accent, head: colours.below, "attention norm": colours.second, "mlp norm": colours.third };
+  const kinds = Object.keys(ranges).filter((kind) => rows.some((row) => row.kind === kind));
+  const colour = { field: "kind", type: "nominal", title: null, scale: { domain: kinds, range: kinds.map((kind) => ranges[kind]) } };
   const tooltip = [named("name", "part"), tip("mean", "mean change (logits)"), tip("low", "95 % low"), tip("high", "95 % high")];
   const y = { field: "mean", type: "quantitative", title: "change of direct effect (logits)" };
+  const bars = rows.filter((row) => row.kind === "mlp");
+  const points = rows.filter((row) => row.kind !== "mlp" && row.component_layer !== null);
+  const point = { type: "point", filled: true, size: 42, opacity: 0.85, stroke: colours.paper, strokeWidth: 0.7 };
   return {
     height: 240,
     layer: [
-      { data: { values: rows.filter((row) => row.kind === "mlp") }, mark: { type: "bar", opacity: 0.8, width: { band: 0.7 } }, encoding: { x, y, color: colour, tooltip } },
-      { data: { values: rows.filter((row) => row.kind === "mlp") }, mark: { type: "rule", color: colours.ink }, encoding: { x, y: { field: "low", type: "quantitative", title: "change of direct effect (logits)" }, y2: { field: "high" } } },
-      {
-        data: { values: rows.filter((row) => row.kind !== "mlp" && row.component_layer !== null) },
-        mark: { type: "point", filled: true, size: 42, opacity: 0.85, cursor: "pointer", stroke: colours.paper, strokeWidth: 0.7 }, encoding: { x, y, color: colour, tooltip },
-      },
+      ...layer(bars, { type: "bar", opacity: 0.8, width: { band: Math.min(0.7, (layers - first) / 10) } }, { x, y, color: colour, tooltip }),
+      ...layer(bars, { type: "rule", color: colours.ink }, { x, y: { ...y, field: "low" }, y2: { field: "high" } }),
+      ...layer(points, point, { x, y, color: colour, tooltip }),
       zero(colours, "y"),
     ],
   };
 };
-
-/** @param {Theme} colours */
-const verdicts = (colours) => ({ domain: ["supported", "undecided", "not supported"], range: [colours.second, colours.soft, colours.below] });
 
 /**
  * A claim's value with its interval, a line per model.
@@ -185,11 +185,11 @@ const verdicts = (colours) => ({ domain: ["supported", "undecided", "not support
  */
 export const claimValues = (rows, unit) => (colours) => {
   const share = unit === "share";
-  const x = { type: "quantitative", title: share ? "share" : unit, axis: { format: share ? ".0%" : "~g" }, scale: { zero: true } };
-  const line = { y: lines("model", 220), color: { field: "verdict", type: "nominal", title: null, scale: verdicts(colours) } };
+  const x = { type: "quantitative", title: share ? "share" : unit, axis: { format: share ? ".0%" : "~g", tickCount: 5 }, scale: { zero: true } };
+  const line = { y: lines("model", 160), color: { field: "verdict", type: "nominal", legend: null, scale: verdicts(colours) } };
   return {
     data: { values: rows },
-    height: { step: 26 },
+    height: 26 * rows.length,
     layer: [
       zero(colours, "x"),
       { mark: { type: "rule", strokeWidth: 2 }, encoding: { ...line, x: { ...x, field: "low" }, x2: { field: "high" } } },
@@ -242,7 +242,7 @@ export const maps = (maps, { title, subtitle, scale }) => (colours) => ({
 export const ranked = (rows, title, unit) => (colours) => ({
   title: { text: title },
   data: { values: rows },
-  height: { step: 16 },
+  height: 16 * rows.length,
   layer: [
     zero(colours, "x"),
     { mark: { type: "rule", color: colours.accent, strokeWidth: 1.5 }, encoding: { y: lines("name", 320), x: { field: "low", type: "quantitative", title: unit }, x2: { field: "high" } } },

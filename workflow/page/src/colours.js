@@ -27,14 +27,18 @@ const DARK = {
 
 /**
  * The limit of a colour scale: its ends are at -limit (signed) or 0, and limit. A few far values would leave the
- * rest without colour, so the limit is that of all but the outermost 2 %; `cut` says whether any is beyond.
+ * rest without colour, so the limit is that of all but the outermost 2 % (of ratios, which have no bound, 10 %), and of
+ * shares at most 100 %; `cut` says whether any is beyond.
  * @param {(number | null)[]} values
+ * @param {string} unit
  * @returns {{limit: number, cut: boolean}}
  */
-export function scaleOf(values) {
+export function scaleOf(values, unit) {
   const sizes = values.filter((value) => value !== null).map((value) => Math.abs(/** @type {number} */ (value))).sort((a, b) => a - b);
   if (!sizes.length || !sizes[sizes.length - 1]) return { limit: 1, cut: false };
-  const limit = nice(sizes[Math.floor(0.98 * (sizes.length - 1))] || sizes[sizes.length - 1]);
+  const inner = unit === "ratio" ? 0.9 : 0.98;
+  const found = nice(sizes[Math.floor(inner * (sizes.length - 1))] || sizes[sizes.length - 1]);
+  const limit = unit === "share" ? Math.min(found, 1) : found;
   return { limit, cut: sizes[sizes.length - 1] > limit };
 }
 

@@ -65,7 +65,7 @@ function toolbar(study, state, change) {
     select("Quantity", options, state.quantity, (quantity) => change({ quantity })),
     segments("Ablation", ablations.map((value) => ({ value, text: value })), state.ablation, (ablation) => change({ ablation })),
     segments("Tokens", tokens.map((value) => ({ value, text: value })), state.tokens, (chosen) => change({ tokens: chosen })),
-    models.length > 1 ? h("div", { class: "field" }, h("span", { class: "label" }, "Models shown"), h("div", { class: "segments", role: "group", "aria-label": "Models shown" },
+    models.length > 1 ? h("div", { class: "field" }, h("span", { class: "label" }, "Models shown"), h("div", { class: "segments toggles", role: "group", "aria-label": "Models shown" },
       study.models.map(({ key, title }) => h("button", { type: "button", "aria-pressed": String(state.shown.includes(key)), onclick: () => toggle(key) }, title)))) : null);
 }
 

@@ -45,12 +45,13 @@ export function headList(entries, state, scale, severalModels, choose) {
     type: "search", placeholder: severalModels ? "Find: L28H7, Gemma …" : "Find: L28H7", "aria-label": "Find heads by name", autocomplete: "off",
     oninput: () => { list.replaceChildren(); show(AT_ONCE); },
   }));
-  const named = entries.map((entry, rank) => ({ entry, rank, name: `${entry.title} ${headName(entry)}`.toLowerCase() }));
+  const largest = Math.max(...entries.map(({ value }) => Math.abs(value ?? 0))) || 1;
+  const named = entries.map((entry, rank) => ({ entry, rank, name: entry.title.toLowerCase(), head: headName(entry).toLowerCase() }));
 
   /** @param {number} count how many to add */
   function show(count) {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const found = named.filter(({ name }) => words.every((word) => (/^l\d+(h\d*)?$/.test(word) ? ` ${name.split(" ").at(-1)} `.includes(/h\d+$/.test(word) ? ` ${word} ` : ` ${word}`) : name.includes(word))));
+    const found = named.filter(({ name, head }) => words.every((word) => (/^l\d/.test(word) ? head === word || head.startsWith(`${word.replace(/h$/, "")}h`) : name.includes(word))));
     const from = list.childElementCount;
     list.append(...found.slice(from, from + count).map(({ entry, rank }) => item(entry, rank)));
     const left = found.length - list.childElementCount;
@@ -62,7 +63,7 @@ export function headList(entries, state, scale, severalModels, choose) {
   /** @param {Entry} entry @param {number} rank */
   function item(entry, rank) {
     const { value, low, high } = entry;
-    const width = value === null ? 0 : Math.min(100, (100 * Math.abs(value)) / scale.limit);
+    const width = value === null ? 0 : (100 * Math.abs(value)) / largest;
     const chosen = state.place?.model === entry.model && state.place.layer === entry.layer && state.place.head === entry.head;
     return h("li", { value: rank + 1 },
       h("button", { type: "button", class: "head", "data-place": `${entry.model}:${headName(entry)}`, "aria-current": chosen ? "true" : null, onclick: () => choose(entry) },

@@ -36,9 +36,9 @@ export function headsOf(model) {
  * @returns {Scale}
  */
 export function scaleFor(models, state) {
-  const { signed } = quantityOf(state.quantity);
+  const { signed, unit } = quantityOf(state.quantity);
   const values = models.flatMap((model) => headsOf(model).map((head) => valueOf(model, head, state).value));
-  return { ...scaleOf(values), signed, dark: theme().dark };
+  return { ...scaleOf(values, unit), signed, dark: theme().dark };
 }
 
 /**
@@ -48,13 +48,12 @@ export function scaleFor(models, state) {
 export function legend(scale, unit) {
   const { limit, cut, signed } = scale;
   const [low, high] = [signed ? -limit : 0, limit].map((end) => shown(end, unit));
-  const beyond = cut ? " and beyond" : "";
   return h("div", { class: "legend", "aria-label": `Colours from ${low} to ${high} ${unitName(unit)}`, role: "img" },
     h("span", {}, signed && cut ? `≤ ${low}` : low),
     h("span", { class: "ramp", style: `background: linear-gradient(90deg, ${rampOf(signed, scale.dark).join(",")})` }),
     h("span", {}, cut ? `≥ ${high}` : high),
     unit === "share" ? null : h("span", { class: "unit" }, unitName(unit)),
-    h("span", { class: "swatch missing", title: `Colour ends at the scale's limit${beyond}` }), h("span", {}, "missing"),
+    h("span", { class: "nowrap" }, h("i", { class: "swatch missing" }), "missing"),
   );
 }
 

@@ -31,7 +31,7 @@ const ORDERS = [
 export function tokenCard(model, place, state, choose, tokens, name) {
   const title = state.tokens === "top" ? "Its top tokens in text" : "Its random tokens in text";
   if (!tokens.length) return emptyCard(title, `No single tokens were kept under ${state.ablation} ablation.`);
-  const scale = { ...scaleOf(tokens.map((row) => row.self_repair)), signed: true, dark: theme().dark };
+  const scale = { ...scaleOf(tokens.map((row) => row.self_repair), "logits"), signed: true, dark: theme().dark };
   const neurons = topNeurons(model, place);
   const rows = tokens.map((row) => ({ ...row, context: inContext(model, row.prompt, row.position), neuron: neurons.get(row.token) ?? null }));
   const list = h("ol", { class: "tokens" });

@@ -11,11 +11,11 @@ const FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberatio
 /** @type {Promise<any> | null} */
 let loading = null;
 
-/** @returns {Promise<any>} the window, on which Vega has put `vega`, `vegaLite` and `vegaEmbed` */
+/** @returns {Promise<any>} the function that draws a specification into an element */
 function loaded() {
   loading ??= unpacked("vega").then((text) => {
     new Function(text)();
-    return window;
+    return /** @type {any} */ (window).vegaEmbed;
   });
   return loading;
 }
@@ -45,17 +45,11 @@ function configOf(colours) {
  * @param {(datum: any) => void} [choose] called with the row of a mark that is clicked
  */
 export async function draw(place, specOf, choose) {
-  const { vegaEmbed } = await loaded();
+  const embed = await loaded();
   if (!place.isConnected) return;
   const colours = theme();
-  const result = await vegaEmbed(place, { width: "container", autosize: { type: "fit-x", contains: "padding" }, ...specOf(colours) }, {
-    actions: false,
-    renderer: "svg",
-    config: configOf(colours),
-    tooltip: showTip,
-    // Vega-Lite warns of each chart whose height follows from its lines.
-    logLevel: 1,
-  });
+  const sized = { width: "container", autosize: { type: "fit-x", contains: "padding" }, ...specOf(colours) };
+  const result = await embed(place, sized, { actions: false, renderer: "svg", config: configOf(colours), tooltip: showTip });
   if (choose) result.view.addEventListener("click", (/** @type {any} */ _, /** @type {any} */ item) => item?.datum && choose(item.datum));
 }
 
@@ -66,10 +60,12 @@ export async function draw(place, specOf, choose) {
  * @returns {Promise<string>}
  */
 export async function toSvg(specOf, width = 560) {
-  const { vega, vegaLite } = await loaded();
+  const embed = await loaded();
   const config = { ...configOf(LIGHT), background: "white", padding: 12 };
-  const { spec } = vegaLite.compile({ width, ...specOf(LIGHT) }, { config });
-  return new vega.View(vega.parse(spec), { renderer: "none" }).toSVG();
+  const result = await embed(h("div"), { width, ...specOf(LIGHT) }, { actions: false, renderer: "svg", config });
+  const picture = await result.view.toSVG();
+  result.finalize();
+  return picture;
 }
 
 /** @type {HTMLElement | null} */

@@ -29,7 +29,8 @@ def rounded(value: float | None, places: int = PLACES) -> float | int | None:
     """A number to `DIGITS` digits and `places` places; None if it is missing or not finite."""
     if value is None or not math.isfinite(value):
         return None
-    short = round(float(f"{value:.{DIGITS}g}"), places)
+    size = math.floor(math.log10(abs(value))) if value else 0
+    short = round(value, min(places, DIGITS - 1 - size))
     return int(short) if short == int(short) else short
 
 

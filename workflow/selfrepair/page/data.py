@@ -117,9 +117,7 @@ _MAP = (
 )
 
 
-def _rows(
-    tables: Mapping[str, pl.DataFrame], name: str, wanted: Sequence[str]
-) -> pl.DataFrame:
+def _rows(tables: Mapping[str, pl.DataFrame], name: str, wanted: Sequence[str]) -> pl.DataFrame:
     """Columns of a table; no rows where the study has no such table."""
     if name not in tables or not tables[name].height:
         return pl.DataFrame(schema=dict.fromkeys(wanted, pl.Float64))
@@ -139,4 +137,3 @@ def _heads(heads: pl.DataFrame) -> Columns:
 def _is_absent(heads: pl.DataFrame, name: str) -> bool:
     """Whether this is the part of post-norms that the model does not have."""
     return "post_norms" in name and bool((heads[name] == 0).all())
-

@@ -36,9 +36,12 @@ def token_spans(prompts: pl.DataFrame, documents: pl.DataFrame, tokenizer: Any) 
         )
         for row in rows.iter_rows(named=True):
             found[row["prompt"]] = _spans_of(row, encoded)
-    schema = {"prompt": pl.Int32, "skips": pl.List(pl.Int32), "lengths": pl.List(pl.Int32)}
-    rows = [(prompt, *found[prompt]) for prompt in prompts["prompt"]]
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    numbers = pl.List(pl.Int32)
+    return pl.DataFrame(
+        [(prompt, *found[prompt]) for prompt in prompts["prompt"]],
+        schema={"prompt": pl.Int32(), "skips": numbers, "lengths": numbers},
+        orient="row",
+    )
 
 
 def _spans_of(row: dict[str, Any], encoded: Any) -> tuple[list[int], list[int]]:
