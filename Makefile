@@ -8,7 +8,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .PHONY: help setup fetch study verify plan pull record dvc-stages check check-model quick test test-faults \
-	test-browser test-remotes test-cluster test-gpu benchmark benchmark-gpu docs
+	test-browser test-remotes test-cluster test-gpu benchmark benchmark-gpu docs page-bundle
 
 help:
 	@printf '%s\n' \
@@ -35,6 +35,7 @@ help:
 	'  make check                     lint and types alone, of rules and of dvc.yaml too' \
 	'  make dvc-stages                write dvc.yaml again, after a change of rules or imports' \
 	'  make docs                      manual and reference as a site without network: site/index.html' \
+	'  make page-bundle               bundle the sources of the explorer page again (needs node)' \
 	'  make setup                     only make .venv' \
 	'' \
 	'More tests, and measuring the software' \
@@ -148,6 +149,19 @@ test-cluster: .venv/ready
 # On a machine with a CUDA GPU; elsewhere the tests are skipped.
 test-gpu: .venv/ready
 	$(BIN)/python -m pytest -m gpu tests/integration/test_gpu.py
+
+# The explorer page at length; skipped without Chromium, its check by axe without node.
+test-browser: .venv/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,browser]'
+	@test -d workflow/page/node_modules || ! command -v npm > /dev/null || npm ci --prefix workflow/page --ignore-scripts
+	$(BIN)/python -m pytest -m "browser or not browser" tests/browser
+
+# The scripts and styles of the explorer page, checked and bundled (node); what comes out is committed.
+page-bundle:
+	@npm ci --prefix workflow/page --ignore-scripts
+	@npm run --prefix workflow/page check
+	@npm run --prefix workflow/page bundle
 
 benchmark: .venv/ready
 	@$(BIN)/python workflow/scripts/fetch.py config/config.yaml

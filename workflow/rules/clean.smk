@@ -28,6 +28,27 @@ rule cut_prompts:
         "../scripts/cut_prompts.py"
 
 
+# What shows text token by token needs this table instead of the tokenizer, which comes with the weights.
+rule place_tokens:
+    input:
+        model=model_files,
+        documents=rules.sample_documents.output[0],
+        prompts=rules.cut_prompts.output[0],
+        code=code_of("place_tokens"),
+    output:
+        f"{RESULTS}/{{model}}/token_spans.parquet",
+    log:
+        f"{LOGS}/{{model}}/place_tokens.log",
+    localrule: True
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings(*WEIGHTS),
+    script:
+        "../scripts/place_tokens.py"
+
+
 rule find_parts:
     input:
         model=model_files,

@@ -1,8 +1,10 @@
-# Figures, drawn from tables alone: a rule each, for every model or for all of them together.
+# Figures, drawn from tables alone: a rule each, for every model or for all of them together; the explorer page.
 import ast
 
 # What draws the pages in a browser, one copy for all of them.
 VEGA = f"{PICTURES}/vega.js"
+# The explorer page.
+PAGE = f"{PICTURES}/index.html"
 
 
 def models_of_figure(figure):
@@ -18,7 +20,7 @@ def all_figures():
         for model in models_of_figure(figure)
     }
     files = [f"{stem}.{ending}" for stem in sorted(stems) for ending in FORMATS]
-    return [VEGA, *files]
+    return [VEGA, PAGE, *files]
 
 
 def figure_files(figure):
@@ -116,3 +118,70 @@ for figure in FIGURES:
             settings=settings(*weights_notes(figure), "figures.formats"),
         script:
             "../scripts/draw.py"
+
+
+# Tables of a model that the explorer page reads.
+PAGE_TABLES = (
+    *("heads", "prompts", "token_spans", "tokens", "scale_ratios"),
+    *("top_neurons", "neuron_counts", "repair_map"),
+)
+
+
+def figures_of_page():
+    """The paths of figures without their endings, seen from the page, by model and the figure's key."""
+    return {
+        model: {
+            figure.key: figure_stem(figure, model).removeprefix(f"{PICTURES}/")
+            for figure in catalogue.FIGURES
+        }
+        for model in MODELS
+    }
+
+
+def shards_of_page():
+    """The shards that the page takes single tokens from, and their sidecars."""
+    paths = [
+        path
+        for model in MODELS
+        for name in ABLATIONS
+        for path in shard_paths(model, "sweeps", name)
+    ]
+    return found_beside(paths + sidecars(paths))
+
+
+rule write_page:
+    input:
+        **{name: expand(table(name), model=MODELS) for name in PAGE_TABLES},
+        **{
+            f"sweep_{name}": expand(
+                f"{RESULTS}/{{model}}/sweeps/{name}.json", model=MODELS
+            )
+            for name in ABLATIONS
+        },
+        heads_record=expand(rules.decompose.output.provenance, model=MODELS),
+        clean_record=expand(rules.rank_tokens.output.provenance, model=MODELS),
+        documents=rules.sample_documents.output[0],
+        claims=rules.judge_claims.output.table,
+        over_models=rules.judge_claims.output.over_models,
+        beside=shards_of_page(),
+        vega=VEGA,
+        bundle=on_every_node(["workflow/page/dist/page.html"])[0],
+        code=code_of("write_page"),
+    output:
+        PAGE,
+    log:
+        f"{LOGS}/write_page.log",
+    localrule: True
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        models=MODELS,
+        ablations=ABLATIONS,
+        tables=PAGE_TABLES,
+        figures=figures_of_page(),
+        settings=settings(
+            "study", "figures.formats", *about_models("weights", "control_of")
+        ),
+    script:
+        "../scripts/write_page.py"

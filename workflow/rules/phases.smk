@@ -55,6 +55,7 @@ for model in MODELS:
         input:
             # Not the tensors beside it: a store may lack them, and they are made when something reads them.
             expand(rules.rank_tokens.output.provenance, model=model),
+            expand(rules.place_tokens.output, model=model),
             expand(precision_report(), model=model),
 
     rule:

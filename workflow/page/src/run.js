@@ -1,0 +1,48 @@
+/** What was run: a line per model, the rest of its facts behind it, and the sources of text. */
+
+import { h } from "./dom.js";
+import { counted } from "./quantities.js";
+
+/** @typedef {import("./types.js").StudyData} StudyData */
+/** @typedef {import("./types.js").ModelData} ModelData */
+
+/** @param {StudyData} study */
+export function leadOf(study) {
+  const controls = study.models.filter((model) => model.control_of).length;
+  const own = study.models.length - controls;
+  const models = `${own} ${own === 1 ? "model" : "models"}${controls ? ` and ${controls} control${controls === 1 ? "" : "s"}` : ""}`;
+  const heads = study.models.reduce((sum, model) => sum + model.layers * model.heads_per_layer, 0);
+  return `Study “${study.study}”: every attention head of ${models}, ${counted(heads)} in all, ablated one at a time, and what later parts make up for.`;
+}
+
+/** @param {StudyData} study */
+export function runView(study) {
+  const columns = ["Model", "Heads", "Ranked", "Ablated", "Seed", "Measured with", "Commit"];
+  return [
+    scrolling("Models", h("table", { class: "plain run" },
+      h("thead", {}, h("tr", {}, columns.map((name) => h("th", { scope: "col" }, name)))),
+      h("tbody", {}, study.models.map(modelRow)))),
+    h("p", { class: "sources" }, h("span", { class: "label" }, "Text "), study.text.map((row, at) =>
+      [at ? "; " : "", h("b", {}, row.source), ` (${counted(row.documents)} documents; ${row.licence})`])),
+    h("details", { class: "facts" }, h("summary", {}, "All facts"), h("div", { class: "models" }, study.models.map(allFacts))),
+  ];
+}
+
+/** @param {string} label @param {HTMLElement} table */
+const scrolling = (label, table) => h("div", { class: "scroll framed", tabindex: "0", role: "region", "aria-label": label }, table);
+
+/** @param {ModelData} model */
+function modelRow(model) {
+  const about = Object.fromEntries(model.about);
+  return h("tr", {},
+    h("th", { scope: "row" }, h("b", {}, model.title), model.control_of ? h("span", { class: "tag" }, "control") : null, model.notes.map((note) => h("small", {}, note))),
+    h("td", {}, `${model.layers} layers × ${model.heads_per_layer}`),
+    h("td", {}, about["prompts ranked"]), h("td", {}, about["prompts ablated"]), h("td", {}, about.seed),
+    h("td", {}, about.versions), h("td", { class: "mono" }, (about["commit of the measurement"] ?? "–").slice(0, 10)));
+}
+
+/** @param {ModelData} model */
+function allFacts(model) {
+  return h("section", { class: "card", "aria-label": model.title }, h("h4", {}, model.title),
+    h("dl", { class: "facts" }, model.about.map(([what, text]) => [h("dt", {}, what), h("dd", {}, text)])));
+}
