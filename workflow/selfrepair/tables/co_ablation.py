@@ -105,9 +105,19 @@ def _summaries(
     at = MEANS.index("excess")
     over_pairs, summaries = {}, []
 
-    def add(values: Float[np.ndarray, " resample"], here: np.ndarray, **what: str) -> None:
-        counts = {"n_prompts": len(np.unique(rows["prompt"][here])), "n_tokens": int(here.sum())}
-        summaries.append(summary(values, model=model, experiment="E16", **what, **counts))
+    def add(
+        values: Float[np.ndarray, " resample"], here: np.ndarray, *, quantity: str, group: str
+    ) -> None:
+        row = summary(
+            values,
+            model=model,
+            experiment="E16",
+            quantity=quantity,
+            group=group,
+            n_prompts=len(np.unique(rows["prompt"][here])),
+            n_tokens=int(here.sum()),
+        )
+        summaries.append(row)
 
     for each in KINDS:
         of_kind = [e[:, at] for index, e in estimates.items() if pairs[index]["kind"] == each]
