@@ -132,7 +132,7 @@ test: check
 # The tiny study killed, damaged and disturbed (docs/reliability.md); KILLS=100 for as many kills at random.
 KILLS ?= 5
 test-faults: .venv/ready
-	KILLS=$(KILLS) $(BIN)/python -m pytest -m faults tests/faults
+	KILLS=$(KILLS) $(BIN)/python -m pytest -m "faults or not faults" tests/faults
 
 # S3, WebDAV (nginx) and SSH stores; those whose server is not installed are skipped with the reason.
 test-remotes: .venv/ready

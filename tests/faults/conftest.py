@@ -1,6 +1,7 @@
 """One undisturbed run is the reference of all; faults start from copies that are finished in part."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,17 +67,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def nothing_left_at_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Ends what a failing test has left at work."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[tuple[subprocess.Popen[str], Path]] = []
     original = Study.start
 
     def start(study: Study, *options: str, **environment: str) -> subprocess.Popen[str]:
         run = original(study, *options, **environment)
-        started.append(run)
+        started.append((run, study.screen.parent))
         return run
 
     monkeypatch.setattr(faulty_runs.Study, "start", start)
     yield
-    for run in started:
+    for run, told in started:
+        shutil.rmtree(told)
         if run.poll() is None:
             kill(processes_of(run))
             run.wait()
