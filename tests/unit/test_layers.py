@@ -25,11 +25,12 @@ ORDER = (
         "model",
         "study",
     ),
-    *("measure", "tables", "claims", "published", "figures", "testing"),
+    *("measure", "tables", "claims", "published", "figures", "page", "testing"),
 )
 # Loaded without torch, also through other modules of ours: rules, claims and figures take no seconds.
 NO_TORCH = {
     *("errors", "vocabulary", "formats", "ablations", "catalogue", "study", "claims", "figures"),
+    "page",
     "model/sizes.py",
 }
 # The only package that draws.
