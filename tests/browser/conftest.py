@@ -15,7 +15,7 @@ from page_study import study_models_of, write_page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # A page is drawn in a second; a machine that does other work may take many.
-PATIENCE_MS = 120_000
+PATIENCE_MS = 40_000
 
 
 @pytest.fixture(scope="session")

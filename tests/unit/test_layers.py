@@ -25,13 +25,13 @@ ORDER = (
         "model",
         "study",
     ),
-    *("measure", "tables", "claims", "published", "figures", "reading", "testing"),
+    *("measure", "tables", "claims", "published", "figures", "reading", "page", "testing"),
     *("command", "__main__"),
 )
 # Loaded without torch, also through other modules of ours: rules, claims and figures take no seconds.
 NO_TORCH = {
     *("errors", "vocabulary", "formats", "ablations", "catalogue", "study", "claims", "figures"),
-    "reading",
+    *("reading", "page"),
     *("model/sizes.py", "tables/tokens.py", "tables/iterative.py", "__main__.py"),
 }
 # The only package that draws.

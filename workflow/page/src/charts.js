@@ -177,6 +177,9 @@ export const repairMap = (rows, first, layers) => (colours) => {
   };
 };
 
+/** @param {Theme} colours */
+const verdicts = (colours) => ({ domain: ["supported", "undecided", "not supported"], range: [colours.second, colours.soft, colours.below] });
+
 /**
  * A claim's value with its interval, a line per model.
  * @param {Row[]} rows model, value, low, high, verdict
