@@ -238,7 +238,7 @@ def test_what_is_measured_does_not_depend_on_what_is_a_control(default):
     readers = {
         job.rule for job in default.jobs if any(key.endswith(".control_of") for key in job.settings)
     }
-    assert readers == {"summarise", "judge_claims"}
+    assert readers == {"summarise", "judge_claims", "write_page"}
 
 
 @pytest.mark.slow
