@@ -30,10 +30,11 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
 
 def new_checkout(folder: Path) -> Path:
     folder.mkdir(parents=True)
+    ignored = shutil.ignore_patterns("__pycache__", "node_modules")
     for part in PARTS:
         source = ROOT / part
         if source.is_dir():
-            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, folder / part, ignore=ignored)
         else:
             shutil.copy(source, folder / part)
     return folder

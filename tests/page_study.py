@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from PIL import Image
 
 import chosen_tables
 from figure_tables import change, depth_table, heads_table
@@ -190,6 +191,10 @@ def write_page(folder: Path, models: Sequence[ModelResults]) -> Path:
     if not vega.exists():
         save_vega(vega)
     page = folder / "index.html"
+    # Of the figures beside it, those of the study.
+    for figure in FIGURES:
+        if figure.scope == "study":
+            Image.new("RGB", (8, 8)).save(folder / f"{figure.key}.png")
     page.write_text(page_html(BUNDLE.read_text(), data_of(models), vega.read_text()))
     return page
 

@@ -172,10 +172,7 @@ def test_what_was_not_measured_is_said(opened):
     assert found.errors == []
 
 
-def test_a_claim_opens_its_rule_and_figure(opened, study_page):
-    from PIL import Image
-
-    Image.new("RGB", (8, 8)).save(study_page(2).parent / "E1.png")
+def test_a_claim_opens_its_rule_and_figure(opened):
     found = opened()
     opener = found.page.locator('[data-claim="later_layers_repair"]')
     opener.click()

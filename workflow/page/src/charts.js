@@ -34,13 +34,16 @@ export const decomposition = (rows) => (colours) => ({
         tooltip: [named("part", "part"), tip("value", "logits"), tip("low", "95 % low"), tip("high", "95 % high")],
       },
     },
-    { mark: { type: "rule", color: colours.ink, strokeWidth: 1.5 }, encoding: { y: PART, x: { field: "low", type: "quantitative" }, x2: { field: "high" } } },
+    ...layer(bounded(rows), { type: "rule", color: colours.ink, strokeWidth: 1.5 }, { y: PART, x: { field: "low", type: "quantitative" }, x2: { field: "high" } }),
     zero(colours, "x"),
   ],
 });
 
 /** A layer of a chart; none without rows, of which Vega cannot find the limits. @param {Row[]} values @param {object} mark @param {object} encoding */
 const layer = (values, mark, encoding) => (values.length ? [{ data: { values }, mark, encoding }] : []);
+
+/** The rows that have an interval. @param {Row[]} rows */
+const bounded = (rows) => rows.filter((row) => row.low !== null && row.high !== null);
 
 /** A ring around the token chosen. @param {Row[]} rows @param {string | null} chosen @param {Theme} colours @param {object} encoding */
 const ringed = (rows, chosen, colours, encoding) =>
@@ -170,7 +173,7 @@ export const repairMap = (rows, first, layers) => (colours) => {
     height: 240,
     layer: [
       ...layer(bars, { type: "bar", opacity: 0.8, width: { band: Math.min(0.7, (layers - first) / 10) } }, { x, y, color: colour, tooltip }),
-      ...layer(bars, { type: "rule", color: colours.ink }, { x, y: { ...y, field: "low" }, y2: { field: "high" } }),
+      ...layer(bounded(bars), { type: "rule", color: colours.ink }, { x, y: { ...y, field: "low" }, y2: { field: "high" } }),
       ...layer(points, point, { x, y, color: colour, tooltip }),
       zero(colours, "y"),
     ],
@@ -195,7 +198,7 @@ export const claimValues = (rows, unit) => (colours) => {
     height: 26 * rows.length,
     layer: [
       zero(colours, "x"),
-      { mark: { type: "rule", strokeWidth: 2 }, encoding: { ...line, x: { ...x, field: "low" }, x2: { field: "high" } } },
+      ...layer(bounded(rows), { type: "rule", strokeWidth: 2 }, { ...line, x: { ...x, field: "low" }, x2: { field: "high" } }),
       { mark: { type: "point", filled: true, size: 80, opacity: 1 }, encoding: { ...line, x: { ...x, field: "value" }, tooltip: [named("model", "model"), tip("value", unit), tip("low", "95 % low"), tip("high", "95 % high"), named("verdict", "verdict")] } },
     ],
   };
@@ -248,7 +251,7 @@ export const ranked = (rows, title, unit) => (colours) => ({
   height: 16 * rows.length,
   layer: [
     zero(colours, "x"),
-    { mark: { type: "rule", color: colours.accent, strokeWidth: 1.5 }, encoding: { y: lines("name", 320), x: { field: "low", type: "quantitative", title: unit }, x2: { field: "high" } } },
-    { mark: { type: "point", filled: true, size: 45, opacity: 1, color: colours.accent }, encoding: { y: lines("name", 320), x: { field: "value", type: "quantitative" } } },
+    ...layer(bounded(rows), { type: "rule", color: colours.accent, strokeWidth: 1.5 }, { y: lines("name", 320), x: { field: "low", type: "quantitative" }, x2: { field: "high" } }),
+    { mark: { type: "point", filled: true, size: 45, opacity: 1, color: colours.accent }, encoding: { y: lines("name", 320), x: { field: "value", type: "quantitative", title: unit } } },
   ],
 });

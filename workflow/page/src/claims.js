@@ -1,6 +1,6 @@
 /** The claims: a table by models, and behind each claim its rule, numbers and figure. */
 
-import { chartCard, downloads } from "./card.js";
+import { chartCard, downloads, emptyCard } from "./card.js";
 import * as charts from "./charts.js";
 import { rowsOf } from "./data.js";
 import { h } from "./dom.js";
@@ -63,6 +63,9 @@ function cell(row) {
 const orNull = (value) => (typeof value === "number" ? value : null);
 
 /** @param {Row} row */
+const isMeasured = (row) => orNull(row.value) !== null;
+
+/** @param {Row} row */
 function estimate(row) {
   const unit = String(row.unit);
   const text = withInterval(orNull(row.value), orNull(row.low), orNull(row.high), unit);
@@ -82,10 +85,10 @@ function details(study, rows, columns) {
   ].filter((fact) => fact !== null);
   return h("tr", { class: "details" }, h("td", { colspan: columns }, h("div", { class: "claim" },
     h("dl", { class: "facts" }, facts.map(([what, text]) => [h("dt", {}, what), h("dd", {}, text)])),
-    chartCard({
+    rows.some(isMeasured) ? chartCard({
       title: "Value and 95 % interval", name: `${study.study}-${first.id}`, rows: numbers, spec: charts.claimValues(numbers, unit),
       label: rows.map((row) => `${row.model}: ${estimate(row)}, ${row.verdict}`).join("; "),
-    }),
+    }) : emptyCard("Value and 95 % interval", "What this claim is about was not measured of any model."),
     figures(study, String(first.figure)))));
 }
 
@@ -128,7 +131,7 @@ function overModels(study, rows, open, choose) {
 /** All claims as one picture. @param {string[]} ids @param {Row[]} claims @returns {charts.Spec} */
 function allClaims(ids, claims) {
   return (colours) => ({
-    vconcat: ids.map((id) => {
+    vconcat: ids.filter((id) => claims.some((row) => row.id === id && isMeasured(row))).map((id) => {
       const rows = claims.filter((row) => row.id === id);
       const { width, ...spec } = /** @type {any} */ (charts.claimValues(rows, String(rows[0].unit))(colours));
       return { ...spec, width: 420, title: { text: String(rows[0].claim), fontSize: 12 } };

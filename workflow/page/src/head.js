@@ -210,7 +210,7 @@ function neuronCards(model, { layer, head }, state, choose, name) {
 function ratioCard(model, { layer, head }, name) {
   const title = "The final norm's scale";
   const rows = rowsWith(model.scale_ratios, { layer, head }).map((row) => rowOf(model.scale_ratios, row));
-  if (!rows.length) return emptyCard(title, "Scale ratios were measured for a few chosen heads; this is none of them.");
+  if (!rows.length) return emptyCard(title, "Scale ratios were measured for a few heads of the last layer; this is none of them.");
   const shares = levels(model.scale_ratios, "ablation").map((ablation) => {
     const of = rows.filter((row) => row.ablation === ablation);
     return `${ablation} ${shown(of.filter((row) => Number(row.ratio) > 1).length / of.length, "share")}`;

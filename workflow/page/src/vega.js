@@ -50,6 +50,8 @@ export async function draw(place, specOf, choose) {
   const colours = theme();
   const sized = { width: "container", autosize: { type: "fit-x", contains: "padding" }, ...specOf(colours) };
   const result = await embed(place, sized, { actions: false, renderer: "svg", config: configOf(colours), tooltip: showTip });
+  // Its element is an image with words of its own; the marks would be read out one by one.
+  place.querySelector("svg")?.setAttribute("aria-hidden", "true");
   if (choose) result.view.addEventListener("click", (/** @type {any} */ _, /** @type {any} */ item) => item?.datum && choose(item.datum));
 }
 
