@@ -62,7 +62,8 @@ class Lines:
     def report(self, job: Job) -> None:
         seconds, percent = self._jobs.seconds_of(job), job.percent
         before = self._told.get(id(job), (0.0, 0))
-        if seconds - before[0] >= LINE_SECONDS and percent - before[1] >= LINE_PERCENT:
+        more = seconds - before[0] >= LINE_SECONDS and percent - before[1] >= LINE_PERCENT
+        if more and percent < 100:  # soon told by its end
             self._told[id(job)] = (seconds, percent)
             self._tell(f"{job.title}: {percent} %, {job.left} left")
 

@@ -25,13 +25,15 @@ def told_of_a_measurement(reports: list[tuple[float, int]]) -> list[str]:
 
 
 def test_progress_is_told_after_a_minute_and_ten_percent_more():
-    lines = told_of_a_measurement([(10, 2), (30, 40), (61, 45), (90, 80), (122, 49), (130, 90)])
+    lines = told_of_a_measurement(
+        [(10, 2), (30, 40), (61, 45), (90, 80), (122, 49), (130, 90), (200, 100)]
+    )
     assert lines == [
         "2 jobs to run",
         "[0/2, ? left] ablate zero 1/1 of gpt2 has started",
         "[0/2, at least 01:14 left] ablate zero 1/1 of gpt2: 45 %, 07:00 left",
         "[0/2, at least 00:14 left] ablate zero 1/1 of gpt2: 90 %, 07:00 left",
-        "[1/2, ? left] ablate zero 1/1 of gpt2 took 02:10",
+        "[1/2, ? left] ablate zero 1/1 of gpt2 took 03:20",
     ]
 
 
