@@ -127,7 +127,7 @@ rule choose_pairs:
         "../scripts/choose_pairs.py"
 
 
-rule co_ablate:
+rule ablate_pairs:
     input:
         **clean_run(),
         pairs=rules.choose_pairs.output[0],

@@ -73,7 +73,7 @@ EXPERIMENTS = (
     Experiment(
         name="pairs",
         prompts="pair_prompts",
-        measure="co_ablate",
+        measure="ablate_pairs",
         tabulate="tabulate_pairs",
         tables=("co_ablation", "co_ablation_summaries"),
         summaries="co_ablation_summaries",
