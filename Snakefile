@@ -22,6 +22,7 @@ include: "workflow/rules/tables.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/phases.smk"
+include: "workflow/rules/everything.smk"
 
 
 rule all:

@@ -149,7 +149,9 @@ def shards_of_page():
     return found_beside(paths + sidecars(paths))
 
 
-rule write_page:
+rule:
+    name:
+        "write_page"
     input:
         **{name: expand(table(name), model=MODELS) for name in PAGE_TABLES},
         **{
