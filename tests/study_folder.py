@@ -125,6 +125,8 @@ def _experiments() -> dict[str, pl.DataFrame]:
         "neuron_curve": chosen_tables.neuron_curve(),
         "top_neurons": chosen_tables.top_neurons(),
         "neuron_counts": chosen_tables.neuron_counts(),
+        "co_ablation": chosen_tables.co_ablation(),
+        "co_ablation_summaries": chosen_tables.excesses(),
         "neuron_summaries": pl.concat(
             [
                 pl.DataFrame(summaries, schema_overrides=schema, infer_schema_length=None),

@@ -18,7 +18,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE_MS = 40_000
 
 
-@pytest.fixture(scope="session")
+# Not of the session: while it lasts, nothing else in this process can run an event loop.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """This machine's Chromium; tests are skipped where there is none, or nothing that drives it."""
     path = next(filter(None, map(shutil.which, BROWSERS)), None)

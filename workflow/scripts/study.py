@@ -24,6 +24,9 @@ from selfrepair.study.schema import read_yaml
 # As Snakemake's own messages.smk knows a dry run.
 DRY = re.compile(r"--dry-?run|-[a-z]*n[a-z]*")
 
+# So many missing files at most are made one by one: each takes Snakemake a few seconds.
+FEW = 12
+
 STOPPED = "stopped: what is finished is kept; the same command goes on from there"
 
 
@@ -110,10 +113,16 @@ def main(config: str, profile: str, *options: str) -> int:
 
 
 def to_end(run: Run, missing: Sequence[str], options: Sequence[str]) -> int:
-    """Snakemake's exit status: for what had been made and is missing, then for the study."""
+    """Snakemake's exit status: for what had been made and is missing, then for the study.
+
+    A few files are made one by one, in the order in which they were made before: Snakemake runs whatever follows
+    from a file that it makes in the same go, also where the file comes out as it was.
+    """
     if missing:
         print(f"making again what is missing: {', '.join(missing)}", file=sys.stderr, flush=True)
-        status = run.snakemake("--", *missing)
+    alone = [[path] for path in missing] if len(missing) <= FEW else [list(missing)]
+    for paths in alone:
+        status = run.snakemake("--", *paths)
         if status:
             return status
     return run.snakemake(*options)

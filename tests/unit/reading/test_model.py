@@ -7,6 +7,7 @@ import pytest
 
 import selfrepair
 from selfrepair.catalogue import FIGURES
+from selfrepair.claims.claims import CLAIMS
 from selfrepair.errors import InputError
 
 
@@ -55,7 +56,7 @@ def test_an_explanation_says_what_the_tables_say(study, model):
     assert "post-norms" not in text  # the model has none
     assert "anti-erasure on 20 % [15, 26] of tokens" in text  # over all chosen heads, not of one
     supported = model.claims.filter(verdict="supported").height
-    assert f"Claims of the paper, 12 in all: {supported} supported" in text
+    assert f"Claims of the paper, {len(CLAIMS)} in all: {supported} supported" in text
     control = study.model("smollm2-requantised").explain()
     assert control.startswith("SmolLM2-135M-Instruct, re-quantised, a control of SmolLM2-135M-Inst")
 

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 import selfrepair
+from selfrepair.claims.claims import CLAIMS
 from selfrepair.errors import InputError
 from selfrepair.reading.about_models import last_layers
 
@@ -56,7 +57,7 @@ def test_models_by_key_or_title(study):
 
 def test_claims(study):
     assert study.claims["model"].n_unique() == 3
-    assert study.claims_over_models.height == 12 + 3
+    assert study.claims_over_models.height == len(CLAIMS) + 3
 
 
 def test_figures_of_all_models(study):

@@ -52,14 +52,15 @@ class Repair:
         note(self._checkout, read_records(self._checkout, self._folders))
 
     def missing(self) -> list[str]:
-        """Files that had been made and are not there: if they are made before all else, and come out as they
-        were, nothing that depends on them is made again."""
+        """Files that had been made and are not there, in the order in which they were: if they are made before
+        all else, and come out as they were, nothing that depends on them is made again."""
         gone = {path for path in self._records if not Path(path).exists()}
         if not gone | set(self._shards):
             return []
         # A store may lack what the study's target does not name.
         gone &= set(jobs_of_study(self._checkout, self._config).complete)
-        return sorted(gone - self.fetched(gone)) + self._shards
+        left = gone - self.fetched(gone)
+        return sorted(left, key=lambda path: self._records[path].ended) + self._shards
 
     def fetched(self, gone: Collection[str]) -> set[str]:
         """Those of the missing files that DVC's cache or the bundled store has just as they were noted; they are
