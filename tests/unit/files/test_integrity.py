@@ -122,3 +122,21 @@ def test_files_are_compared_with_the_hashes_that_were_noted(folder, algorithm):
     found = changed_files(noted, digests, algorithm=algorithm, what="changed", remedy="run again")
     assert [fault.path for fault in found] == [table]
     assert sum(pieces) == 14
+
+
+def test_a_clean_pass_without_shards_is_one_that_a_store_left_out(folder):
+    """Of any other measurement, and of one shard of several, it is a fault."""
+
+    def lacking() -> set[str]:
+        return {fault.path.name for fault in lacking_shards(folder, remedy="run again")}
+
+    shards = [folder / f"sweeps/zero/shard-{number}of2.safetensors" for number in (0, 1)]
+    (folder / "sweeps/clean").mkdir()
+    index = (folder / "sweeps/zero.json").read_text().replace("zero/", "clean/")
+    (folder / "sweeps/clean.json").write_text(index)
+    assert lacking() == set()
+    shards[0].rename(folder / "sweeps/clean" / shards[0].name)
+    assert lacking() == {shard.name for shard in shards}
+    shards[1].unlink()
+    (folder / "sweeps/clean.json").unlink()
+    assert lacking() == {shard.name for shard in shards}

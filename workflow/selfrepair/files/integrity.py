@@ -18,6 +18,8 @@ from .archives import archive_of
 from .storage import read_json, sidecar
 
 _TENSORS = ".safetensors"
+# The measurement whose shards are ranked into one file, which is what is read later.
+CLEAN_PASS = "clean"
 # Bytes that are read at once.
 _PIECE = 1 << 20
 
@@ -84,16 +86,21 @@ def damaged_tensors(folder: Path, digests: Digests, *, remedy: str) -> Iterator[
 
 def lacking_shards(folder: Path, *, remedy: str) -> Iterator[Fault]:
     """The shards that indices below a folder list, and that are neither there nor packed; indices that cannot
-    be read."""
+    be read.
+
+    A clean pass of which no shard is there lacks none: a store leaves them out, and they are made again when
+    something reads them.
+    """
     for index, content in _indices(folder):
         if content is None:
             yield Fault(index, "damaged: cannot be read", remedy)
             continue
-        if not archive_of(index).is_file():
-            for entry in content["files"]:
-                path = index.parent / entry["path"]
-                if not path.is_file():
-                    yield Fault(path, f"missing, and {index.name} lists it", remedy)
+        paths = [index.parent / entry["path"] for entry in content["files"]]
+        missing = [path for path in paths if not path.is_file()]
+        left_out = index.stem == CLEAN_PASS and len(missing) == len(paths)
+        if not left_out and not archive_of(index).is_file():
+            for path in missing:
+                yield Fault(path, f"missing, and {index.name} lists it", remedy)
 
 
 def changed_files(
