@@ -59,8 +59,9 @@ class Repair:
             return []
         # A store may lack what the study's target does not name.
         gone &= set(jobs_of_study(self._checkout, self._config).complete)
-        left = gone - self.fetched(gone)
-        return sorted(left, key=lambda path: self._records[path].ended) + self._shards
+        left = gone - self.fetched(gone) | set(self._shards)
+        made = {path: record.ended for path, record in self._records.items()}
+        return sorted(left, key=lambda path: made.get(path, 0.0))
 
     def fetched(self, gone: Collection[str]) -> set[str]:
         """Those of the missing files that DVC's cache or the bundled store has just as they were noted; they are
