@@ -9,6 +9,7 @@ from selfrepair.errors import InputError
 from selfrepair.study.config import (
     CLEAN,
     complete_config,
+    config_value,
     mapped_ablations,
     n_shards,
 )
@@ -16,6 +17,9 @@ from selfrepair.study.materials import read_materials
 from selfrepair.study.schema import read_schema
 from selfrepair.study.sizes import config_of_model
 from selfrepair.vocabulary import SAMPLED
+
+# What rules share with scripts: the package `common`.
+sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
 
 
 report: "../report/workflow.rst"

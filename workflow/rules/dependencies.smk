@@ -4,7 +4,6 @@ from snakemake.io import sourcecache_entry
 from selfrepair.files.storage import sidecar
 from selfrepair.study.materials import named_wheels
 
-sys.path.insert(0, str(Path(workflow.basedir, "workflow/scripts")))
 from common import rule_code
 
 
@@ -42,7 +41,9 @@ def settings(*keys):
             for wheel in (wheels if "{wheel}" in key else [""])
         ]
         found = {
-            key: config_value(key.rstrip("?").replace("{model}", model), model)
+            key: config_value(
+                config_of(model), key.rstrip("?").replace("{model}", model)
+            )
             for key in named
         }
         return {
@@ -57,21 +58,6 @@ def settings(*keys):
 def about_models(*names):
     """Keys of the config that say something of each model."""
     return [f"models.{model}.{name}" for model in MODELS for name in names]
-
-
-def config_value(key, model):
-    value, rest = config_of(model), key
-    while rest:
-        # The key of a model, wheel or source may itself have dots.
-        name = max(
-            (n for n in value if rest == n or rest.startswith(f"{n}.")),
-            key=len,
-            default=None,
-        )
-        if name is None:
-            return None
-        value, rest = value[name], rest[len(name) + 1 :]
-    return value
 
 
 def model_files(wildcards):
@@ -111,15 +97,17 @@ def sidecars_of_experiment(wildcards):
     return found_beside(sidecars(shards_of_experiment(wildcards)))
 
 
+def shards_of(models, folder, *measurements):
+    """The shards that the indices of these measurements of some models list, and their sidecars."""
+    paths = [
+        path
+        for model in models
+        for name in measurements
+        for path in shard_paths(model, folder, name)
+    ]
+    return found_beside(paths + sidecars(paths))
+
+
 def shards_behind(folder, *measurements):
-    """The shards that the indices of these measurements list, and their sidecars."""
-
-    def files(wildcards):
-        paths = [
-            path
-            for name in measurements
-            for path in shard_paths(wildcards.model, folder, name)
-        ]
-        return found_beside(paths + sidecars(paths))
-
-    return files
+    """The same of a job's model."""
+    return lambda wildcards: shards_of([wildcards.model], folder, *measurements)

@@ -138,17 +138,6 @@ def figures_of_page():
     }
 
 
-def shards_of_page():
-    """The shards that the page takes single tokens from, and their sidecars."""
-    paths = [
-        path
-        for model in MODELS
-        for name in ABLATIONS
-        for path in shard_paths(model, "sweeps", name)
-    ]
-    return found_beside(paths + sidecars(paths))
-
-
 rule:
     name:
         "write_page"
@@ -165,7 +154,7 @@ rule:
         documents=rules.sample_documents.output[0],
         claims=rules.judge_claims.output.table,
         over_models=rules.judge_claims.output.over_models,
-        beside=shards_of_page(),
+        beside=shards_of(MODELS, "sweeps", *ABLATIONS),
         vega=VEGA,
         bundle=on_every_node(["workflow/page/dist/page.html"])[0],
         code=code_of("write_page"),

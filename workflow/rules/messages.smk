@@ -2,19 +2,18 @@
 import atexit
 import time
 
+from common.one_run import hold, is_dry_run
 from selfrepair.study.planning import plan_table
 
 STARTED = time.time()
 
 # Snakemake does not say whether this is a dry run before it has read the rules.
-if any(re.fullmatch(r"--dry-?run|-[a-z]*n[a-z]*", option) for option in sys.argv):
+if is_dry_run(sys.argv):
     print(f"{plan_table(config)}\n", file=sys.stderr)
 
 
 onstart:
     # Started by hand or by DVC; make has done so already.
-    from common.one_run import hold
-
     try:
         hold(Path.cwd())
     except InputError as error:

@@ -5,7 +5,6 @@ set aside and made again, and what is missing is made before anything is compare
 """
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,18 +15,23 @@ from types import FrameType
 
 import psutil
 
-from common.one_run import PATIENCE, clean_up, end, hold
+from common.one_run import PATIENCE, clean_up, end, hold, is_dry_run
 from common.repair import Repair
 from selfrepair.errors import InputError
 from selfrepair.study.schema import read_yaml
-
-# As Snakemake's own messages.smk knows a dry run.
-DRY = re.compile(r"--dry-?run|-[a-z]*n[a-z]*")
 
 # So many missing files at most are made one by one: each takes Snakemake a few seconds.
 FEW = 12
 
 STOPPED = "stopped: what is finished is kept; the same command goes on from there"
+
+
+def command(config: str, profile: str) -> list[str]:
+    """Snakemake for a study, without more options."""
+    return [
+        *(sys.executable, "-m", "snakemake"),
+        *("--workflow-profile", profile, "--configfile", config),
+    ]
 
 
 class Stopped(Exception):
@@ -38,8 +42,7 @@ class Run:
     """Snakemake, in a process group of its own: a terminal's Ctrl-C reaches this script alone."""
 
     def __init__(self, config: str, profile: str) -> None:
-        options = ["--workflow-profile", profile, "--configfile", config]
-        self._command = [sys.executable, "-m", "snakemake", *options]
+        self._command = command(config, profile)
         settings = read_yaml(Path(profile, "config.yaml"))
         self._elsewhere = "executor" in settings
         # In a bucket, results are looked after by Snakemake alone.
@@ -87,9 +90,8 @@ def main(config: str, profile: str, *options: str) -> int:
     Raises:
         InputError: another run is at work in this checkout.
     """
-    if any(DRY.fullmatch(option) for option in options):
-        command = [sys.executable, "-m", "snakemake", "--workflow-profile", profile]
-        os.execv(sys.executable, [*command, "--configfile", config, *options])
+    if is_dry_run(options):
+        os.execv(sys.executable, [*command(config, profile), *options])
     checkout = Path.cwd()
     hold(checkout)
     clean_up(checkout)

@@ -9,6 +9,7 @@ from common.study_jobs import Job
 from selfrepair.errors import InputError
 from selfrepair.files.integrity import Fault
 from selfrepair.files.storage import read_json, sidecar
+from selfrepair.study.config import config_value
 from selfrepair.study.sizes import config_of_model
 
 
@@ -37,16 +38,8 @@ def _stated(path: Path, job: Job) -> dict[str, Any]:
         config = config_of_model(read_json(sidecar(path))["config"], job.model)
     except (InputError, KeyError, TypeError):
         return {}
-    found = {}
-    for key in job.settings:
-        value: Any = config
-        for part in key.split("."):
-            value = (
-                value.get(part.replace("{model}", job.model)) if isinstance(value, dict) else None
-            )
-        if value is not None:
-            found[key] = value
-    return found
+    found = {key: config_value(config, key.replace("{model}", job.model)) for key in job.settings}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _short(value: Any) -> str:

@@ -26,8 +26,14 @@ LOCK = Path(".snakemake/run.lock")
 HELD = "SELFREPAIR_RUN"
 # Seconds that jobs are given to end.
 PATIENCE = 10
+_DRY_RUN = re.compile(r"--dry-?run|-[a-z]*n[a-z]*")
 # A file that `files.storage.atomic` has not finished.
 UNFINISHED = re.compile(r"\..+\.\d+\.tmp")
+
+
+def is_dry_run(options: Iterable[str]) -> bool:
+    """Whether these options of Snakemake ask for a dry run, which needs no lock."""
+    return any(_DRY_RUN.fullmatch(option) for option in options)
 
 
 def hold(checkout: Path) -> None:

@@ -21,7 +21,7 @@ from .schema import (
     read_schema,
     read_yaml,
 )
-from .sizes import complete_sizes, config_of_model, stated_key
+from .sizes import PROMPTS, complete_sizes, config_of_model, stated_key
 
 Config = dict[str, Any]
 
@@ -64,7 +64,7 @@ def complete_config(config: Any, schema: Schema, *, materials: Materials) -> Con
     experiments = complete["experiments"]
     if experiments["prompts"] is None:
         experiments["prompts"] = complete["text"]["prompts"]
-    for name in ("iterative_prompts", "pair_prompts"):
+    for name in PROMPTS:
         if experiments[name] is None:
             experiments[name] = experiments["prompts"]
     _check_models(complete)
@@ -81,6 +81,21 @@ def complete_config(config: Any, schema: Schema, *, materials: Materials) -> Con
     if complete["tf32"] and complete["dtype"] != "float32":
         raise InputError(f"tf32: true needs dtype float32, not {complete['dtype']}; leave it out")
     return complete
+
+
+def config_value(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key; None if the config does not have it.
+
+    The names of models, wheels and sources may have dots themselves.
+    """
+    value: Any = config
+    while key:
+        known = value if isinstance(value, Mapping) else ()
+        name = max((n for n in known if key == n or key.startswith(f"{n}.")), key=len, default=None)
+        if name is None:
+            return None
+        value, key = value[name], key[len(name) + 1 :]
+    return value
 
 
 def mapped_ablations(config: Mapping[str, Any]) -> list[str]:
@@ -147,8 +162,8 @@ def _check_requantise(name: str, model: Mapping[str, Any]) -> None:
         raise InputError(
             f"{place}: {asked} rounds weights of a GGUF file once more, and none is named; leave it out"
         )
-    if asked not in block_formats():
-        known = block_formats()
+    known = block_formats()
+    if asked not in known:
         raise InputError(
             f"{place}: {asked!r} is not one of {', '.join(known)}{did_you_mean(asked, known)}"
         )
@@ -225,7 +240,7 @@ def _check_sizes(config: Mapping[str, Any], named: Callable[[str], str] = str) -
             f"that may be selected; top tokens need at least {math.ceil(1 / TOP_SHARE)}"
         )
     sizes = {f"ablations.{name}.prompts": a["prompts"] for name, a in config["ablations"].items()}
-    for name in ("prompts", "iterative_prompts", "pair_prompts"):
+    for name in PROMPTS:
         sizes[f"experiments.{name}"] = config["experiments"][name]
     for name, prompts in sizes.items():
         if prompts > total:
