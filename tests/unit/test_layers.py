@@ -20,6 +20,7 @@ ORDER = (
         "formats",
         "ablations",
         "catalogue",
+        "nearest",
         "files",
         "text",
         "model",
@@ -31,7 +32,7 @@ ORDER = (
 # Loaded without torch, also through other modules of ours: rules, claims and figures take no seconds.
 NO_TORCH = {
     *("errors", "vocabulary", "formats", "ablations", "catalogue", "study", "claims", "figures"),
-    *("reading", "page"),
+    *("nearest", "reading", "page"),
     *("model/sizes.py", "tables/tokens.py", "tables/iterative.py", "__main__.py"),
 }
 # The only package that draws.

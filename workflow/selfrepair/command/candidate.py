@@ -46,7 +46,7 @@ def entry_of(name: str, *, gguf: str | None = None, revision: str | None = None)
     path = Path(name).expanduser()
     if path.suffix == ".gguf" and gguf is None and not path.is_dir():
         return {"gguf": str(path.absolute())}
-    entry = {"name": str(path.absolute()) if is_local(name) or path.exists() else name}
+    entry = {"name": str(path.absolute()) if is_local(name) else name}
     return entry | ({"gguf": gguf} if gguf else {}) | ({"revision": revision} if revision else {})
 
 

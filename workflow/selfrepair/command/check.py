@@ -13,8 +13,10 @@ from ..files.provenance import environment
 from ..measure.clean_pass import clean_pass
 from ..measure.sweep import sweep
 from ..model.decoder import ERROR_BOUNDS
+from ..model.finding import empty_network, parts_of
 from ..model.loading import load_model
 from ..model.memory import free_bytes, refuse_weights
+from ..model.parts import ModelParts
 from ..model.sizes import chunk_tokens, prompts_at_once
 from .candidate import Candidate
 from .facts import Facts, facts_of, shape_of
@@ -70,6 +72,7 @@ class Report:
     """A model that is supported; exactness: None where its weights were not read."""
 
     candidate: Candidate
+    parts: ModelParts
     facts: Facts
     costs: Costs
     exactness: Exactness | None = None
@@ -82,11 +85,14 @@ def examine(candidate: Candidate, *, dtype: str, device: str) -> Report:
         InputError: it is not supported, or its weights do not fit into memory.
     """
     target, name, config = torch.device(device), candidate.location, candidate.config
-    refuse_weights(shape_of(config, name=name), name, dtype=dtype, device=target)
+    network = empty_network(config, name=name)
+    parts = parts_of(network, name=name)
+    shape = shape_of(network, parts)
+    refuse_weights(shape, name, dtype=dtype, device=target)
     short = short_decoder(
         config, name=name, dtype=dtype, device=target, tokenizer=candidate.tokenizer
     )
-    facts = facts_of(config, short, name=name)
+    facts = facts_of(network, parts, shape, short, name=name)
     shape, workers = facts.shape, torch.get_num_threads() if target.type == "cpu" else 1
     working = shape.working_bytes(
         dtype,
@@ -103,7 +109,7 @@ def examine(candidate: Candidate, *, dtype: str, device: str) -> Report:
         rate=replay_rate(short, shape),
         hardware=_hardware(target),
     )
-    return Report(candidate, facts, costs)
+    return Report(candidate, parts, facts, costs)
 
 
 def device_here() -> str:
@@ -130,7 +136,9 @@ def exactness_of(report: Report, *, dtype: str, device: str, text: Path | None =
     texts = SENTENCES if text is None else [text.read_text(encoding="utf-8", errors="replace")]
     prompts = _prompts(candidate, texts, longest=report.facts.context_length + 1)
     revision = candidate.entry.get("revision")
-    model = load_model(candidate.location, device=device, dtype=dtype, revision=revision)
+    model = load_model(
+        candidate.location, device=device, dtype=dtype, revision=revision, parts=report.parts
+    )
     clean = clean_pass(model, prompts)
     swept = sweep(model, prompts, ablation="zero", heads=[(model.n_layers // 2, 0)])
     return Exactness(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
-from transformers import PretrainedConfig
 
 from ..model.assembly import decoder_of
 from ..model.decoder import Decoder
-from ..model.finding import empty_network, parts_of
 from ..model.parts import ModelParts
 from ..model.sizes import Shape
 
@@ -32,20 +30,22 @@ class Facts:
     context_length: int
 
 
-def facts_of(config: PretrainedConfig, short: Decoder, *, name: str) -> Facts:
-    """What a model of this config is.
+def facts_of(
+    network: nn.Module, parts: ModelParts, shape: Shape, short: Decoder, *, name: str
+) -> Facts:
+    """What a model is.
 
-    short: its `short_decoder`, which has been probed.
+    Args:
+        network: the model without values (`empty_network`); parts: its `parts_of`; shape: its `shape_of`.
+        short: its `short_decoder`, which has been probed.
     Raises:
-        InputError: as `find_parts`; or its layers are not alike.
+        InputError: its layers are not alike.
     """
-    network = empty_network(config, name=name)
-    parts = parts_of(network, name=name)
     decoder_of(network, parts, name=name, like=short)  # refuses layers that are not alike
     parallel = all(layer.parallel for layer in short.layers)
     return Facts(
         architecture=parts.architecture,
-        shape=_shape(network, parts, parallel=parallel),
+        shape=replace(shape, parallel=parallel),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         norm="LayerNorm" if short.final_norm.centred else "RMSNorm",
         blocks="parallel" if parallel else "sequential",
@@ -56,18 +56,9 @@ def facts_of(config: PretrainedConfig, short: Decoder, *, name: str) -> Facts:
     )
 
 
-def shape_of(config: PretrainedConfig, *, name: str) -> Shape:
-    """The sizes of a model of this config, of which nothing is built yet (its blocks taken for sequential).
-
-    Raises:
-        InputError: as `find_parts`.
-    """
-    network = empty_network(config, name=name)
-    return _shape(network, parts_of(network, name=name), parallel=False)
-
-
-def _shape(network: Any, parts: ModelParts, *, parallel: bool) -> Shape:
-    """The sizes of a model from its last layer's modules. Of a mixture of experts d_mlp counts all of them."""
+def shape_of(network: Any, parts: ModelParts) -> Shape:
+    """The sizes of a model from its last layer's modules, its blocks taken for sequential. Of a mixture of experts
+    d_mlp counts all of them."""
     layer = parts.layers[-1]
     unembedding = network.get_submodule(parts.unembedding).weight
     vocabulary, d_model = unembedding.shape
@@ -86,7 +77,6 @@ def _shape(network: Any, parts: ModelParts, *, parallel: bool) -> Shape:
         kv_heads=parts.n_key_value_heads,
         d_head=written // d_model // parts.n_heads,
         gated=gated,
-        parallel=parallel,
         tied=network.get_input_embeddings().weight is unembedding,
     )
 

@@ -83,16 +83,16 @@ def first_study(
     *,
     path: Path,
     checkout: Checkout,
-    dtype: str = "float32",
-    prompts: int | None = None,
-    minutes: float = 10.0,
+    dtype: str,
+    prompts: int | None,
+    minutes: float,
 ) -> FirstStudy:
     """A config for a model that was checked.
 
     Args:
         source: of `source_of`; None: the texts of the default study.
         path: where it will lie: the study is named like the file.
-        prompts: of the sample; by default as many as the time allows.
+        prompts: of the sample; None: as many as the time allows.
         minutes: that the study may take on this machine, if the model is small enough.
     Raises:
         InputError: too little text; or what it says is no valid config.
@@ -111,7 +111,7 @@ def first_study(
 
     def written(sizes: Sizes, took: float | None = None) -> str:
         return _yaml(
-            report, source, checkout, path, dtype=dtype, length=length, sizes=sizes, took=took
+            report, source, checkout, path, key, dtype=dtype, length=length, sizes=sizes, took=took
         )
 
     def planned(sizes: Sizes) -> Mapping[str, Any]:
@@ -130,6 +130,7 @@ def _yaml(
     source: Source | None,
     checkout: Checkout,
     path: Path,
+    key: str,
     *,
     dtype: str,
     length: int,
@@ -138,7 +139,7 @@ def _yaml(
 ) -> str:
     """The config as it is written."""
     candidate, rate = report.candidate, report.costs.rate
-    model = {"title": candidate.title} | dict(candidate.entry)
+    model = {"title": candidate.title} | candidate.entry
     for name in ("name", "gguf"):
         if Path(model.get(name, "")).is_absolute():
             model[name] = checkout.written(model[name])
@@ -154,7 +155,7 @@ def _yaml(
         time="How long it takes is not known" if took is None else f"About {took:.0f} minutes here",
         study=_name(path.stem).replace(".", "-"),
         dtype="" if dtype == "float32" else f"dtype: {dtype}\n",
-        key=_name(candidate.title),
+        key=key,
         model=_entries(model, "    "),
         tokens_per_prompt=length,
         sources=_entries(sources, "    "),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
+from ..tables.terms import main_ablation
 from ..vocabulary import ATTENTION_NORM, HEAD, MLP, MLP_NORM, second_half
 from . import words
 from .axes import Span
 from .marks import colour_notes, facets, signed_colour
-from .rows import count_of, main_ablation, models_of, table_rows
+from .rows import count_of, models_of, table_rows
 from .unmeasured import NOT_MAPPED, is_unmeasured, unmeasured
 
 TITLE = "Which later layer makes up for ablated heads"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
+from ..tables.terms import main_ablation
 from ..vocabulary import SMALLEST_REPAIR
 from . import words
 from .axes import Span, interval_limits, n_cut, placed
 from .marks import rule
-from .rows import main_ablation, models_of, table_rows
+from .rows import models_of, table_rows
 from .theme import BLUE, GREY
 from .unmeasured import NOT_MAPPED, is_unmeasured, unmeasured
 

@@ -22,8 +22,9 @@ COLUMNS = (
     *("delta_first", "delta_second", "delta_both", "n_tokens", "n_prompts"),
 )
 NAMES = {BACKUP: "Backup of the first head", CONTROL: "Control: another head of its layer"}
+SHORT = {BACKUP: "backups", CONTROL: "controls"}
 # A map in which no later head's change stands out has no pairs either.
-NO_PAIRS = f"{NOT_MAPPED[:-1]} Or none of this model's heads backs up another."
+NO_PAIRS = f"{NOT_MAPPED} Or none of this model's heads backs up another."
 
 
 def draw(co_ablation: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart | alt.Chart:
@@ -55,13 +56,17 @@ def draw(co_ablation: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart |
         across.encode(x=x.x(low), x2=f"{high}:Q", y=y.y(), color=colour),
         points(rows).encode(x=x.x(), y=y.y(), color=colour, tooltip=_tooltip()),
     ]
+    model = models_of(rows)[0]
+    excess = summary_rows("E16", summaries, model, experiment="E16", quantity="excess")
     estimates = [
-        f"{name} {_estimated(summaries, rows, group=kind)}" for kind, name in _present(rows).items()
+        f"{name} {words.estimated(estimate(excess, group=kind), unit='logits')}"
+        for kind, name in SHORT.items()
+        if kind in set(rows["kind"])
     ]
     return words.titled(
         alt.LayerChart(layer=layers, data=rows).properties(width=460, height=380),
         TITLE,
-        f"{models_of(rows)[0]}, resample ablation, tokens from the first head's top 2 %:"
+        f"{model}, resample ablation, tokens from the first head's top 2 %:"
         f" {words.sample(rows, unit='pair')}",
         "Point: pair of heads, bars: 95 % intervals; dashed: all that the second head made up for is gone",
         f"Mean excess: {'; '.join(estimates)}",
@@ -102,18 +107,6 @@ def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     )
     name = pl.format("L{}H{} and L{}H{}", "layer", "head", "second_layer", "second_head")
     return rows.with_columns(pair=name, kind_name=pl.col("kind").replace_strict(NAMES)), missing
-
-
-def _present(rows: pl.DataFrame) -> dict[str, str]:
-    found = set(rows["kind"])
-    short = {BACKUP: "backups", CONTROL: "controls"}
-    return {kind: short[kind] for kind in KINDS if kind in found}
-
-
-def _estimated(summaries: pl.DataFrame, rows: pl.DataFrame, *, group: str) -> str:
-    """The mean excess over the pairs of a kind, with its interval."""
-    found = summary_rows("E16", summaries, models_of(rows)[0], experiment="E16", quantity="excess")
-    return words.estimated(estimate(found, group=group), unit="logits")
 
 
 def _tooltip() -> list[alt.Tooltip]:

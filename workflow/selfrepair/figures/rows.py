@@ -125,15 +125,6 @@ def check_columns(figure: str, table: pl.DataFrame, name: str, columns: Sequence
         )
 
 
-def main_ablation(table: pl.DataFrame) -> str:
-    """The ablation that a figure of only one is about: resample ablation, else the first of the table.
-
-    The table has a row, and a column `ablation`.
-    """
-    found = table["ablation"].unique(maintain_order=True).to_list()
-    return RESAMPLE.name if RESAMPLE.name in found else str(found[0])
-
-
 def models_of(rows: pl.DataFrame) -> list[str]:
     """The models, in the order in which the study names them."""
     return rows["model"].unique(maintain_order=True).to_list()

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from ..files.shards import shard_files
+from ..files.arrays import read_arrays
 from ..files.storage import read_json
 from ..vocabulary import SAMPLED
 
@@ -52,14 +52,10 @@ def measured_tokens(sweeps: Mapping[str, Path], chosen: pl.DataFrame) -> pl.Data
 
 def _drawn(index: Path, ablation: str) -> Iterable[pl.DataFrame]:
     """The instances of each shard of a sweep of drawn tokens."""
-    from safetensors.numpy import load_file
-
     if read_json(index).get("tokens") != SAMPLED:
         return
-    for path in shard_files(index):
-        arrays = load_file(path)
-        table = pl.DataFrame({name: arrays[name] for name in _SCHEMA if name != "ablation"})
-        named = table.with_columns(ablation=pl.lit(ablation)).select(list(_SCHEMA))
+    for arrays in read_arrays(index, [name for name in _SCHEMA if name != "ablation"]):
+        named = pl.DataFrame(arrays).with_columns(ablation=pl.lit(ablation)).select(list(_SCHEMA))
         yield named.cast(_SCHEMA)  # type: ignore[arg-type]
 
 

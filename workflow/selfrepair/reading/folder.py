@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import polars as pl
 from ..catalogue import EXPERIMENTS, FIGURES, PUBLISHED
 from ..errors import InputError
 from ..files.storage import read_json
+from ..nearest import nearest
 
 REMEDY = "`make study` with its config makes it, `make pull` gets the recorded studies"
 
@@ -136,9 +136,7 @@ def missing(path: Path) -> InputError:
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Names the valid one that a wrong one is most like; there is at least one."""
-    lower = {each.lower(): each for each in names}
-    (found,) = get_close_matches(name.lower(), lower, n=1, cutoff=0.0)
-    return f'did you mean "{lower[found]}"?'
+    return f'did you mean "{nearest(name, names, likeness=0.0)}"?'
 
 
 def _studies_in(folder: Path) -> list[str]:

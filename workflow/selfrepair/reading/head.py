@@ -9,8 +9,7 @@ import polars as pl
 
 from ..errors import InputError
 from ..formats import listed
-from ..tables.findings import main_ablation
-from ..tables.terms import terms_of
+from ..tables.terms import main_ablation, terms_of
 from ..vocabulary import TOP, bounded
 from . import about_head
 from .display import Text, as_html, as_text

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from ..errors import InputError
-from ..tables.findings import main_ablation
-from ..tables.terms import terms_of
+from ..tables.terms import main_ablation, terms_of
 from ..vocabulary import QUARTERS, TOP
 from . import about_head, about_models, pictures
 from .display import Text, as_html, as_text

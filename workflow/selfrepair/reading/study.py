@@ -17,7 +17,7 @@ import polars as pl
 
 from ..claims import judge, over_models
 from ..errors import InputError
-from ..tables.findings import main_ablation
+from ..tables.terms import main_ablation
 from ..vocabulary import TOP
 from . import about_models, pictures
 from .about_head import stated

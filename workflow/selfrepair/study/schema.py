@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from jsonschema import Draft202012Validator
 
 from ..ablations import ABLATIONS
 from ..errors import InputError
+from ..nearest import nearest
 
 Schema = dict[str, Any]
 
@@ -82,9 +82,8 @@ def check(content: Any, schema: Schema) -> None:
 
 def did_you_mean(wrong: Any, known: Iterable[Any]) -> str:
     """ " (did you mean resample?)" for a word that is nearly one of those known, else nothing."""
-    words = {str(word).lower(): str(word) for word in known}
-    nearest = difflib.get_close_matches(str(wrong).lower(), words, n=1)
-    return f" (did you mean {words[nearest[0]]}?)" if nearest else ""
+    found = nearest(wrong, known)
+    return f" (did you mean {found}?)" if found else ""
 
 
 def check_names(config: Any) -> None:
@@ -119,8 +118,7 @@ def fill_defaults(value: Any, schema: Schema, root: Schema | None = None) -> Non
     root: the schema that references are looked up in, by default `schema`.
     """
     root = schema if root is None else root
-    if "$ref" in schema:
-        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+    schema = _resolved(schema, root)
     if not isinstance(value, dict):
         return
     known = schema.get("properties", {})
@@ -133,6 +131,11 @@ def fill_defaults(value: Any, schema: Schema, root: Schema | None = None) -> Non
     if isinstance(others, dict):
         for key in set(value) - set(known):
             fill_defaults(value[key], others, root)
+
+
+def _resolved(schema: Schema, root: Schema) -> Schema:
+    """A part of a schema, or what it refers to."""
+    return root["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
 
 
 def _explain(error: Any, schema: Schema) -> str:
@@ -164,16 +167,15 @@ def _explain_unknown(error: Any, schema: Schema) -> str:
     told = []
     for name in sorted(map(str, set(error.instance) - set(known))):
         places = [place for place in _places(schema, schema) if place.rpartition(".")[2] == name]
-        nearest = sorted(places, key=lambda place: place.count("."))[:2]
-        elsewhere = f" (did you mean {' or '.join(nearest)}?)" if nearest else ""
+        highest = sorted(places, key=lambda place: place.count("."))[:2]
+        elsewhere = f" (did you mean {' or '.join(highest)}?)" if highest else ""
         told.append(name + (did_you_mean(name, known) or elsewhere))
     return f"unknown key {', '.join(told)}; known keys are {', '.join(known)}"
 
 
 def _places(schema: Schema, root: Schema, parents: str = "") -> Iterator[str]:
     """Every key of a schema with its dotted name; * stands for any name."""
-    if "$ref" in schema:
-        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+    schema = _resolved(schema, root)
     others = schema.get("additionalProperties")
     parts = schema.get("properties", {}) | ({"*": others} if isinstance(others, dict) else {})
     for key, part in parts.items():

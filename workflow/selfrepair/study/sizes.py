@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..catalogue import EXPERIMENTS
 from ..errors import InputError
 
+# Keys under `experiments` that say how many prompts an experiment runs on.
+PROMPTS = tuple(dict.fromkeys(each.prompts for each in EXPERIMENTS))
 # What `sizes` may state of each section of a study (of each ablation), as the schema says too; its `prompts`
 # is the study's `text.prompts`.
 SIZES = {
@@ -14,9 +17,9 @@ SIZES = {
     "ablations": ("prompts", "tokens_per_head", "random_tokens_per_head"),
     "sweep": ("prompts_per_shard",),
     "experiments": (
-        *("prompts", "iterative_prompts", "prompts_per_shard", "heads_per_model"),
+        *(*PROMPTS, "prompts_per_shard", "heads_per_model"),
         *("chosen_tokens_per_head", "chosen_random_tokens_per_head", "iterative_tokens_per_head"),
-        *("pair_prompts", "pairs"),
+        "pairs",
     ),
 }
 
@@ -73,7 +76,7 @@ def complete_sizes(config: Mapping[str, Any]) -> None:
         prompts = sizes.get("experiments", {}).get("prompts")
         if "prompts" in open_in_study:
             prompts = prompts or sizes.get("prompts")
-        for name in ("prompts", "iterative_prompts", "pair_prompts"):
+        for name in PROMPTS:
             if prompts and name in open_in_study:
                 sizes.setdefault("experiments", {}).setdefault(name, prompts)
 

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ..ablations import RESAMPLE
 from ..formats import with_interval
 from ..vocabulary import LAST_BUT_ONE, QUARTERS, SECOND_HALF, SHARED_EFFECTS, TOP, bounded
-from .terms import POST_NORMS, models_with_post_norms
+from .terms import POST_NORMS, main_ablation, models_with_post_norms
 
 # With fewer prompts than this an interval covers clearly less than it says (docs/method.md section 4).
 FEW_PROMPTS = 5
@@ -174,12 +173,6 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _counts(row: Mapping[str, Any] | None) -> list[str]:
     return [f"{row[name]:,}" if row else "" for name in ("n_tokens", "n_prompts")]
-
-
-def main_ablation(depth: pl.DataFrame) -> str:
-    """The paper's ablation if it was swept, else the first one that was."""
-    swept = depth["ablation"]
-    return RESAMPLE.name if RESAMPLE.name in swept else str(swept[0])
 
 
 def _caution(table: pl.DataFrame) -> list[str]:

@@ -1,13 +1,24 @@
-"""Which of self-repair's terms a table has something to show of (docs/method.md section 3). No torch."""
+"""What a table of heads or by depth has to show: its main ablation, and which of self-repair's terms
+(docs/method.md section 3). No torch."""
 
 from __future__ import annotations
 
 import polars as pl
 
+from ..ablations import RESAMPLE
 from ..vocabulary import TERMS
 
 # Of models that normalise what a sublayer writes; exactly 0 of all others.
 POST_NORMS = "from_post_norms"
+
+
+def main_ablation(table: pl.DataFrame) -> str:
+    """The ablation that is shown where only one is: the paper's (resample), else the first of the table.
+
+    The table has a row, and a column `ablation`.
+    """
+    swept = table["ablation"]
+    return RESAMPLE.name if RESAMPLE.name in swept else str(swept[0])
 
 
 def models_with_post_norms(table: pl.DataFrame) -> list[str]:
