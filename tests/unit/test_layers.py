@@ -19,6 +19,7 @@ ORDER = (
         "vocabulary",
         "formats",
         "ablations",
+        "other_ablations",
         "catalogue",
         "nearest",
         "files",
@@ -31,8 +32,8 @@ ORDER = (
 )
 # Loaded without torch, also through other modules of ours: rules, claims and figures take no seconds.
 NO_TORCH = {
-    *("errors", "vocabulary", "formats", "ablations", "catalogue", "study", "claims", "figures"),
-    *("nearest", "reading", "page"),
+    *("errors", "vocabulary", "formats", "ablations", "other_ablations", "catalogue"),
+    *("study", "claims", "figures", "nearest", "reading", "page"),
     *("model/sizes.py", "tables/tokens.py", "tables/iterative.py", "__main__.py"),
 }
 # The only package that draws.

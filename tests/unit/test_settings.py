@@ -32,6 +32,7 @@ HELPERS_OF_COMMANDS = {"dvc_stages"}
 READERS = {
     "common/settings.py": {"device", "cache", "memory", "models"},
     "common/provenance.py": {"study", "seed"},
+    "common/not_measured.py": {"study"},
     "decompose.py": set(),
 }
 

@@ -1,4 +1,5 @@
-# Single heads and tokens: chosen heads token by token, neurons, iterative inference, and pairs of heads.
+# Single heads and tokens: chosen heads token by token and under every ablation, neurons, iterative
+# inference, and pairs of heads.
 
 
 rule choose_heads:
@@ -151,6 +152,64 @@ rule ablate_pairs:
         ),
     script:
         "../scripts/co_ablate.py"
+
+
+# Where no prompts are kept for it, of no head.
+rule train_constants:
+    input:
+        **clean_run(),
+        heads=rules.choose_heads.output[0],
+        code=code_of("train_constants"),
+    output:
+        tensors=f"{RESULTS}/{{model}}/constants.safetensors",
+        provenance=f"{RESULTS}/{{model}}/constants.json",
+    log:
+        f"{LOGS}/{{model}}/train_constants.log",
+    # Long, and one job: before everything that is short.
+    priority: 1000
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: SHARD_THREADS
+    resources:
+        **MODEL_RESOURCES,
+    params:
+        settings=settings(
+            *MODEL_SETTINGS,
+            "experiments.optimal_heads",
+            "experiments.optimal_prompts",
+            "experiments.optimal_steps",
+            "experiments.pair_prompts",
+            "seed",
+        ),
+    script:
+        "../scripts/train_constants.py"
+
+
+rule compare_ablations:
+    input:
+        **clean_run(),
+        constants=rules.train_constants.output.tensors,
+        made=found_beside([rules.train_constants.output.provenance]),
+        code=code_of("compare_ablations"),
+    output:
+        **shard_files("experiments/compared"),
+    log:
+        shard_log("experiments/compared"),
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: SHARD_THREADS
+    resources:
+        **MODEL_RESOURCES,
+    params:
+        prompts=prompts_of_shard("compared"),
+        settings=settings(
+            *MODEL_SETTINGS,
+            "experiments.prompts",
+            "experiments.chosen_tokens_per_head",
+            "seed",
+        ),
+    script:
+        "../scripts/compare_ablations.py"
 
 
 use rule gather_sweep as gather_experiment with:

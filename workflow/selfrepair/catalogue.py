@@ -78,6 +78,14 @@ EXPERIMENTS = (
         tables=("co_ablation", "co_ablation_summaries"),
         summaries="co_ablation_summaries",
     ),
+    Experiment(
+        name="compared",
+        prompts="prompts",
+        measure="compare_ablations",
+        tabulate="tabulate_compared",
+        tables=("compared_ablations", "compared_summaries"),
+        summaries="compared_summaries",
+    ),
 )
 
 FIGURES = (
@@ -115,6 +123,12 @@ FIGURES = (
         "E15", "self-repair-across-models", "e15_self_repair_across_models", ("depth",), "study"
     ),
     Figure("E16", "co-ablation", "e16_co_ablation", ("co_ablation", "co_ablation_summaries")),
+    Figure(
+        "E17",
+        "every-ablation",
+        "e17_every_ablation",
+        ("compared_ablations", "compared_summaries"),
+    ),
 )
 # Drawn for the models whose heads are compared with the numbers that the authors released.
 PUBLISHED = Figure("published", "against-measured", "published", ("published",))

@@ -10,6 +10,7 @@ from typing import Any
 from ..catalogue import EXPERIMENTS
 from ..errors import InputError
 from ..model.weights import block_formats, is_converted
+from ..other_ablations import check_training_prompts
 from ..vocabulary import SAMPLED, TOP_SHARE
 from .materials import FILE, Materials, read_materials, used_wheels, with_materials
 from .schema import (
@@ -245,6 +246,14 @@ def _check_sizes(config: Mapping[str, Any], named: Callable[[str], str] = str) -
     for name, prompts in sizes.items():
         if prompts > total:
             raise InputError(f"{named(name)}: {prompts} is more than {sample}, {total}")
+    kept_free = sizes.pop("experiments.pair_prompts")
+    check_training_prompts(
+        config["experiments"]["optimal_prompts"],
+        total=total,
+        ablated=max(sizes.values()),
+        kept_free=kept_free,
+        name=named("experiments.optimal_prompts"),
+    )
 
 
 def _check_maps(config: Config) -> None:

@@ -19,7 +19,7 @@ SIZES = {
     "experiments": (
         *(*PROMPTS, "prompts_per_shard", "heads_per_model"),
         *("chosen_tokens_per_head", "chosen_random_tokens_per_head", "iterative_tokens_per_head"),
-        "pairs",
+        *("pairs", "optimal_prompts", "optimal_steps"),
     ),
 }
 
