@@ -121,3 +121,21 @@ rule tabulate_pairs:
         settings=settings(*STATISTICS),
     script:
         "../scripts/tabulate_pairs.py"
+
+
+rule tabulate_compared:
+    input:
+        index=f"{RESULTS}/{{model}}/experiments/compared.json",
+        beside=shards_behind("experiments", "compared"),
+        code=code_of("tabulate_compared"),
+    output:
+        **experiment_tables("compared"),
+    log:
+        f"{LOGS}/{{model}}/tabulate_compared.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings(*STATISTICS),
+    script:
+        "../scripts/tabulate_compared.py"
