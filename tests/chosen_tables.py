@@ -1,4 +1,4 @@
-"""Made up tables of the experiments on chosen heads, from which E3, E4, E7 to E11b and E16 are drawn."""
+"""Made up tables of the experiments on chosen heads, from which E3, E4, E7 to E11b, E16 and E17 are drawn."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 
 from selfrepair.ablations import ABLATIONS
+from selfrepair.other_ablations import COMPARED, RANDOM
+from selfrepair.tables.compared_ablations import DIFFERENCE, NUMBERS, RATIO, TABLE_SCHEMA
 from selfrepair.tables.pairs import BACKUP, CONTROL, KINDS
 from selfrepair.vocabulary import FED_BACK, TOKEN_REGIONS, bounded
 
@@ -228,6 +230,42 @@ def excesses() -> pl.DataFrame:
     return pl.DataFrame(
         [
             summary(quantity, "E16", group=group, value=value)
+            for (quantity, group), value in values.items()
+        ]
+    )
+
+
+# E17
+
+
+def compared_ablations() -> pl.DataFrame:
+    """Heads that are repaired under every ablation, less under a random change, and harmed least by the
+    optimal constant."""
+    rows = []
+    for at, (layer, head) in enumerate(HEADS):
+        for number, ablation in enumerate(COMPARED):
+            random = ablation == RANDOM
+            loss = (0.04, 0.03, 0.08, 0.02, 0.05)[number] * (at + 1)
+            values = dict.fromkeys(NUMBERS, 0.1) | {"direct_effect": 2.0 - at, "loss": loss}
+            values |= {"self_repair": 0.02 if random else 0.9 - 0.1 * number}
+            values |= {"restored_share": None if random else 0.5 - 0.05 * number}
+            values |= {"loss_above_optimal": loss - 0.02 * (at + 1)}
+            values |= {"spoofing": None if random else 1 - 0.02 * (at + 1) / loss}
+            row = {"model": "toy", "layer": layer, "head": head, "ablation": ablation} | COUNTS
+            for name, value in values.items():
+                known = value is not None
+                ends = (value - 0.01, value + 0.02) if known else (None, None)
+                row |= dict(zip(bounded(name), (value, *ends), strict=True))
+            rows.append(row)
+    return pl.DataFrame(rows, schema=TABLE_SCHEMA)
+
+
+def compared() -> pl.DataFrame:
+    values = {("restored_ratio", RATIO): 0.9, ("self_repair_difference", DIFFERENCE): 0.8}
+    values |= {("spoofing", name): 0.4 for name in ("resample", "mean", "zero")}
+    return pl.DataFrame(
+        [
+            summary(quantity, "E17", group=group, value=value)
             for (quantity, group), value in values.items()
         ]
     )

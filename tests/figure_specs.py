@@ -19,12 +19,12 @@ def layers_of(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield spec | {"rows": rows}
 
 
-def drawn(spec: dict[str, Any], mark: str, y: str) -> list[dict[str, Any]]:
-    """The unit charts with this mark whose y is this field."""
+def drawn(spec: dict[str, Any], mark: str, field: str, *, axis: str = "y") -> list[dict[str, Any]]:
+    """The unit charts with this mark whose y, or another axis, is this field."""
     return [
         part
         for part in layers_of(spec)
-        if part["mark"]["type"] == mark and part["encoding"].get("y", {}).get("field") == y
+        if part["mark"]["type"] == mark and part["encoding"].get(axis, {}).get("field") == field
     ]
 
 

@@ -15,6 +15,7 @@ from ..catalogue import EXPERIMENTS
 from ..files.wheels import wheels_of
 from ..model.sizes import ARRAYS, Shape, chunk_tokens, prompts_at_once, shape_from
 from ..model.weights import converted_folder, is_converted
+from ..other_ablations import ALL_HEADS, CHOSEN_HEADS, COMPARED
 from . import amounts
 from .config import CLEAN, n_shards, shard_prompts
 from .shapes import stated_shape
@@ -78,7 +79,9 @@ def plan_model(key: str, config: Mapping[str, Any]) -> ModelPlan | None:
     rate = config.get("plan", {}).get("tflops")
     config = config_of_model(config, key)
     measurements = _flop_by_measurement(shape, config)
-    flop, longest = sum(measurements.values()), _longest_flop(measurements, config)
+    training = _training_flop(shape, config)
+    flop = sum(measurements.values()) + training
+    longest = max(training, _longest_flop(measurements, config))
     sweep_flop = sum(replay_flop(shape, config, ablation) for ablation in config["ablations"])
     return ModelPlan(
         title=model.get("title", key),
@@ -86,7 +89,7 @@ def plan_model(key: str, config: Mapping[str, Any]) -> ModelPlan | None:
         tokens=config["text"]["prompts"] * amounts.positions_of(config),
         sweep_flop=sweep_flop,
         other_flop=flop - sweep_flop,
-        jobs=sum(n_shards(config, measurement) for measurement in measurements),
+        jobs=sum(n_shards(config, measurement) for measurement in measurements) + (training > 0),
         device_bytes=device_bytes(shape, config),
         host_bytes=host_bytes(shape, config),
         stored_bytes=stored_bytes(shape, config),
@@ -116,6 +119,9 @@ def _flop_by_measurement(shape: Shape, config: Mapping[str, Any]) -> dict[str, f
     of_chosen = of_neurons + experiments["chosen_random_tokens_per_head"]
     flop["chosen"] += 3 * chosen * amounts.replayed(of_chosen, prompts, positions)
     flop["neurons"] += chosen * amounts.replayed(of_neurons, prompts, positions)
+    # Heads whose constants are trained, under every ablation, at drawn tokens and once more for the harm.
+    replayed = amounts.replayed(of_neurons, prompts, positions) + prompts * positions
+    flop["compared"] += len(COMPARED) * _trained_heads_flop(shape, config) * replayed
     # Each pair's first head, its second and both; and as many controls.
     of_pairs = amounts.replayed(of_neurons, experiments["pair_prompts"], positions)
     replayed_heads = 3 * 2 * experiments["pairs"]
@@ -124,6 +130,40 @@ def _flop_by_measurement(shape: Shape, config: Mapping[str, Any]) -> dict[str, f
     iterative = 2.0 * shape.layers * shape.heads * shape.layer_parameters
     flop["iterative"] += experiments["iterative_prompts"] * positions * iterative
     return flop
+
+
+def _training_flop(shape: Shape, config: Mapping[str, Any]) -> float:
+    """Operations of training the constants of optimal ablation: forwards and backwards, with the
+    unembedding at 16 of the positions, on 8 prompts a step (`measure.optimal_ablation.Training`)."""
+    experiments, positions = config["experiments"], amounts.positions_of(config)
+    heads = _trained_heads(shape, config)
+    prompts = min(8, experiments["optimal_prompts"])
+    recorded = experiments["optimal_prompts"] * positions * shape.flop_of_pass()
+    replayed = 2 * prompts * positions * _trained_heads_flop(shape, config)
+    unembedded = 3 * prompts * 16 * heads * 2.0 * shape.vocabulary * shape.d_model
+    return (recorded if heads else 0) + experiments["optimal_steps"] * (replayed + unembedded)
+
+
+def _trained_heads_flop(shape: Shape, config: Mapping[str, Any]) -> float:
+    """Operations per token of ablating each head whose constant is trained; chosen ones count as three
+    quarters deep."""
+    asked = config["experiments"]["optimal_heads"]
+    if not config["experiments"]["optimal_prompts"]:
+        return 0.0
+    if asked == ALL_HEADS:
+        return shape.flop_of_sweep()
+    if asked == CHOSEN_HEADS:
+        return _trained_heads(shape, config) * shape.flop_of_head(3 * shape.layers // 4)
+    return sum(shape.flop_of_head(layer) for layer, _ in asked)
+
+
+def _trained_heads(shape: Shape, config: Mapping[str, Any]) -> int:
+    experiments = config["experiments"]
+    if not experiments["optimal_prompts"]:
+        return 0
+    known = {ALL_HEADS: shape.layers * shape.heads, CHOSEN_HEADS: experiments["heads_per_model"]}
+    asked = experiments["optimal_heads"]
+    return known[asked] if isinstance(asked, str) else len(asked)
 
 
 def _longest_flop(flop: Mapping[str, float], config: Mapping[str, Any]) -> float:

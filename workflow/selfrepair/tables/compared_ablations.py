@@ -8,7 +8,7 @@ there under a random change of the same size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,8 @@ def compared_tables(
         unless said otherwise: of each ablation `self_repair`, `compensation` and `loss`; `restored_share`
         (ratio of means over heads) and `spoofing` (of losses) of each but the random change, and of
         the optimal one; `restored_ratio` of the optimal to the resampled one, `self_repair_difference` of
-        resampling and the random change. Both without a row if no constants were trained.
+        resampling and the random change. Both without a row if no constants were trained, or no head has
+        tokens.
     """
     if not heads:
         return no_compared_tables()
@@ -77,10 +78,12 @@ def compared_tables(
             numbers = _of_head(rows, ablation, here, weights) | _of_losses(losses, at, ablation)
             estimates[at, ablation] = numbers
             found.append(_row(numbers, head, ablation, rows["prompt"][here], n_prompts, model))
-    sizes = {"n_prompts": len(np.unique(rows["prompt"])), "n_tokens": len(rows["prompt"])}
+    if not found:
+        return no_compared_tables()
+    sizes = len(np.unique(rows["prompt"])), n_prompts, len(rows["prompt"])
     return (
         pl.DataFrame(found, schema=TABLE_SCHEMA),
-        summary_table(_summaries(estimates, sizes, n_prompts, model)),
+        summary_table(_summaries(estimates, sizes, model)),
     )
 
 
@@ -157,16 +160,24 @@ def _row(
 
 def _summaries(
     estimates: Mapping[tuple[int, str], Mapping[str, Estimates]],
-    sizes: Mapping[str, int],
-    n_prompts: int,
+    sizes: tuple[int, int, int],
     model: str,
-) -> Iterable[dict[str, Any]]:
-    """Summary rows over all heads that have tokens."""
+) -> list[dict[str, Any]]:
+    """Summary rows over all heads that have tokens; sizes: prompts of tokens, of losses, and tokens."""
+    of_tokens, of_losses, n_tokens = sizes
     rows = []
 
-    def add(values: Estimates, quantity: str, group: str, **own: int) -> None:
-        facts = {"model": model, "experiment": "E17", "quantity": quantity, "group": group}
-        rows.append(summary(values, **facts, **(sizes | own)))
+    def add(values: Estimates, quantity: str, group: str, *, prompts: int = of_tokens) -> None:
+        row = summary(
+            values,
+            model=model,
+            experiment="E17",
+            quantity=quantity,
+            group=group,
+            n_prompts=prompts,
+            n_tokens=n_tokens,
+        )
+        rows.append(row)
 
     def over_heads(name: str, ablation: str) -> Estimates:
         return mean_over_heads(
@@ -185,12 +196,12 @@ def _summaries(
     for ablation in COMPARED:
         add(repaired[ablation], "self_repair", ablation)
         add(over_heads("compensation", ablation), "compensation", ablation)
-        add(harm[ablation], "loss", ablation, n_prompts=n_prompts)
+        add(harm[ablation], "loss", ablation, prompts=of_losses)
     for ablation in REMOVING:
         add(restored[ablation], "restored_share", ablation)
         if ablation != OPTIMAL:
             share = divide(harm[ablation] - harm[OPTIMAL], harm[ablation])
-            add(share, "spoofing", ablation, n_prompts=n_prompts)
+            add(share, "spoofing", ablation, prompts=of_losses)
     add(divide(restored[OPTIMAL], restored[RESAMPLE.name]), "restored_ratio", RATIO)
     add(repaired[RESAMPLE.name] - repaired[RANDOM], "self_repair_difference", DIFFERENCE)
     return rows

@@ -1,0 +1,76 @@
+"""E17 is tested on its spec: every head and ablation with its interval, in three panels, and the words."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+import chosen_tables as made
+from figure_specs import drawn, subtitle
+from selfrepair.errors import InputError
+from selfrepair.figures.e17_every_ablation import DRAWN, NAMES, NOT_TRAINED, caption, draw
+from selfrepair.other_ablations import COMPARED, OPTIMAL, RANDOM
+from selfrepair.tables.compared_ablations import no_compared_tables
+
+
+@pytest.mark.parametrize("quantity", DRAWN)
+def test_every_head_and_ablation_is_a_point_with_its_interval(quantity: str) -> None:
+    spec = draw(made.compared_ablations(), made.compared()).to_dict()
+    (points,) = drawn(spec, "point", quantity, axis="x")
+    ablations = [name for name in COMPARED if quantity != "restored_share" or name != RANDOM]
+    found = {(row["name"], row["ablation_name"], row[quantity]) for row in points["rows"]}
+    table = made.compared_ablations()
+    assert found == {
+        (f"L{row['layer']}H{row['head']}", NAMES[row["ablation"]], row[quantity])
+        for row in table.to_dicts()
+        if row["ablation"] in ablations
+    }
+    (bars,) = drawn(spec, "rule", f"{quantity}_low", axis="x")
+    assert bars["encoding"]["x2"]["field"] == f"{quantity}_high"
+    assert points["encoding"]["yOffset"]["sort"] == list(COMPARED)
+
+
+def test_words_give_the_estimates_and_the_sample() -> None:
+    lines = subtitle(draw(made.compared_ablations(), made.compared()).to_dict())
+    assert "0.90 [0.85, 0.96]" in lines
+    assert "0.80 [0.75, 0.86] logits" in lines
+    assert "40 tokens per head, 7 prompts" in lines
+    text = caption(made.compared_ablations(), made.compared())
+    assert "zero 40 % [35, 46]" in text
+    assert "no ablation of any head does less harm" in text
+
+
+def test_a_head_that_another_ablation_harms_less_is_named() -> None:
+    better = (pl.col("layer") == 3) & (pl.col("head") == 2) & (pl.col("ablation") == "mean")
+    table = made.compared_ablations().with_columns(
+        loss_above_optimal=pl.when(better).then(-0.01).otherwise("loss_above_optimal")
+    )
+    assert "head L3H2 suffers less" in caption(table, made.compared())
+
+
+def test_of_many_heads_those_with_the_largest_direct_effects_are_drawn() -> None:
+    table = made.compared_ablations().filter(layer=2)
+    many = pl.concat(
+        table.with_columns(layer=pl.lit(layer, pl.Int32), direct_effect=pl.lit(float(layer)))
+        for layer in range(30)
+    )
+    (points,) = drawn(draw(many, made.compared()).to_dict(), "point", "loss", axis="x")
+    names = {row["name"] for row in points["rows"]}
+    assert names == {f"L{layer}H1" for layer in range(14, 30)}
+
+
+def test_without_constants_it_says_so() -> None:
+    assert "Not measured" in subtitle(draw(*no_compared_tables()).to_dict())
+    assert caption(*no_compared_tables()) == NOT_TRAINED
+
+
+def test_several_models_and_missing_columns_are_refused() -> None:
+    table = made.compared_ablations()
+    two = pl.concat([table, table.with_columns(model=pl.lit("other"))])
+    with pytest.raises(InputError, match="takes one model"):
+        draw(two, made.compared())
+    with pytest.raises(InputError, match="no column loss_low"):
+        draw(table.drop("loss_low"), made.compared())
+    with pytest.raises(InputError, match="no restored_ratio of experiment E17"):
+        draw(table, made.compared().with_columns(model=pl.lit("other")))
+    assert OPTIMAL in NAMES
