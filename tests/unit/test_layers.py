@@ -34,7 +34,13 @@ ORDER = (
 NO_TORCH = {
     *("errors", "vocabulary", "formats", "ablations", "other_ablations", "catalogue"),
     *("study", "claims", "figures", "nearest", "reading", "page"),
-    *("model/sizes.py", "tables/tokens.py", "tables/iterative.py", "__main__.py"),
+    *(
+        "model/sizes.py",
+        "tables/tokens.py",
+        "tables/iterative.py",
+        "tables/compared_ablations.py",
+        "__main__.py",
+    ),
 }
 # The only package that draws.
 ALTAIR = {"figures"}

@@ -90,7 +90,12 @@ EXPERIMENTS = (
 
 FIGURES = (
     Figure("E1", "self-repair-by-depth", "e01_self_repair_by_depth", ("heads",), "study"),
-    Figure("E2", "effect-against-change", "e02_effect_against_change", ("heads",)),
+    Figure(
+        "E2",
+        "effect-against-change",
+        "e02_effect_against_change",
+        ("heads", "compared_ablations"),
+    ),
     Figure(
         "E3",
         "effect-against-change-by-token",

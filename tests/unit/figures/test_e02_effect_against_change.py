@@ -7,6 +7,7 @@ import json
 import polars as pl
 import pytest
 
+import chosen_tables as made
 from figure_specs import drawn, headings, layers_of, subtitle
 from figure_tables import change, heads_table, two_models
 from selfrepair.ablations import ABLATIONS, Ablation
@@ -39,6 +40,21 @@ def test_a_new_ablation_has_a_panel_and_its_name_in_the_caption(
     table = heads_table(ablations=("toy", "mean"))
     assert headings(draw(table).to_dict()) == ["Mean ablation", "Toy ablation"]
     assert "under mean and toy ablation" in caption(table)
+
+
+def test_optimal_ablation_of_chosen_heads_is_one_more_panel() -> None:
+    table, compared = heads_table(ablations=("resample",)), made.compared_ablations()
+    spec = draw(table, compared).to_dict()
+    assert headings(spec) == ["Resample ablation", "Optimal ablation, chosen heads"]
+    (points,) = drawn(spec, "point", "delta_logit")
+    got = pl.DataFrame(points["rows"]).filter(panel="Optimal ablation, chosen heads")
+    want = compared.filter(ablation="optimal")
+    for name in ("layer", "head", "direct_effect", "delta_logit"):
+        assert got[name].to_list() == want[name].to_list()
+    assert "resample and optimal ablation" in caption(table, compared)
+    assert draw(table, compared.clear()).to_dict() == draw(table).to_dict()
+    with pytest.raises(InputError, match="compared_ablations table has no column delta_logit_low"):
+        draw(table, compared.drop("delta_logit_low"))
 
 
 def test_ablations_that_the_table_lacks_have_no_panel() -> None:

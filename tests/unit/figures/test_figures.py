@@ -10,12 +10,19 @@ import sys
 from typing import Any
 
 import altair as alt
+import polars as pl
 import pytest
 
+from chosen_tables import compared_ablations
 from figure_tables import depth_table, heads_table
 from selfrepair.catalogue import FIGURES, PUBLISHED
 
-TABLES = {"heads": heads_table("my-model"), "depth": depth_table("my-model")}
+COMPARED = compared_ablations().with_columns(model=pl.lit("my-model"))
+TABLES = {
+    "heads": heads_table("my-model"),
+    "depth": depth_table("my-model"),
+    "compared_ablations": COMPARED.clear(),
+}
 DRAWN = [figure for figure in FIGURES if set(figure.tables) <= set(TABLES)]
 
 

@@ -6,6 +6,8 @@ import altair as alt
 import polars as pl
 
 from ..ablations import ABLATIONS
+from ..other_ablations import OPTIMAL, TITLES
+from ..vocabulary import TOP, bounded
 from . import words
 from .axes import Span, axis_limits, interval_limits, n_cut, placed
 from .marks import (
@@ -19,18 +21,25 @@ from .marks import (
     rule,
     whiskers,
 )
-from .rows import count_of, head_rows
+from .rows import check_columns, count_of, head_rows
+
+# Of chosen heads under every ablation.
+COLUMNS = (
+    *("model", "ablation", "layer", "head", "n_tokens", "n_prompts"),
+    *(*bounded("direct_effect"), *bounded("delta_logit")),
+)
 
 
-def draw(heads: pl.DataFrame) -> alt.FacetChart:
+def draw(heads: pl.DataFrame, compared: pl.DataFrame | None = None) -> alt.FacetChart:
     """One model, top tokens, both in logits. On y = -x the logit falls by exactly the direct effect.
 
+    compared: chosen heads under every ablation; their optimal ablation is one more panel, if it was measured.
     Bars are 95 % intervals, left out where there are too many heads to tell them apart.
 
     Raises:
         InputError: more than one model, a column is missing, or the table has no such rows.
     """
-    rows, missing = _rows(heads)
+    rows, missing = _rows(heads, compared)
     x = Span("direct_effect", "Direct effect (logits)", axis_limits(rows["direct_effect"]))
     limits = interval_limits(rows, "delta_logit")
     y = Span("delta_logit", "Change of the logit when ablated (logits)", limits)
@@ -57,8 +66,8 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
     )
 
 
-def caption(heads: pl.DataFrame) -> str:
-    rows, _ = _rows(heads)
+def caption(heads: pl.DataFrame, compared: pl.DataFrame | None = None) -> str:
+    rows, _ = _rows(heads, compared)
     number = rows.select("layer", "head").n_unique()
     bars = "; bars are 95 % bootstrap intervals over prompts" if _bars(rows) else ""
     return (
@@ -72,15 +81,28 @@ def caption(heads: pl.DataFrame) -> str:
     )
 
 
-def _rows(heads: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """The rows, with their panel's heading, in the order of ABLATIONS."""
+def _rows(heads: pl.DataFrame, compared: pl.DataFrame | None) -> tuple[pl.DataFrame, int]:
+    """The rows, with their panel's heading, in the order of ABLATIONS, then those of chosen heads."""
     columns = ("direct_effect", "delta_logit")
     rows, missing = head_rows("E2", heads, columns, ablations=list(ABLATIONS), one_model=True)
     parts = [
         rows.filter(ablation=ablation.name).with_columns(panel=pl.lit(ablation.title.capitalize()))
         for ablation in ABLATIONS.values()
     ]
+    if compared is not None and not compared.is_empty():
+        parts.append(_optimal(compared, parts[0]))
     return pl.concat(parts), missing
+
+
+def _optimal(compared: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:
+    """The chosen heads under the ablation that does the least harm."""
+    check_columns("E2", compared, "compared_ablations", COLUMNS)
+    known = compared.filter(pl.col("delta_logit").is_finite(), ablation=OPTIMAL)
+    heading = f"{TITLES[OPTIMAL].capitalize()}, chosen heads"
+    rows = known.with_columns(
+        selection=pl.lit(TOP), depth=pl.lit(None, pl.Float64), panel=pl.lit(heading)
+    )
+    return rows.select(pl.col(name).cast(kind) for name, kind in like.schema.items())
 
 
 def _bars(rows: pl.DataFrame) -> bool:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from ..ablations import RESAMPLE
 from ..other_ablations import COMPARED, OPTIMAL, RANDOM, REMOVING
@@ -44,7 +43,7 @@ Estimates = Float[np.ndarray, " resample"]
 
 
 def compared_tables(
-    shards: Sequence[Mapping[str, Tensor]],
+    shards: Sequence[Mapping[str, Any]],
     heads: Sequence[Head],
     *,
     n_prompts: int,
