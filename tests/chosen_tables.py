@@ -262,6 +262,7 @@ def compared_ablations() -> pl.DataFrame:
 
 def compared() -> pl.DataFrame:
     values = {("restored_ratio", RATIO): 0.9, ("self_repair_difference", DIFFERENCE): 0.8}
+    values |= {("compensation", RANDOM): 0.7}
     values |= {("spoofing", name): 0.4 for name in ("resample", "mean", "zero")}
     return pl.DataFrame(
         [

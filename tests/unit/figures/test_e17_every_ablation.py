@@ -34,6 +34,7 @@ def test_words_give_the_estimates_and_the_sample() -> None:
     lines = subtitle(draw(made.compared_ablations(), made.compared()).to_dict())
     assert "0.90 [0.85, 0.96]" in lines
     assert "0.80 [0.75, 0.86] logits" in lines
+    assert "0.70 [0.65, 0.76]" in lines
     assert "40 tokens per head, 7 prompts" in lines
     text = caption(made.compared_ablations(), made.compared())
     assert "zero 40 % [35, 46]" in text

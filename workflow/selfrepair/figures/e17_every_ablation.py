@@ -28,7 +28,7 @@ NAMES = {
     RANDOM: "random change (control)",
 }
 COLOURS = {RESAMPLE.name: BLUE, MEAN.name: GREEN, ZERO.name: AMBER, OPTIMAL: ORANGE, RANDOM: SILVER}
-DRAWN = ("self_repair", "restored_share", "loss")
+DRAWN = ("self_repair", "restored_share", "compensation", "loss")
 COLUMNS = (
     *("model", "layer", "head", "ablation", "n_tokens", "n_prompts"),
     *(column for name in (*DRAWN, "spoofing", "loss_above_optimal") for column in bounded(name)),
@@ -59,7 +59,7 @@ def draw(compared: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart | 
         ),
         "restored_share": Span(
             "restored_share",
-            "Restored share of the removed effect",
+            "Restored share of the effect",
             # Where an ablation removes little, the share is of hardly anything.
             axis_limits(
                 rows["restored_share"],
@@ -69,6 +69,11 @@ def draw(compared: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart | 
                 reach=0.5,
             ),
             percent=True,
+        ),
+        "compensation": Span(
+            "compensation",
+            "Compensation (slope over tokens)",
+            interval_limits(rows, "compensation", include=(0.0, 1.0)),
         ),
         "loss": Span("loss", "Harm: KL(clean || ablated), nats", interval_limits(rows, "loss")),
     }
@@ -84,8 +89,8 @@ def draw(compared: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart | 
     return words.titled(
         alt.hconcat(*panels, spacing=22),
         TITLE,
-        f"{model}, {words.FROM_TOP_TOKENS}: {words.sample(rows)}",
-        f"Bars: 95 % intervals. {_estimates(summaries, model)}",
+        f"{model}, {words.FROM_TOP_TOKENS}: {words.sample(rows)}; bars: 95 % intervals",
+        *_estimates(summaries, model),
         *words.notes(beyond, missing=missing, cut=cut),
     )
 
@@ -113,7 +118,8 @@ def caption(compared: pl.DataFrame, summaries: pl.DataFrame) -> str:
         f" ({words.sample(rows)}); the optimal constant is the value of a head's output that harms the model's"
         " predictions least, trained on other prompts. Self-repair is the change of the target token's logit"
         " less the change of the head's own direct effect; the restored share is self-repair over the effect"
-        " that the ablation removed. Harm is the divergence of the model's predictions over all kinds of"
+        " that the ablation removed; compensation is the slope of self-repair on that effect over a head's tokens:"
+        " what part of a larger loss is made up for. Harm is the divergence of the model's predictions over all kinds of"
         f" tokens; what an ablation does beyond the optimal constant is spoofing, harm done by an input that the"
         f" model never sees: {shares} of the harm. The control changes the head's output as much as resampling"
         f" does, in a random direction.{least} Bars are 95 % intervals over prompts."
@@ -140,6 +146,7 @@ def _panel(rows: pl.DataFrame, span: Span, *, names: bool) -> alt.LayerChart:
         words.name_tip("ablation_name", "Ablation"),
         *words.interval_tip("self_repair", "Self-repair"),
         words.tip("restored_share", "Restored share", ".0%"),
+        *words.interval_tip("compensation", "Compensation", unit="slope"),
         *words.interval_tip("loss", "Harm", unit="nats"),
         words.tip("spoofing", "Spoofing, share of the harm", ".0%"),
         words.count_tip("n_tokens", "Tokens"),
@@ -150,20 +157,21 @@ def _panel(rows: pl.DataFrame, span: Span, *, names: bool) -> alt.LayerChart:
         bars.encode(x=span.x(low), x2=f"{high}:Q", y=y, yOffset=offset, color=colour),
         points(rows).encode(x=span.x(), y=y, yOffset=offset, color=colour, tooltip=tooltip),
     ]
-    return alt.LayerChart(layer=layers, data=rows).properties(width=230, height=88 * len(heads))
+    return alt.LayerChart(layer=layers, data=rows).properties(width=205, height=88 * len(heads))
 
 
-def _estimates(summaries: pl.DataFrame, model: str) -> str:
-    """The two numbers that the claims are about, in words."""
+def _estimates(summaries: pl.DataFrame, model: str) -> list[str]:
+    """The numbers that the claims are about, in words."""
 
     def of(quantity: str, group: str, unit: Any) -> str:
         rows = summary_rows("E17", summaries, model, experiment="E17", quantity=quantity)
         return words.estimated(estimate(rows, group=group), unit=unit)
 
-    return (
+    return [
         f"Restored share, optimal constant over resample: {of('restored_ratio', RATIO, 'ratio')};"
-        f" self-repair, resample less random: {of('self_repair_difference', DIFFERENCE, 'logits')}"
-    )
+        f" self-repair, resample less random: {of('self_repair_difference', DIFFERENCE, 'logits')}",
+        f"Compensation of a random change, which takes nothing away on average: {of('compensation', RANDOM, 'ratio')}",
+    ]
 
 
 def _ends(rows: pl.DataFrame) -> list[pl.Series]:
