@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from checkouts import PARTS, ROOT, new_checkout, planned_rules, run_in
+from checkouts import PARTS, ROOT, made_in, new_checkout, planned_rules, run_in
 
 TRACKED = ("Makefile", "dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
 SECOND = "config/two.yaml"
@@ -57,8 +57,8 @@ class Repository:
 
     def outputs(self, *, kept: bool = True) -> set[str]:
         """Every result and figure; kept: that the store has."""
-        files = [p for top in ("results", "figures") for p in (self.folder / top).rglob("*")]
-        names = {str(path.relative_to(self.folder)) for path in files if path.is_file()}
+        files = [path for path in made_in(self.folder) if path.is_file()]
+        names = {str(path.relative_to(self.folder)) for path in files}
         return {name for name in names if not kept or self.keeps(name)}
 
     @staticmethod
