@@ -1,11 +1,19 @@
-# What is told on the screen: the plan in a dry run, what the study found, and what went wrong.
+# What comes before the jobs, and what is told on the screen: the plan in a dry run, what the study found, and what
+# went wrong.
 import atexit
 import time
 
 from common.one_run import hold, is_dry_run
+from common.packed_records import unpack_records
 from selfrepair.study.planning import plan_table
 
 STARTED = time.time()
+
+# Snakemake compares with its records next, in a dry run too.
+try:
+    unpack_records(Path.cwd())
+except InputError as error:
+    sys.exit(f"error: {error}")
 
 # Snakemake does not say whether this is a dry run before it has read the rules.
 if is_dry_run(sys.argv):
