@@ -34,7 +34,9 @@ ALWAYS += [f"workflow/rules/{name}.smk" for name in ("common", "dependencies", "
 # How each file of any study was made: without it a fresh clone would not know that all is current. They are packed
 # whenever one has changed.
 RECORDS_STAGE, RECORDS, PACKED_RECORDS = "records", str(FOLDER), str(ARCHIVE)
-PACKING_RECORDS = [f"workflow/scripts/{name}.py" for name in ("pack_records", "common/packed_records")]
+PACKING_RECORDS = [
+    f"workflow/scripts/{name}.py" for name in ("pack_records", "common/packed_records")
+]
 # Of gathered measurements the store has the shards in one packed file each.
 PACKED = ("sweeps", "experiments")
 PACKING = ["workflow/scripts/pack_shards.py", "workflow/selfrepair/files/archives.py"]
