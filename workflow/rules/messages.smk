@@ -1,10 +1,11 @@
-# What comes before the jobs, and what is told on the screen: the plan in a dry run, what the study found, and what
-# went wrong.
+# What comes before and after the jobs: records, and what is told on the screen: the plan in a dry run, what the study
+# found, and what went wrong.
 import atexit
 import time
 
 from common.one_run import hold, is_dry_run
 from common.packed_records import unpack_records
+from common.records import forget_failed
 from selfrepair.study.planning import plan_table
 
 STARTED = time.time()
@@ -45,6 +46,7 @@ onsuccess:
 
 
 onerror:
+    forget_failed(Path.cwd(), (f"{RESULTS}/", f"{PICTURES}/"), since=STARTED)
     # The last thing on the screen is what went wrong, in one line, not Snakemake's report of it.
     for path in sorted(
         Path(LOGS).rglob("*.log"), key=lambda log: log.stat().st_mtime

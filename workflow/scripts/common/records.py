@@ -58,6 +58,19 @@ def record_files(folder: Path) -> Iterator[tuple[str, Path]]:
                 continue
 
 
+def forget_failed(checkout: Path, folders: tuple[str, ...], *, since: float) -> None:
+    """Remove the records of failed jobs that began since then: Snakemake notes them like those that have finished,
+    and removes their files alone. Such a file would be taken for lost, and its inputs, damaged ones too, for good."""
+    for path, file in record_files(checkout / FOLDER):
+        if path.startswith(folders) and not (checkout / path).exists():
+            try:
+                failed = float(json.loads(file.read_text(encoding="utf-8"))["starttime"]) >= since
+            except (ValueError, KeyError, TypeError):
+                continue
+            if failed:
+                file.unlink()
+
+
 def noted_sha256(checkout: Path, records: Mapping[str, Record]) -> dict[str, str]:
     """SHA-256 of each file as a job that has read it since it was made found it, or as our own runs noted it."""
     latest: dict[str, tuple[float, str]] = {}
