@@ -39,7 +39,7 @@ help:
 	'  make setup                     only make .venv' \
 	'' \
 	'More tests, and measuring the software' \
-	'  make test-faults               runs that are killed, damaged and disturbed, 30 minutes' \
+	'  make test-faults               runs that are killed, damaged and disturbed, over half an hour' \
 	'  make test-browser              the pages of results in a browser' \
 	'  make test-remotes              stores on S3, WebDAV and SSH servers' \
 	'  make test-cluster              the workflow through SLURM' \
