@@ -39,7 +39,7 @@ help:
 	'  make setup                     only make .venv' \
 	'' \
 	'More tests, and measuring the software' \
-	'  make test-faults               runs that are killed, damaged and disturbed, 30 minutes' \
+	'  make test-faults               runs that are killed, damaged and disturbed, over half an hour' \
 	'  make test-browser              the pages of results in a browser' \
 	'  make test-remotes              stores on S3, WebDAV and SSH servers' \
 	'  make test-cluster              the workflow through SLURM' \
@@ -80,11 +80,12 @@ MODEL ?=
 STAGES := $(BIN)/python workflow/scripts/recorded_stages.py \
 	$(if $(MODEL)$(filter-out file,$(origin CONFIG)),$(CONFIG) $(MODEL))
 
-# Snakemake's records of all studies come with any of them.
+# Snakemake's records of all studies come with any of them, packed.
 pull: .venv/ready
 	@stages=$$($(STAGES)) || exit 1; \
 	$(BIN)/dvc pull $(ARGS) $${stages:+$$stages records} || { echo "error: the store is unreachable or lacks" \
 		"files (see $(BIN)/dvc remote list): try again, or run make study" >&2; exit 1; }
+	@$(BIN)/python workflow/scripts/unpack_records.py
 
 # The only run in this checkout.
 ALONE := $(BIN)/python workflow/scripts/alone.py

@@ -55,6 +55,11 @@ def run_in(folder: Path, *command: str, **environment: str) -> subprocess.Comple
     )
 
 
+def made_in(folder: Path) -> list[Path]:
+    """All that there is under the results and figures of a checkout."""
+    return [path for top in ("results", "figures") for path in (folder / top).rglob("*")]
+
+
 def planned_rules(dry_run: subprocess.CompletedProcess[str]) -> set[str]:
     """Rules that a `snakemake --dry-run --quiet rules` would run."""
     assert dry_run.returncode == 0, dry_run.stderr
@@ -68,6 +73,8 @@ class Checkout:
 
     folder: Path
     config: dict
+    # What its run to the end has told.
+    told: str = ""
 
     def snakemake(self, *arguments: str, **changes: object) -> subprocess.CompletedProcess:
         """Run Snakemake here on the study's config with some top-level keys changed."""
@@ -94,11 +101,12 @@ class Checkout:
 
 
 def finished_study(shared_folder: Path, config: dict) -> Checkout:
-    """The study of a config, run to its end once for all tests; what it told is in told.txt."""
+    """The study of a config, run to its end once for all tests."""
 
     def make(folder: Path) -> None:
         done = Checkout(new_checkout(folder), config).snakemake()
         assert done.returncode == 0, done.stdout + done.stderr
         (folder / "told.txt").write_text(done.stderr)
 
-    return Checkout(made_once(shared_folder / "finished", make), config)
+    folder = made_once(shared_folder / "finished", make)
+    return Checkout(folder, config, told=(folder / "told.txt").read_text())

@@ -23,6 +23,8 @@ jaxtyping.install_import_hook("selfrepair", "beartype.beartype")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from checkouts import Checkout, finished_study, made_once  # noqa: E402
+
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
@@ -81,8 +83,6 @@ def save_material(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def tiny_config(shared_folder: Path) -> dict:
     """The config of a study that takes a minute: a tiny model, made up words and tables."""
-    from checkouts import made_once
-
     folder = made_once(shared_folder / "material", save_material)
     text, released = folder / "words.txt", folder / "released"
     hashes = {
@@ -127,6 +127,12 @@ def tiny_config(shared_folder: Path) -> dict:
             "tables": {"gpt2": {"name": "gpt2-tiny", "sha256": hashes}},
         },
     }
+
+
+@pytest.fixture(scope="session")
+def finished(shared_folder: Path, tiny_config: dict) -> Checkout:
+    """The study of tiny_config, run to its end; do not change it."""
+    return finished_study(shared_folder, tiny_config)
 
 
 @pytest.fixture

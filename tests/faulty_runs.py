@@ -1,6 +1,5 @@
 """Runs of the tiny study that tests disturb, and what must hold after the next one."""
 
-import base64
 import json
 import os
 import signal
@@ -15,7 +14,11 @@ from pathlib import Path
 import psutil
 import yaml
 
-from checkouts import Checkout
+from checkouts import ROOT, Checkout, made_in
+
+sys.path.insert(0, str(ROOT / "workflow/scripts"))
+
+from common.records import FOLDER, record_files
 
 CONFIG = "config/tiny.yaml"
 # Results that are the same bytes whenever they are made; others note when they were.
@@ -64,40 +67,36 @@ class Study:
 
     def results(self) -> dict[str, bytes]:
         """The content of each result and figure that is the same whenever it is made."""
-        files = [p for top in ("results", "figures") for p in (self.folder / top).rglob("*")]
         return {
             str(path.relative_to(self.folder)): path.read_bytes()
-            for path in files
-            if path.suffix in SAME and path.name != "README.md"
+            for path in made_in(self.folder)
+            if path.suffix in SAME
         }
 
     def unfinished(self) -> list[Path]:
-        return [p for top in ("results", "figures") for p in (self.folder / top).rglob("*.tmp")]
+        return [path for path in made_in(self.folder) if path.name.endswith(".tmp")]
 
     def started(self) -> dict[str, float]:
         """When the job of each finished shard began, as Snakemake noted."""
-        folder = self.folder / ".snakemake"
-        found = {}
-        for record in (folder / "metadata").rglob("*"):
-            path = _path_of(record, folder / "metadata")
-            if "/shard-" in path and not (folder / "incomplete" / record.name).exists():
-                found[path] = json.loads(record.read_text())["starttime"]
-        return found
+        incomplete = self.folder / ".snakemake/incomplete"
+        return {
+            path: json.loads(record.read_text())["starttime"]
+            for path, record in record_files(self.folder / FOLDER)
+            if "/shard-" in path and not (incomplete / record.name).exists()
+        }
 
     def back_to(self, keep: Callable[[str], bool]) -> None:
         """Take back what rules have made that are not to be kept: files, records and logs."""
-        folder = self.folder / ".snakemake/metadata"
-        for record in list(folder.rglob("*")):
-            if record.is_file() and not keep(json.loads(record.read_text())["rule"]):
-                (self.folder / _path_of(record, folder)).unlink(missing_ok=True)
+        for path, record in record_files(self.folder / FOLDER):
+            if not keep(json.loads(record.read_text())["rule"]):
+                (self.folder / path).unlink(missing_ok=True)
                 record.unlink()
 
 
-def _path_of(record: Path, folder: Path) -> str:
-    if record.is_dir():
-        return ""
-    name = "".join(part.removeprefix("@") for part in record.relative_to(folder).parts)
-    return base64.urlsafe_b64decode(name).decode()
+def unchanged(before: dict[str, float], study: Study) -> bool:
+    """Whether no shard that was finished before has been run again."""
+    after = study.started()
+    return all(after[path] == started for path, started in before.items())
 
 
 def study_in(folder: Path, finished: Checkout, *, keep: Callable[[str], bool]) -> Study:

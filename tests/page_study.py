@@ -33,6 +33,8 @@ BUNDLE = ROOT / "workflow/page/dist/page.html"
 # What a document, a title or a licence may hold; it must stay text.
 HOSTILE = "</script><script>window.ran = true</script><img src=x onerror='window.ran = true'>"
 LAYERS, HEADS, PROMPTS, POSITIONS = 4, 3, 7, 41
+# Tokens that a shard of a sweep draws of each head, the first of all its tokens, the rest of its top tokens.
+DRAWN = 4
 # A head without a value, and one of the chosen heads, of which everything was measured.
 MISSING, CHOSEN = (0, 1), (3, 2)
 # A character of two tokens, and one that is two units of JavaScript's strings.
@@ -74,20 +76,20 @@ def prompts_and_spans() -> tuple[pl.DataFrame, pl.DataFrame]:
     return pl.DataFrame(rows).with_columns(number), pl.DataFrame(spans).with_columns(number)
 
 
-def sweep(folder: Path, ablation: str, *, tokens: int = 4, seed: int = 0) -> Path:
+def sweep(folder: Path, ablation: str, *, seed: int = 0) -> Path:
     """A gathered sweep of drawn tokens, of every head in two shards; returns its index."""
     draw = np.random.default_rng(seed)
     paths = []
     for number in range(2):
         heads = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
-        places = [(*head, at % PROMPTS, 3 * at + number) for head in heads for at in range(tokens)]
+        places = [(*head, at % PROMPTS, 3 * at + number) for head in heads for at in range(DRAWN)]
         columns = dict(
             zip(("layer", "head", "prompt", "position"), zip(*places, strict=True), strict=True)
         )
         arrays = {name: torch.tensor(values, dtype=torch.int32) for name, values in columns.items()}
         for name in ("direct_effect", "ablated_direct_effect", "delta_logit", "self_repair"):
             arrays[name] = torch.tensor(draw.normal(1, 1, len(places)), dtype=torch.float32)
-        top = torch.tensor([at % tokens != 0 for at in range(len(places))])
+        top = torch.tensor([at % DRAWN != 0 for at in range(len(places))])
         arrays |= {"top": top.to(torch.uint8), "random": (~top).to(torch.uint8)}
         path = folder / ablation / f"shard-{number}of2.safetensors"
         record = {"prompts": [number, number + 1], "wall_seconds": 1.0, "tokens": "sampled"}
@@ -111,8 +113,9 @@ def records(title: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return heads, clean
 
 
-def full_model(folder: Path, key: str = "full", title: str = "Full <model>") -> ModelResults:
+def full_model(folder: Path) -> ModelResults:
     """A model of which everything was measured, with one value missing."""
+    key, title = "full", "Full <model>"
     heads = heads_table(title, layers=LAYERS, heads=HEADS, ablations=("resample", "zero"))
     heads = change(heads, *MISSING, self_repair=float("nan"))
     heads = heads.with_columns(
@@ -156,7 +159,7 @@ def study_models_of(folder: Path, count: int = 2) -> list[ModelResults]:
     return models
 
 
-def data_of(models: Sequence[ModelResults], **more: Any) -> dict[str, Any]:
+def data_of(models: Sequence[ModelResults]) -> dict[str, Any]:
     """The page's data; claims are judged on made up tables by depth."""
     titles = [model.tables["heads"]["model"][0] for model in models]
     depth = depth_table(*titles)
@@ -169,20 +172,21 @@ def data_of(models: Sequence[ModelResults], **more: Any) -> dict[str, Any]:
         [chosen_tables.region_shares(), chosen_tables.correlations()], how="diagonal_relaxed"
     )
     claims = judge(depth, summaries)
-    settings = {
-        "claims": claims,
-        "over_models": judge_over_models(claims, depth, [StudyModel(title) for title in titles]),
-        "documents": documents(),
-        "figures": {
+    return page_data(
+        "made-up",
+        models,
+        claims=claims,
+        over_models=judge_over_models(claims, depth, [StudyModel(title) for title in titles]),
+        documents=documents(),
+        figures={
             model.key: {
                 figure.key: f"{f'{model.key}/' * (figure.scope == 'model')}{figure.key}"
                 for figure in FIGURES
             }
             for model in models
         },
-        "formats": ["html", "png"],
-    }
-    return page_data("made-up", models, **(settings | more))
+        formats=["html", "png"],
+    )
 
 
 def write_page(folder: Path, models: Sequence[ModelResults]) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+import pytest
 import torch
 
 import chosen_tables
@@ -14,6 +15,7 @@ from repair_tables import repair_sums
 from selfrepair.claims.judge import judge
 from selfrepair.claims.over_models import judge_over_models
 from selfrepair.claims.study_models import StudyModel
+from selfrepair.errors import InputError
 from selfrepair.tables.heads import head_tables
 from selfrepair.tables.repair_map import (
     backup_heads_table,
@@ -68,6 +70,11 @@ def save_study(folder: Path) -> Path:
     over = judge_over_models(claims, pl.concat(depth), models)
     over.write_parquet(study / "claims_over_models.parquet")
     return study
+
+
+def refused(message: str) -> pytest.RaisesExc[InputError]:
+    """Expects a refusal in one line that begins with this regular expression."""
+    return pytest.raises(InputError, match=f"^{message}[^\n]*$")
 
 
 def _config(model: Model) -> dict[str, Any]:

@@ -182,16 +182,17 @@ def save_tiny_model(name: str, folder: Path, *, seed: int = 0) -> Path:
             noise = torch.randn(parameter.shape, generator=generator)
             is_gain = parameter.ndim == 1 and key.endswith("weight")
             parameter.copy_(1 + 0.3 * noise if is_gain else 0.3 * noise)
-    return _save(model, folder)
+    return save(model, folder)
 
 
 def save_model(config: PretrainedConfig, folder: Path) -> Path:
     """A model as it is before training, saved with a tokenizer."""
-    return _save(AutoModelForCausalLM.from_config(config), folder)
+    return save(AutoModelForCausalLM.from_config(config), folder)
 
 
-def _save(model: PreTrainedModel, folder: Path) -> Path:
-    model.save_pretrained(folder)
+def save(content: PreTrainedModel | PretrainedConfig, folder: Path) -> Path:
+    """A model, or the config of one without weights, saved with a tokenizer."""
+    content.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 

@@ -8,15 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import faulty_runs
-from checkouts import Checkout, finished_study
+from checkouts import Checkout
 from faulty_runs import EARLY, Study, kill, processes_of, study_in
-
-
-@pytest.fixture(scope="session")
-def finished(shared_folder: Path, tiny_config: dict) -> Checkout:
-    """The study, run to its end; do not change it."""
-    return finished_study(shared_folder, tiny_config)
 
 
 @pytest.fixture
@@ -37,7 +30,7 @@ def whole(finished: Checkout, tmp_path: Path) -> Study:
     return study_in(tmp_path / "whole", finished, keep=lambda rule: True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def same(finished: Checkout) -> Callable[..., None]:
     """Asserts that a study's results are those of the undisturbed run."""
     expected = Study(finished.folder).results()
@@ -75,7 +68,7 @@ def nothing_left_at_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         started.append((run, study.screen.parent))
         return run
 
-    monkeypatch.setattr(faulty_runs.Study, "start", start)
+    monkeypatch.setattr(Study, "start", start)
     yield
     for run, told in started:
         shutil.rmtree(told)

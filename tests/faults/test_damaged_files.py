@@ -1,27 +1,18 @@
 """Files that are damaged or lost: named in one line, and made again by the same command."""
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from checkouts import Checkout
-from faulty_runs import EARLY, Study, study_in
+from damage import flip
+from faulty_runs import EARLY, Study, study_in, unchanged
 from selfrepair.errors import InputError
 from selfrepair.model import gguf
 from selfrepair.model.weights import model_location
 
 MODEL = "results/tiny/gpt2"
-
-
-def flip(path: Path) -> None:
-    """Change one bit in the middle, and nothing of the file's time."""
-    time = path.stat()
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(time.st_atime_ns, time.st_mtime_ns))
 
 
 def test_whatever_is_missing_is_made_again_and_no_shard(whole: Study, same):
@@ -105,7 +96,7 @@ def test_a_full_disk_ends_the_run_and_nothing_half_written_stays(
     fill.unlink()
     assert study.run() == 0, study.told()[-5:]
     same(study)
-    assert {shard: study.started()[shard] for shard in before} == before
+    assert unchanged(before, study)
 
 
 @pytest.mark.xfail(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from checkouts import Checkout
-from faulty_runs import EARLY, Study, kill, processes_of, study_in, wait_for_job
+from faulty_runs import EARLY, Study, kill, processes_of, study_in, unchanged, wait_for_job
 
 TABLES = ("--", "tables@gpt2")
 # Two jobs of some seconds.
@@ -18,12 +18,6 @@ FIGURES = (
 )
 AT_WORK = "another run is at work in this checkout"
 STOPPED = "stopped: what is finished is kept; the same command goes on from there"
-
-
-def unchanged(before: dict[str, float], study: Study) -> bool:
-    """Whether no shard that was finished before has been run again."""
-    after = study.started()
-    return all(after[path] == started for path, started in before.items())
 
 
 @pytest.mark.faults

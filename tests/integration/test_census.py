@@ -18,7 +18,7 @@ from selfrepair import InputError, load_model, sweep
 from selfrepair.model.decoder import Decoder
 from selfrepair.model.replay import Replay
 from selfrepair.testing.hooked_reference import HookedModel, hooked_map, hooked_sweep
-from tiny_models import random_tokens, tiny_tokenizer
+from tiny_models import random_tokens, save
 
 # Longer than the windows, and than the prompts that a model is probed with when it is loaded.
 TOKENS = random_tokens(2, 14)
@@ -45,15 +45,9 @@ def test_the_page_is_current() -> None:
     assert census.PAGE.read_text(encoding="utf-8") == census.page()
 
 
-def folder_of(case: Case, folder: Path) -> Path:
-    case.build().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.parametrize("case", [c for c in CASES if c.refused is None], ids=lambda c: c.key)
 def test_right(case: Case, tmp_path: Path) -> None:
-    model = load_model(folder_of(case, tmp_path), device="cpu")
+    model = load_model(save(case.build(), tmp_path), device="cpu")
     config = model.network.config.get_text_config()
     assert model.n_heads == config.num_attention_heads == 4
     assert model.n_layers == config.num_hidden_layers
@@ -80,7 +74,7 @@ EXPERTS = [c for c in CASES if c.refused is None and census.EXPERTS in c.traits]
 
 @pytest.mark.parametrize("case", EXPERTS, ids=lambda c: c.key)
 def test_the_repair_map_of_experts(case: Case, tmp_path: Path) -> None:
-    model = load_model(folder_of(case, tmp_path), device="cpu")
+    model = load_model(save(case.build(), tmp_path), device="cpu")
     reference = HookedModel(model, attention=case.reference_attention)
     assert_map_of(
         model, hooked_map(reference, TOKENS, donors=DONORS), TOKENS, {"donors": DONORS}, share=1.0
@@ -90,11 +84,10 @@ def test_the_repair_map_of_experts(case: Case, tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", [c for c in CASES if c.refused is not None], ids=lambda c: c.key)
 def test_refused(case: Case, tmp_path: Path) -> None:
     if case.refused == census.NOT_BUILT:  # and so not here either
-        case.config().save_pretrained(tmp_path)
-        tiny_tokenizer().save_pretrained(tmp_path)
+        save(case.config(), tmp_path)
         (tmp_path / "model.safetensors").touch()
     else:
-        folder_of(case, tmp_path)
+        save(case.build(), tmp_path)
     assert case.refused is not None
     with pytest.raises(InputError, match=case.refused) as caught:
         load_model(tmp_path, device="cpu")
@@ -108,7 +101,7 @@ def test_refused(case: Case, tmp_path: Path) -> None:
 def test_a_dtype_that_torch_lacks_a_product_for_is_refused(model_type: str, tmp_path: Path) -> None:
     """torch multiplies grouped matrices, in which these keep their experts, in no float64."""
     case = next(c for c in CASES if c.model_type == model_type)
-    folder = folder_of(case, tmp_path)
+    folder = save(case.build(), tmp_path)
     with pytest.raises(InputError, match="cannot run in float64 on cpu") as caught:
         load_model(folder, device="cpu", dtype="float64")
     assert "\n" not in str(caught.value)

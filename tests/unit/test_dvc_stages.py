@@ -174,9 +174,13 @@ def test_outputs_are_files_folders_of_shards_metrics_and_pictures():
     assert written["ablate"]["do"]["outs"] == [{"results/small/${item}/sweeps": keep}]
     assert written["figures"]["metrics"] == [{"results/small/headline.json": keep}]
     assert written["figures"]["outs"] == [{"figures/small": keep}]
-    # Snakemake's records are a stage's of their own, which waits for the last one.
-    assert written["records"]["deps"] == ["figures/small", "results/small/headline.json"]
-    assert written["records"]["outs"] == [{".snakemake/metadata": keep}]
+    # Snakemake's records are packed by a stage of its own, which waits for the last one.
+    packing = 'PATH="$PWD/.venv/bin:$PATH" python workflow/scripts/pack_records.py'
+    assert written["records"]["cmd"] == f"{packing} results/small/ figures/small/"
+    ends = ["figures/small", "results/small/headline.json"]
+    code = [f"workflow/scripts/{name}.py" for name in ("pack_records", "common/packed_records")]
+    assert written["records"]["deps"] == [*ends, ".snakemake/metadata", *code]
+    assert written["records"]["outs"] == [{".snakemake/records.tar.xz": keep}]
     content = yaml.safe_load(dvc_yaml([Recorded(CONFIG, WRITTEN, made_up())], SHARED))
     assert content["plots"] == ["figures/small/E1-x.png"]
 

@@ -13,7 +13,15 @@ from checkouts import ROOT
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
 
 from common.recorded_files import recorded_md5
-from common.records import FOLDER, OWN_NOTES, Record, note, noted_sha256, read_records
+from common.records import (
+    FOLDER,
+    OWN_NOTES,
+    Record,
+    forget_failed,
+    note,
+    noted_sha256,
+    read_records,
+)
 
 
 def record(ended: float, **inputs: str) -> Record:
@@ -51,6 +59,19 @@ def test_a_file_is_what_its_latest_reader_found_unless_it_was_made_again_since(t
     assert noted_sha256(tmp_path, records) == {"prompts": "new", "clean": "c", "sweep": "s"}
     records["sweep"] = record(9, clean="c")
     assert noted_sha256(tmp_path, records) == {"prompts": "old", "clean": "c"}
+
+
+def test_what_a_failed_job_was_noted_for_is_forgotten(tmp_path):
+    """Of this run alone: what a pull leaves out has records and no files too."""
+    began = {"x/failed": 5.0, "x/made": 5.0, "x/pulled": 1.0, "y/of another study": 5.0}
+    for path, started in began.items():
+        file = tmp_path / FOLDER / base64.urlsafe_b64encode(path.encode()).decode()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"starttime": started, "endtime": 6.0}))
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/made").touch()
+    forget_failed(tmp_path, ("x/",), since=4.0)
+    assert set(read_records(tmp_path, ("",))) == set(began) - {"x/failed"}
 
 
 def test_our_own_notes_hold_until_a_file_is_made_again(tmp_path):

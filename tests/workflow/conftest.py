@@ -5,15 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from checkouts import Checkout, finished_study, new_checkout
-
-
-@pytest.fixture(scope="session")
-def finished(shared_folder: Path, tiny_config: dict) -> Checkout:
-    """The study, run to its end; do not change it."""
-    checkout = finished_study(shared_folder, tiny_config)
-    checkout.told = (checkout.folder / "told.txt").read_text()  # type: ignore[attr-defined]
-    return checkout
+from checkouts import Checkout, new_checkout
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from checkouts import PARTS, ROOT, new_checkout, planned_rules, run_in
+from checkouts import PARTS, ROOT, made_in, new_checkout, planned_rules, run_in
+from damage import flip
 
 TRACKED = ("Makefile", "dvc.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore")
 SECOND = "config/two.yaml"
@@ -57,8 +58,8 @@ class Repository:
 
     def outputs(self, *, kept: bool = True) -> set[str]:
         """Every result and figure; kept: that the store has."""
-        files = [p for top in ("results", "figures") for p in (self.folder / top).rglob("*")]
-        names = {str(path.relative_to(self.folder)) for path in files if path.is_file()}
+        files = [path for path in made_in(self.folder) if path.is_file()]
+        names = {str(path.relative_to(self.folder)) for path in files}
         return {name for name in names if not kept or self.keeps(name)}
 
     @staticmethod
@@ -143,7 +144,7 @@ def clone(origin: Repository, tmp_path: Path) -> Repository:
 
 @pytest.fixture
 def pulled(clone: Repository) -> Repository:
-    clone.dvc("pull")
+    clone.make("pull")
     return clone
 
 
@@ -171,6 +172,35 @@ def test_a_pull_brings_everything_and_leaves_nothing_to_do(origin, pulled):
     assert pulled.clean()
     done = pulled.snakemake("--dry-run")
     assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_records_that_dvc_alone_has_pulled_are_unpacked_by_whatever_reads_them(clone):
+    clone.dvc("pull")
+    assert clone.nothing_to_do()
+    assert clone.clean()
+
+
+def test_damaged_records_are_refused_in_one_line(clone):
+    """By Snakemake, by make study, by make verify, and by recording, which would lose them."""
+    clone.dvc("pull")
+    archive = clone.folder / ".snakemake/records.tar.xz"
+    archive.chmod(0o644)
+    flip(archive)
+    dry_run = clone.snakemake("--dry-run", ok=False)
+    others = [clone.make(command, ok=False) for command in ("verify", "pull", "record")]
+    study = clone.run(
+        *(sys.executable, "workflow/scripts/study.py", "config/config.yaml", "profiles/default"),
+        ok=False,
+    )
+    for done in (dry_run, study, *others):
+        assert done.returncode != 0
+        (line,) = [x for x in done.stderr.splitlines() if "records.tar.xz: cannot be read" in x]
+        assert line.endswith("delete it, and `make pull` gets it again")
+        assert "Traceback" not in done.stderr
+    archive.unlink()
+    clone.make("pull")
+    assert clone.clean()
+    assert clone.nothing_to_do()
 
 
 def test_metrics_plots_parameters_and_graph_tell_something(pulled, origin):
@@ -311,7 +341,7 @@ def test_an_older_revision_is_clean_in_both_tools(origin, tmp_path):
     second = repository.git("rev-parse", "HEAD")
     for revision in (first, second):
         repository.git("checkout", "-q", revision)
-        repository.dvc("pull")
+        repository.make("pull")
         assert repository.clean(), revision
         assert repository.planned() == set(), revision
         assert repository.outputs() == old
@@ -500,7 +530,7 @@ def test_a_half_finished_pull_is_finished_by_the_next(clone):
     clone.dvc("pull", "documents", "clean@gpt2")
     assert (clone.folder / "results/tiny/gpt2/clean.safetensors").exists()
     assert not (clone.folder / "results/tiny/gpt2/heads.parquet").exists()
-    clone.dvc("pull")
+    clone.make("pull")
     assert clone.clean()
     assert clone.planned() == set()
 
@@ -508,7 +538,7 @@ def test_a_half_finished_pull_is_finished_by_the_next(clone):
 def test_a_read_only_checkout_of_the_artifacts_can_be_pulled_from(clone):
     for path in [*(clone.folder / "artifacts").rglob("*"), clone.folder / "artifacts"]:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    clone.dvc("pull")
+    clone.make("pull")
     assert clone.clean()
     for path in [clone.folder / "artifacts", *(clone.folder / "artifacts").rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)

@@ -3,12 +3,12 @@
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 
 from checkouts import Checkout, run_in
+from damage import flip
 
 MODEL = "results/tiny/gpt2"
 REMEDY = "`make study CONFIG=config/tiny.yaml` makes it again"
@@ -25,12 +25,6 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
     found = done.stdout.splitlines()
     assert done.stderr == f"error: config/tiny.yaml: {len(found)} files cannot be trusted\n"
     return found
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def test_an_undisturbed_study_is_whole(finished):

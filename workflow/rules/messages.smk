@@ -1,11 +1,20 @@
-# What is told on the screen: the plan in a dry run, what the study found, and what went wrong.
+# What comes before and after the jobs: records, and what is told on the screen: the plan in a dry run, what the study
+# found, and what went wrong.
 import atexit
 import time
 
 from common.one_run import hold, is_dry_run
+from common.packed_records import unpack_records
+from common.records import forget_failed
 from selfrepair.study.planning import plan_table
 
 STARTED = time.time()
+
+# Snakemake compares with its records next, in a dry run too.
+try:
+    unpack_records(Path.cwd())
+except InputError as error:
+    sys.exit(f"error: {error}")
 
 # Snakemake does not say whether this is a dry run before it has read the rules.
 if is_dry_run(sys.argv):
@@ -37,6 +46,7 @@ onsuccess:
 
 
 onerror:
+    forget_failed(Path.cwd(), (f"{RESULTS}/", f"{PICTURES}/"), since=STARTED)
     # The last thing on the screen is what went wrong, in one line, not Snakemake's report of it.
     for path in sorted(
         Path(LOGS).rglob("*.log"), key=lambda log: log.stat().st_mtime

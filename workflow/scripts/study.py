@@ -16,6 +16,7 @@ from types import FrameType
 import psutil
 
 from common.one_run import PATIENCE, clean_up, end, hold, is_dry_run
+from common.packed_records import unpack_records
 from common.repair import Repair
 from selfrepair.errors import InputError
 from selfrepair.study.schema import read_yaml
@@ -88,13 +89,14 @@ def main(config: str, profile: str, *options: str) -> int:
     """Exit status of a run: Snakemake's, or 128 and the number of the signal that has stopped it.
 
     Raises:
-        InputError: another run is at work in this checkout.
+        InputError: another run is at work in this checkout, or the records that were pulled are damaged.
     """
     if is_dry_run(options):
         os.execv(sys.executable, [*command(config, profile), *options])
     checkout = Path.cwd()
     hold(checkout)
     clean_up(checkout)
+    unpack_records(checkout)
     run = Run(config, profile)
     try:
         if not run.results_here:

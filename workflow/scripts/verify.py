@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.made_with import of_other_settings
+from common.packed_records import unpack_records
 from common.recorded_files import recorded_md5
 from common.records import noted_sha256, read_records
 from common.study_command import run
@@ -26,6 +27,7 @@ from selfrepair.files.integrity import (
 
 
 def main(config):
+    unpack_records(Path())
     study, file = config["study"], Path(sys.argv[1])
     folders = (f"results/{study}/", f"figures/{study}/")
     files = [path for folder in folders for path in Path(folder).rglob("*") if path.is_file()]

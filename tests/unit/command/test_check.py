@@ -3,39 +3,24 @@
 import json
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM, OPTConfig, PretrainedConfig
+from transformers import AutoModelForCausalLM
 
 import tiny_models
+from census import CASES
 from gguf_files import TOKENS, tiny_model, write_gguf
 from selfrepair.__main__ import main
 from selfrepair.command import check as checking
 from selfrepair.command.candidate import entry_of
-from selfrepair.command.speed import replay_rate
 from selfrepair.model import memory
 from selfrepair.model.sizes import shape_from
 
 Folder = Callable[[str], Path]
 Check = Callable[..., dict]
 
-WITHOUT_FINAL_NORM = OPTConfig(
-    vocab_size=61,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    hidden_size=24,
-    word_embed_proj_dim=24,
-    ffn_dim=40,
-    do_layer_norm_before=False,
-)
-
-
-@pytest.fixture(autouse=True)
-def _one_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A speed of a single replay is as good as any here."""
-    monkeypatch.setattr(checking, "replay_rate", partial(replay_rate, seconds=0.0))
+CENSUS = {case.key: case for case in CASES}
 
 
 @pytest.fixture
@@ -108,18 +93,7 @@ def test_sizes_are_those_that_a_plan_counts_with(
 def test_a_mixture_of_experts_has_no_neurons_to_measure(
     check: Check, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from transformers import MixtralConfig
-
-    config = MixtralConfig(
-        vocab_size=61,
-        hidden_size=24,
-        intermediate_size=40,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_local_experts=4,
-    )
-    folder = tiny_models.save_model(config, tmp_path)
+    folder = tiny_models.save(CENSUS["mixtral"].build(), tmp_path)
     assert not check(folder)["neurons"]
     assert main(["check", str(folder)]) == 0
     assert "no neurons to measure (mixture of experts)" in capsys.readouterr().out
@@ -225,28 +199,24 @@ def test_what_a_config_would_say_of_a_model(tmp_path: Path, monkeypatch) -> None
 # --- what is refused ----------------------------------------------------------------------------
 
 
-def save_config(config: PretrainedConfig, folder: Path) -> Path:
-    """A model of which there is a config and a tokenizer, and no weights."""
-    config.save_pretrained(folder)
-    tiny_models.tiny_tokenizer().save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.parametrize(
-    ("config", "why"),
+    ("key", "why"),
     [
-        (tiny_models.CONFIGS["mamba"], "(MambaForCausalLM): backbone.layers.0 has no separable"),
-        (WITHOUT_FINAL_NORM, "(OPTForCausalLM): no stack of layers, final norm and unembedding"),
+        ("mamba", "(MambaForCausalLM): backbone.layers.0 has no separable"),
+        (
+            "opt (norms after sublayers)",
+            "(OPTForCausalLM): no stack of layers, final norm and unembedding",
+        ),
     ],
 )
 def test_a_model_that_is_not_supported_is_refused_by_its_config_alone(
-    config: PretrainedConfig, why: str, refusal: Callable[..., str], tmp_path: Path
+    key: str, why: str, refusal: Callable[..., str], tmp_path: Path
 ) -> None:
-    assert why in refusal(save_config(config, tmp_path))
+    assert why in refusal(tiny_models.save(CENSUS[key].config(), tmp_path))
 
 
 def test_a_refusal_is_also_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_config(tiny_models.CONFIGS["mamba"], tmp_path)
+    tiny_models.save(tiny_models.CONFIGS["mamba"], tmp_path)
     assert main(["check", str(tmp_path), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert not told["supported"]

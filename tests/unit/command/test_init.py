@@ -5,7 +5,6 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import astuple
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,8 @@ import yaml
 import tiny_models
 from gguf_files import tiny_model, write_gguf
 from selfrepair.__main__ import ROOT, _parser, main
-from selfrepair.command import check as checking
 from selfrepair.command.first_study import Checkout
 from selfrepair.command.sizing import OVERHEAD_MINUTES, Sizes, largest, scaled
-from selfrepair.command.speed import replay_rate
 from selfrepair.command.study_text import prompts_in, source_of
 from selfrepair.errors import InputError
 from selfrepair.study.config import read_study
@@ -26,12 +23,6 @@ from selfrepair.study.planning import plan_model, plan_table
 Folder = Callable[[str], Path]
 Init = Callable[..., dict]
 SCHEMA = ROOT / "config/schema.yaml"
-
-
-@pytest.fixture(autouse=True)
-def _one_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A speed of a single replay is as good as any here."""
-    monkeypatch.setattr(checking, "replay_rate", partial(replay_rate, seconds=0.0))
 
 
 @pytest.fixture
@@ -126,10 +117,9 @@ def test_a_file_that_is_there_is_kept_unless_told_otherwise(
 def test_nothing_is_written_for_a_model_that_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny_models.CONFIGS["mamba"].save_pretrained(tmp_path / "mamba")
-    tiny_models.tiny_tokenizer().save_pretrained(tmp_path / "mamba")
+    mamba = tiny_models.save(tiny_models.CONFIGS["mamba"], tmp_path / "mamba")
     path = tmp_path / "my-study.yaml"
-    assert main(["init", str(path), "--model", str(tmp_path / "mamba")]) == 1
+    assert main(["init", str(path), "--model", str(mamba)]) == 1
     assert "no separable attention heads" in capsys.readouterr().err
     assert not path.exists()
 

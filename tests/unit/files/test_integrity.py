@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from damage import flip
 from selfrepair.files.archives import pack_shards
 from selfrepair.files.integrity import Digests, changed_files, damaged_tensors, lacking_shards
 from selfrepair.files.shards import gather
@@ -34,26 +35,20 @@ def faults(folder: Path) -> dict[str, str]:
     return {str(fault.path.relative_to(folder)): fault.what for fault in found}
 
 
-def flip(path: Path, at: int = -1) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(content)
-
-
 def test_what_is_whole_is_not_mentioned(folder):
     assert faults(folder) == {}
 
 
 @pytest.mark.parametrize("name", ["clean", "sweeps/zero/shard-1of2"])
 def test_one_damaged_byte_of_tensors_is_found(folder, name):
-    flip(folder / f"{name}.safetensors")
+    flip(folder / f"{name}.safetensors", at=-1)
     found = faults(folder)
     assert list(found) == [f"{name}.safetensors"]
     assert "differs from the checksum" in found[f"{name}.safetensors"]
 
 
 def test_a_fault_is_one_line_with_its_remedy(folder):
-    flip(folder / "clean.safetensors")
+    flip(folder / "clean.safetensors", at=-1)
     (fault,) = damaged_tensors(folder, Digests(), remedy="make study makes it again")
     assert str(fault) == (
         f"{folder}/clean.safetensors: damaged: differs from the checksum in clean.json; "
@@ -116,7 +111,7 @@ def test_files_are_compared_with_the_hashes_that_were_noted(folder, algorithm):
     other.write_bytes(b"another")
     noted = {path: hashlib.new(algorithm, path.read_bytes()).hexdigest() for path in (table, other)}
     noted[folder / "gone.parquet"] = "0"
-    flip(table)
+    flip(table, at=-1)
     pieces: list[int] = []
     digests = Digests(pieces.append)
     found = changed_files(noted, digests, algorithm=algorithm, what="changed", remedy="run again")

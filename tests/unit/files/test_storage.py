@@ -1,8 +1,11 @@
 """Files are whole or absent, and refused when their content is not what was written."""
 
+from functools import partial
+
 import pytest
 import torch
 
+from damage import flip
 from selfrepair.errors import InputError
 from selfrepair.files.storage import (
     atomic,
@@ -52,17 +55,11 @@ def test_tensors_come_back_with_their_provenance(tmp_path):
     assert provenance["seed"] == 4
 
 
-def damage_byte(path):
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-3])
 
 
-@pytest.mark.parametrize("damage", [damage_byte, truncate])
+@pytest.mark.parametrize("damage", [partial(flip, at=-1), truncate], ids=["flip", "truncate"])
 def test_damaged_tensors_are_refused(tmp_path, damage):
     path = tmp_path / "x.safetensors"
     write_tensors(path, {"a": torch.ones(4)}, {})

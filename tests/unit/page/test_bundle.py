@@ -1,15 +1,16 @@
 """The committed bundle is that of the committed sources."""
 
+import base64
 import hashlib
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[3] / "workflow/page"
-BUNDLE = PAGE / "dist/page.html"
+from page_study import BUNDLE, ROOT
+
+PAGE = ROOT / "workflow/page"
 
 
 def sources_hash() -> str:
@@ -30,8 +31,6 @@ def test_the_bundle_was_made_from_these_sources():
 def test_only_the_bundle_s_own_script_may_run():
     text = BUNDLE.read_text(encoding="utf-8")
     script = text.split("<script>")[-1].split("</script>")[0]
-    import base64
-
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}' 'unsafe-eval'" in text
     assert "default-src 'none'" in text

@@ -46,5 +46,5 @@ def test_each_kind_of_column_is_written_in_its_own_way():
         "count": [1, None, 3, 4],
         "which": [1, 0, None, 1],
     }
-    assert list(columns(table, ["count"])) == ["count"]
-    assert columns(table, ["number"], places=2)["number"][0] == 0.12
+    assert list(columns(table.select("count"))) == ["count"]
+    assert columns(table.select("number"), places=2)["number"][0] == 0.12

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from selfrepair.reading.model import ModelResults
 from selfrepair.reading.study import StudyResults, load_results
 from study_folder import save_study
 
@@ -16,3 +17,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def study(folder: Path) -> StudyResults:
     return load_results(folder)
+
+
+@pytest.fixture(scope="module")
+def model(study: StudyResults) -> ModelResults:
+    return study.model("smollm2")

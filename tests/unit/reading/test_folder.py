@@ -4,14 +4,8 @@ import json
 import re
 import shutil
 
-import pytest
-
-from selfrepair.errors import InputError
 from selfrepair.reading.folder import check_name, did_you_mean, models_of_study, read_table
-
-
-def refused(message: str):
-    return pytest.raises(InputError, match=f"^{message}[^\n]*$")
+from study_folder import refused
 
 
 def test_models_stand_in_the_order_of_the_study(folder):

@@ -7,11 +7,6 @@ from selfrepair.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def model(study):
-    return study.model("smollm2")
-
-
-@pytest.fixture(scope="module")
 def head(model):
     return model.head(28, 7)
 

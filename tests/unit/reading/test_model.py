@@ -11,11 +11,6 @@ from selfrepair.claims.claims import CLAIMS
 from selfrepair.errors import InputError
 
 
-@pytest.fixture(scope="module")
-def model(study):
-    return study.model("smollm2")
-
-
 def test_what_it_is_called(study, model):
     assert (model.key, model.title) == ("smollm2", "SmolLM2-135M-Instruct")
     assert model.control_of is None

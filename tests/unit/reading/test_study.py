@@ -7,18 +7,13 @@ import sys
 from pathlib import Path
 
 import polars as pl
-import pytest
 
 import selfrepair
 from selfrepair.claims.claims import CLAIMS
-from selfrepair.errors import InputError
 from selfrepair.reading.about_models import last_layers
+from study_folder import refused
 
 LIBRARY = Path(selfrepair.__file__).parents[1]
-
-
-def refused(message: str):
-    return pytest.raises(InputError, match=f"^{message}[^\n]*$")
 
 
 def test_models_and_tables(study):

@@ -2,6 +2,7 @@
 
 import { h } from "./dom.js";
 import { csv, save } from "./files.js";
+import { counted } from "./quantities.js";
 import { draw, toSvg } from "./vega.js";
 
 /** @typedef {import("./types.js").Row} Row */
@@ -44,12 +45,12 @@ export function emptyCard(title, why) {
 /**
  * A card with a chart and its rows as a table that opens.
  * @param {{title: string, name: string, note?: any, rows: Row[], label: string, spec: (colours: any) => object,
- *   choose?: (datum: any) => void, wide?: boolean, before?: any}} of
+ *   choose?: (datum: any) => void}} of
  */
-export function chartCard({ spec, label, choose, before, ...of }) {
+export function chartCard({ spec, label, choose, ...of }) {
   const place = h("div", { class: "chart", role: "img", "aria-label": label });
   queueMicrotask(() => requestAnimationFrame(() => draw(place, spec, choose)));
-  return card({ ...of, picture: () => toSvg(spec) }, before, place, tableOf(of.rows, of.title));
+  return card({ ...of, picture: () => toSvg(spec) }, place, tableOf(of.rows, of.title));
 }
 
 /**
@@ -57,11 +58,10 @@ export function chartCard({ spec, label, choose, before, ...of }) {
  * @param {Row[]} rows
  * @param {string} title
  */
-export function tableOf(rows, title) {
+function tableOf(rows, title) {
   const body = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Rows of ${title}` });
-  const details = h("details", { class: "rows", ontoggle: () => body.childElementCount || body.append(...filled(rows)) },
-    h("summary", {}, `${rows.length.toLocaleString("en-US")} ${rows.length === 1 ? "row" : "rows"}`), body);
-  return details;
+  return h("details", { class: "rows", ontoggle: () => body.childElementCount || body.append(...filled(rows)) },
+    h("summary", {}, `${counted(rows.length)} ${rows.length === 1 ? "row" : "rows"}`), body);
 }
 
 /** @param {Row[]} rows */

@@ -2,8 +2,8 @@
 
 import { chartCard, downloads, emptyCard } from "./card.js";
 import * as charts from "./charts.js";
-import { rowsOf } from "./data.js";
-import { h } from "./dom.js";
+import { orNull, rowsOf } from "./data.js";
+import { controlTag, factList, h, scrolling } from "./dom.js";
 import { counted, withInterval } from "./quantities.js";
 import { toSvg } from "./vega.js";
 
@@ -25,7 +25,7 @@ export function claimsView(study, open, choose) {
   const ids = [...new Set(claims.map((row) => String(row.id)))];
   const several = titles.length > 1;
   const head = h("tr", {}, h("th", { scope: "col" }, "Claim of the paper"),
-    study.models.map((model) => h("th", { scope: "col" }, model.title, model.control_of ? h("span", { class: "tag" }, "control") : null)),
+    study.models.map((model) => h("th", { scope: "col" }, model.title, controlTag(model))),
     several ? h("th", { scope: "col" }, "Supported on") : null);
   const lines = ids.map((id) => {
     const of = claims.filter((row) => row.id === id);
@@ -33,15 +33,15 @@ export function claimsView(study, open, choose) {
     const line = h("tr", { class: id === open ? "open" : null },
       h("th", { scope: "row" }, opener(id, String(of[0].claim), id === open, choose)),
       titles.map((title) => cell(of.find((row) => row.model === title))),
-      several ? h("td", { class: "tally" }, tally ? `${tally.n_supported ?? "–"} of ${tally.n_models}` : "") : null);
+      several ? h("td", {}, tally ? `${tally.n_supported ?? "–"} of ${tally.n_models}` : "") : null);
     return id === open ? [line, details(study, of, titles.length + (several ? 2 : 1))] : [line];
   });
   const rest = over.filter((row) => !ids.includes(String(row.id)));
   return [
     h("p", { class: "how" }, "✓ supported, ? undecided, ✗ not supported: the whole 95 % bootstrap interval over prompts lies where the claim holds, some of it, none of it. Choose a claim for its rule, numbers and figure."),
-    h("div", { class: "scroll framed", tabindex: "0", role: "region", "aria-label": "Claims by models" }, h("table", { class: "claims" }, h("thead", {}, head), h("tbody", {}, lines))),
+    scrolling("Claims by models", h("table", { class: "claims" }, h("thead", {}, head), h("tbody", {}, lines))),
     several && rest.length ? overModels(study, rest, open, choose) : null,
-    downloads(`${study.study}-claims`, () => claims, () => toSvg(allClaims(ids, claims), 420), "all claims"),
+    downloads(`${study.study}-claims`, () => claims, () => toSvg(allClaims(ids, claims)), "all claims"),
   ];
 }
 
@@ -52,25 +52,22 @@ function opener(id, text, open, choose) {
 
 /** @param {Row | undefined} row */
 function cell(row) {
-  if (!row) return h("td", { class: "none" }, "–");
-  const [value, ...interval] = estimate(row).split(" [");
-  const verdict = String(row.verdict);
-  return h("td", {}, h("b", { class: "number" }, value), interval.length ? h("small", { class: "number" }, `[${interval.join(" [")}`) : null,
-    h("span", { class: `verdict ${verdict.replaceAll(" ", "-")}` }, `${SYMBOLS[verdict] ?? ""} ${verdict}`));
+  if (!row) return h("td", {}, "–");
+  const [value, interval] = estimate(row).split(" [");
+  return h("td", {}, h("b", { class: "number" }, value), interval ? h("small", { class: "number" }, `[${interval}`) : null, verdictOf(row));
 }
 
-/** @param {string | number | null} value */
-const orNull = (value) => (typeof value === "number" ? value : null);
+/** @param {Row} row */
+function verdictOf(row) {
+  const verdict = String(row.verdict);
+  return h("span", { class: `verdict ${verdict.replaceAll(" ", "-")}` }, `${SYMBOLS[verdict] ?? ""} ${verdict}`);
+}
 
 /** @param {Row} row */
 const isMeasured = (row) => orNull(row.value) !== null;
 
 /** @param {Row} row */
-function estimate(row) {
-  const unit = String(row.unit);
-  const text = withInterval(orNull(row.value), orNull(row.low), orNull(row.high), unit);
-  return unit === "share" ? text : text.replace(" %", "");
-}
+const estimate = (row) => withInterval(orNull(row.value), orNull(row.low), orNull(row.high), String(row.unit));
 
 /** @param {StudyData} study @param {Row[]} rows of one claim @param {number} columns */
 function details(study, rows, columns) {
@@ -84,7 +81,7 @@ function details(study, rows, columns) {
     clipped.length ? ["By the paper's definition", clipped.map((row) => `${row.model}: ${withInterval(orNull(row.clipped), orNull(row.clipped_low), orNull(row.clipped_high), unit)}`).join("; ")] : null,
   ].filter((fact) => fact !== null);
   return h("tr", { class: "details" }, h("td", { colspan: columns }, h("div", { class: "claim" },
-    h("dl", { class: "facts" }, facts.map(([what, text]) => [h("dt", {}, what), h("dd", {}, text)])),
+    factList(facts),
     rows.some(isMeasured) ? chartCard({
       title: "Value and 95 % interval", name: `${study.study}-${first.id}`, rows: numbers, spec: charts.claimValues(numbers, unit),
       label: rows.map((row) => `${row.model}: ${estimate(row)}, ${row.verdict}`).join("; "),
@@ -119,12 +116,12 @@ function overModels(study, rows, open, choose) {
     const id = String(row.id);
     const facts = [["Holds if", row.rule], ["Measured", row.measured], ["In the paper", row.source], row.remark ? ["To be known", row.remark] : null].filter((fact) => fact !== null);
     const line = h("tr", { class: id === open ? "open" : null }, h("th", { scope: "row" }, opener(id, String(row.claim), id === open, choose)),
-      h("td", {}, h("b", { class: "number" }, row.value === null ? "–" : estimate(row)), h("span", { class: `verdict ${String(row.verdict).replaceAll(" ", "-")}` }, `${SYMBOLS[String(row.verdict)] ?? ""} ${row.verdict}`)));
+      h("td", {}, h("b", { class: "number" }, row.value === null ? "–" : estimate(row)), verdictOf(row)));
     if (id !== open) return [line];
     return [line, h("tr", { class: "details" }, h("td", { colspan: 2 }, h("div", { class: "claim" },
-      h("dl", { class: "facts" }, facts.map(([what, text]) => [h("dt", {}, what), h("dd", {}, text)])), figures(study, String(row.figure)))))];
+      factList(facts), figures(study, String(row.figure)))))];
   });
-  return [h("h3", {}, "Of all models together"), h("div", { class: "scroll framed", tabindex: "0", role: "region", "aria-label": "Claims about all models together" }, h("table", { class: "claims over" },
+  return [h("h3", {}, "Of all models together"), scrolling("Claims about all models together", h("table", { class: "claims" },
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Claim"), h("th", { scope: "col" }, "Value and verdict"))), h("tbody", {}, lines)))];
 }
 
@@ -133,8 +130,7 @@ function allClaims(ids, claims) {
   return (colours) => ({
     vconcat: ids.filter((id) => claims.some((row) => row.id === id && isMeasured(row))).map((id) => {
       const rows = claims.filter((row) => row.id === id);
-      const { width, ...spec } = /** @type {any} */ (charts.claimValues(rows, String(rows[0].unit))(colours));
-      return { ...spec, width: 420, title: { text: String(rows[0].claim), fontSize: 12 } };
+      return { ...charts.claimValues(rows, String(rows[0].unit))(colours), width: 420, title: { text: String(rows[0].claim), fontSize: 12 } };
     }),
   });
 }

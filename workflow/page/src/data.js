@@ -4,7 +4,6 @@
 /** @typedef {import("./types.js").Row} Row */
 /** @typedef {import("./types.js").StudyData} StudyData */
 /** @typedef {import("./types.js").ModelData} ModelData */
-/** @typedef {import("./types.js").Place} Place */
 
 /**
  * The text of an element that holds gzip in base64.
@@ -41,9 +40,11 @@ export function value(table, name, row) {
 
 /** @param {Table} table @param {string} name @param {number} row @returns {number | null} */
 export function number(table, name, row) {
-  const found = value(table, name, row);
-  return typeof found === "number" ? found : null;
+  return orNull(value(table, name, row));
 }
+
+/** A number as it is, null in place of text. @param {string | number | null} value */
+export const orNull = (value) => (typeof value === "number" ? value : null);
 
 /** @param {Table} table @param {number} row @returns {Row} */
 export function rowOf(table, row) {
@@ -71,7 +72,8 @@ export function rowsWith(table, keys) {
   let index = indices.get(names.join());
   if (!index) {
     index = new Map();
-    for (let row = 0; row < height(table); row++) {
+    const count = height(table);
+    for (let row = 0; row < count; row++) {
       const key = names.map((name) => value(table, name, row)).join("|");
       const rows = index.get(key);
       if (rows) rows.push(row);
@@ -80,6 +82,11 @@ export function rowsWith(table, keys) {
     indices.set(names.join(), index);
   }
   return index.get(Object.values(keys).join("|")) ?? [];
+}
+
+/** The rows that have these values. @param {Table} table @param {Record<string, string | number>} keys @returns {Row[]} */
+export function matching(table, keys) {
+  return rowsWith(table, keys).map((row) => rowOf(table, row));
 }
 
 /** @param {Table} table @param {string} name @returns {string[]} the values that occur in a column of text */

@@ -46,17 +46,20 @@ export function byId(id) {
 }
 
 /**
- * A row of buttons of which one is pressed.
+ * A row of buttons of which one is pressed, or any number, if `chosen` is a list.
  * @param {string} label
  * @param {{value: string, text: string}[]} choices
- * @param {string} chosen
+ * @param {string | string[]} chosen
  * @param {(value: string) => void} choose
  */
 export function segments(label, choices, chosen, choose) {
+  const several = Array.isArray(chosen);
+  const pressed = (/** @type {string} */ value) => (several ? chosen.includes(value) : value === chosen);
   const buttons = choices.map(({ value, text }) =>
-    h("button", { type: "button", "aria-pressed": String(value === chosen), onclick: () => choose(value) }, text),
+    h("button", { type: "button", "aria-pressed": String(pressed(value)), onclick: () => choose(value) }, text),
   );
-  return h("div", { class: "field" }, h("span", { class: "label" }, label), h("div", { class: "segments", role: "group", "aria-label": label }, buttons));
+  const group = h("div", { class: several ? "segments toggles" : "segments", role: "group", "aria-label": label }, buttons);
+  return h("div", { class: "field" }, h("span", { class: "label" }, label), group);
 }
 
 /**
@@ -76,3 +79,12 @@ export function select(label, choices, chosen, choose) {
   const element = /** @type {HTMLSelectElement} */ (h("select", { onchange: () => choose(element.value) }, options));
   return h("label", { class: "field" }, h("span", { class: "label" }, label), element);
 }
+
+/** A table in a frame, which scrolls where it is wider. @param {string} label @param {HTMLElement} table */
+export const scrolling = (label, table) => h("div", { class: "scroll framed", tabindex: "0", role: "region", "aria-label": label }, table);
+
+/** Facts as a list: what, and its text. @param {any[][]} facts */
+export const factList = (facts) => h("dl", { class: "facts" }, facts.map(([what, text]) => [h("dt", {}, what), h("dd", {}, text)]));
+
+/** What stands beside the title of a control. @param {{control_of: string | null}} model */
+export const controlTag = (model) => (model.control_of ? h("span", { class: "tag" }, "control") : null);

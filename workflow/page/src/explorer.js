@@ -1,6 +1,6 @@
 /** The explorer: what to look at, a map of each model, the sorted heads, and the heads chosen. */
 
-import { colourOf, rampOf } from "./colours.js";
+import { colourOf } from "./colours.js";
 import { downloads } from "./card.js";
 import * as charts from "./charts.js";
 import { headName, modelOf } from "./data.js";
@@ -14,13 +14,11 @@ import { toSvg } from "./vega.js";
 
 /** @typedef {import("./types.js").State} State */
 /** @typedef {import("./types.js").Place} Place */
+/** @typedef {import("./types.js").ModelData} ModelData */
 /** @typedef {import("./types.js").StudyData} StudyData */
 /** @typedef {(change: Partial<State>) => void} Change */
 
 const PICTURED = 40;
-
-/** @param {StudyData} study @param {State} state */
-const shownModels = (study, state) => study.models.filter(({ key }) => state.shown.includes(key));
 
 /**
  * Controls, maps and list.
@@ -29,19 +27,19 @@ const shownModels = (study, state) => study.models.filter(({ key }) => state.sho
  * @param {Change} change
  */
 export function overviewOf(study, state, change) {
-  const models = shownModels(study, state);
+  const models = study.models.filter(({ key }) => state.shown.includes(key));
   const quantity = quantityOf(state.quantity);
-  const scale = scaleFor(models, state);
   const entries = sortedHeads(models, state);
-  const choose = chooser(state, change);
+  const scale = scaleFor(entries.map(({ value }) => value), state);
+  const choose = chooser(change);
   const name = `${study.study}-${state.quantity}-${state.ablation}-${state.tokens}`;
   const rows = () => entries.map(({ model, layer, head, value, low, high, tokens }) =>
     ({ model, layer, head, quantity: state.quantity, unit: quantity.unit, ablation: state.ablation, selection: state.tokens, value, low, high, n_tokens: tokens }));
   return h("div", {}, toolbar(study, state, change),
     h("p", { class: "says" }, h("b", {}, quantity.title), `: ${quantity.says}. Mean over ${state.tokens === "top" ? "top tokens" : "all tokens"} of each head, ${state.ablation} ablation.`),
     h("div", { class: "overview" },
-      h("div", { class: "card maps" },
-        h("header", {}, legend(scale, quantity.unit), downloads(`${name}-map`, rows, () => toSvg(mapPicture(study, state)), "the map")),
+      h("div", { class: "card" },
+        h("header", {}, legend(scale, quantity.unit), downloads(`${name}-map`, rows, () => toSvg(mapPicture(models, state, { ...scale, dark: false })), "the map")),
         h("div", { class: models.length > 1 ? "map-list several" : "map-list" }, models.map((model) => modelMap(model, state, scale, choose))),
         h("p", { class: "note" }, "Choose a head with the pointer, or with the arrow keys, Home, End and Enter.")),
       h("div", { class: "card side" },
@@ -50,8 +48,8 @@ export function overviewOf(study, state, change) {
         headList(entries, state, scale, study.models.length > 1, choose))));
 }
 
-/** @param {State} state @param {Change} change */
-const chooser = (state, change) => (/** @type {Place} */ { model, layer, head }) => change({ place: { model, layer, head }, token: null });
+/** @param {Change} change */
+const chooser = (change) => (/** @type {Place} */ { model, layer, head }) => change({ place: { model, layer, head }, token: null });
 
 /** @param {StudyData} study @param {State} state @param {Change} change */
 function toolbar(study, state, change) {
@@ -65,8 +63,7 @@ function toolbar(study, state, change) {
     select("Quantity", options, state.quantity, (quantity) => change({ quantity })),
     segments("Ablation", ablations.map((value) => ({ value, text: value })), state.ablation, (ablation) => change({ ablation })),
     segments("Tokens", tokens.map((value) => ({ value, text: value })), state.tokens, (chosen) => change({ tokens: chosen })),
-    models.length > 1 ? h("div", { class: "field" }, h("span", { class: "label" }, "Models shown"), h("div", { class: "segments toggles", role: "group", "aria-label": "Models shown" },
-      study.models.map(({ key, title }) => h("button", { type: "button", "aria-pressed": String(state.shown.includes(key)), onclick: () => toggle(key) }, title)))) : null);
+    models.length > 1 ? segments("Models shown", study.models.map(({ key, title }) => ({ value: key, text: title })), state.shown, toggle) : null);
 }
 
 /**
@@ -94,7 +91,7 @@ export function detailsOf(study, state, change) {
 /** @param {StudyData} study @param {Place} place @param {boolean} beside @param {State} state @param {Change} change */
 function panel(study, place, beside, state, change) {
   const model = modelOf(study, place.model);
-  const choose = { place: chooser(state, change), token: (/** @type {string | null} */ token) => change({ token }) };
+  const choose = { place: chooser(change), token: (/** @type {string | null} */ token) => change({ token }) };
   const buttons = beside
     ? [h("button", { type: "button", onclick: () => change({ beside: null }) }, "Put away")]
     : [
@@ -109,11 +106,9 @@ function panel(study, place, beside, state, change) {
     h("div", { class: "cards" }, headCards(model, place, state, choose)));
 }
 
-/** @param {StudyData} study @param {State} state */
-function mapPicture(study, state) {
-  const models = shownModels(study, state);
+/** @param {ModelData[]} models @param {State} state @param {import("./map.js").Scale} scale */
+function mapPicture(models, state, scale) {
   const { title, unit } = quantityOf(state.quantity);
-  const scale = { ...scaleFor(models, state), dark: false };
   const of = models.map((model) => ({
     model: model.title, layers: model.layers, heads: model.heads_per_layer,
     cells: headsOf(model).flatMap((head) => {
@@ -121,11 +116,10 @@ function mapPicture(study, state) {
       return value === null ? [] : [{ ...head, colour: colourOf(value, scale) }];
     }),
   }));
-  const steps = rampOf(scale.signed, false).length;
   const bar = Array.from({ length: 21 }, (_, at) => {
     const share = at / 20;
     const value = scale.signed ? (2 * share - 1) * scale.limit : share * scale.limit;
-    return { colour: colourOf(value, scale), label: at % 10 === 0 && steps ? shown(value, unit) : "" };
+    return { colour: colourOf(value, scale), label: at % 10 === 0 ? shown(value, unit) : "" };
   });
   return charts.maps(of, { title: `${title}${unit === "share" ? "" : ` (${unitName(unit)})`}`, subtitle: [`${state.ablation} ablation, ${state.tokens} tokens; cells left white are missing`], scale: bar });
 }
@@ -135,7 +129,7 @@ function listPicture(entries, state) {
   const { title, unit } = quantityOf(state.quantity);
   const several = new Set(entries.map(({ model }) => model)).size > 1;
   const rows = entries.slice(0, PICTURED).map((entry) => ({ name: several ? `${headName(entry)}, ${entry.title}` : headName(entry), value: entry.value, low: entry.low, high: entry.high }));
-  return charts.ranked(rows, `${title}: ${rows.length} heads, ${ORDERS.find(({ value }) => value === state.order)?.text}`, unit === "share" ? "share" : unit);
+  return charts.ranked(rows, `${title}: ${rows.length} heads, ${ORDERS.find(({ value }) => value === state.order)?.text}`, unit);
 }
 
 /** What a listener hears when a head is chosen. @param {StudyData} study @param {State} state */

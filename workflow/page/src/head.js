@@ -2,7 +2,7 @@
 
 import { chartCard, emptyCard } from "./card.js";
 import * as charts from "./charts.js";
-import { headName, headRow, levels, number, rowOf, rowsWith } from "./data.js";
+import { headName, headRow, levels, matching, number, orNull, rowOf, rowsWith } from "./data.js";
 import { h } from "./dom.js";
 import { counted, shown, withInterval } from "./quantities.js";
 import { inContext, visible } from "./text.js";
@@ -91,19 +91,19 @@ function decompositionCard(model, place, state, name) {
  * @param {Place} place
  * @param {State} state
  */
-export function tokenRows(model, { layer, head }, { ablation, tokens }) {
+function tokenRows(model, { layer, head }, { ablation, tokens }) {
   const wanted = tokens === "top" ? "top" : "random";
   return rowsWith(model.tokens, { ablation, layer, head })
     .filter((row) => number(model.tokens, wanted, row) === 1)
     .map((row) => {
-      const { prompt, position, top, direct_effect, delta_logit, self_repair } = rowOf(model.tokens, row);
-      return { token: `${prompt}.${position}`, prompt: Number(prompt), position: Number(position), drawn: top ? "top token" : "any token", direct_effect, delta_logit, self_repair, text: textOf(model, `${prompt}.${position}`) };
+      const { top, direct_effect, delta_logit, self_repair, ...of } = rowOf(model.tokens, row);
+      const [prompt, position] = [Number(of.prompt), Number(of.position)];
+      return { token: `${prompt}.${position}`, prompt, position, drawn: top ? "top token" : "any token", direct_effect, delta_logit, self_repair, text: textOf(model, prompt, position) };
     });
 }
 
-/** The end of the context and the target, for a tooltip. @param {ModelData} model @param {string} token */
-function textOf(model, token) {
-  const [prompt, position] = token.split(".").map(Number);
+/** The end of the context and the target, for a tooltip. @param {ModelData} model @param {number} prompt @param {number} position */
+function textOf(model, prompt, position) {
   const context = inContext(model, prompt, position);
   return context ? `… ${visible(context.before).slice(-32)}[${visible(context.target)}]` : "";
 }
@@ -112,7 +112,7 @@ function textOf(model, token) {
 function scatterCard(model, place, state, choose, rows, name) {
   const title = "Token by token";
   if (!rows.length) return emptyCard(title, `No single tokens were kept under ${state.ablation} ablation.`);
-  const more = chosenTokens(model, place, state);
+  const more = chosenTokens(model, place, state, rows.length);
   return chartCard({
     title, name: `${name}-tokens`, rows, spec: charts.tokenScatter(rows, state.token),
     label: `Scatter of ${rows.length} tokens: direct effect against change of the logit. The tokens are listed below.`,
@@ -121,11 +121,10 @@ function scatterCard(model, place, state, choose, rows, name) {
   });
 }
 
-/** Whether the experiments drew tokens of this head besides the sweep. @param {ModelData} model @param {Place} place @param {State} state */
-function chosenTokens(model, place, state) {
+/** Whether the experiments drew tokens of this head besides the sweep. @param {ModelData} model @param {Place} place @param {State} state @param {number} all */
+function chosenTokens(model, place, state, all) {
   const row = headRow(model, place, state);
   const swept = row === null ? 0 : (number(model.heads, "n_tokens", row) ?? 0);
-  const all = tokenRows(model, place, state).length;
   return all > swept && state.tokens === "top" ? `, ${counted(swept)} of the sweep, whose means are above, and more of the experiments on chosen heads` : "";
 }
 
@@ -134,18 +133,15 @@ function repairCard(model, place, state, choose, name) {
   const title = "Who repairs it";
   const { layer, head } = place;
   /** @type {Row[]} */
-  const rows = rowsWith(model.repair_map, { ablation: state.ablation, layer, head }).map((row) => {
-    const found = rowOf(model.repair_map, row);
-    return { name: partName(found), ...found };
-  });
+  const rows = matching(model.repair_map, { ablation: state.ablation, layer, head }).map((row) => ({ name: partName(row), ...row }));
   if (!rows.length) {
     const maps = levels(model.repair_map, "ablation");
     return emptyCard(title, maps.length ? `There is a map under ${maps.join(" and ")} ablation, not under ${state.ablation}.` : "This study keeps no map of this model.");
   }
   const size = (/** @type {Row} */ row) => -Math.abs(Number(row.mean));
   const repairers = rows.filter(({ kind }) => kind === "head").sort((a, b) => size(a) - size(b)).slice(0, REPAIRERS);
-  const repaired = rowsWith(model.repair_map, { ablation: state.ablation, kind: "head", component_layer: layer, component_head: head })
-    .map((row) => rowOf(model.repair_map, row)).sort((a, b) => size(a) - size(b)).slice(0, REPAIRERS);
+  const repaired = matching(model.repair_map, { ablation: state.ablation, kind: "head", component_layer: layer, component_head: head })
+    .sort((a, b) => size(a) - size(b)).slice(0, REPAIRERS);
   const rest = rows.filter(({ kind }) => kind === "final norm" || kind === "other heads")
     .map((row) => `${row.name} ${withInterval(Number(row.mean), orNull(row.low), orNull(row.high), "logits")}`);
   const made = chartCard({
@@ -168,9 +164,6 @@ function linked(label, chips) {
   return h("p", { class: "chips" }, h("span", { class: "label" }, label), chips.length ? chips : h("span", { class: "none" }, "none of 0.02 logits"));
 }
 
-/** @param {string | number | null} value */
-const orNull = (value) => (typeof value === "number" ? value : null);
-
 /** @param {Row} row */
 function partName({ kind, component_layer: layer, component_head: head, n_components: count }) {
   if (kind === "head") return headName({ layer: Number(layer), head: Number(head) });
@@ -181,15 +174,15 @@ function partName({ kind, component_layer: layer, component_head: head, n_compon
 
 /** @param {ModelData} model @param {Place} place @param {State} state @param {Choose} choose @param {string} name */
 function neuronCards(model, { layer, head }, state, choose, name) {
-  const counts = rowsWith(model.neuron_counts, { layer, head }).map((row) => rowOf(model.neuron_counts, row));
-  const tops = rowsWith(model.top_neurons, { layer, head }).map((row) => rowOf(model.top_neurons, row));
+  const counts = matching(model.neuron_counts, { layer, head });
+  const tops = matching(model.top_neurons, { layer, head });
   if (!counts.length) return [emptyCard("Its most repairing neurons", "Neurons were measured for a few chosen heads; this is none of them.")];
   const mlps = [...new Set(counts.map((row) => Number(row.mlp_layer)))].sort((a, b) => b - a);
   return mlps.flatMap((mlp) => {
     const rows = counts.filter((row) => row.mlp_layer === mlp).sort((a, b) => Number(b.instances) - Number(a.instances)).slice(0, TOP_NEURONS)
       .map((row) => ({ name: `MLP ${mlp} · ${row.neuron}`, ...row, share: Number(row.instances) / Number(row.n_tokens) }));
     const points = tops.filter((row) => row.mlp_layer === mlp)
-      .map((row) => ({ name: `MLP ${mlp} · ${row.neuron}`, token: `${row.prompt}.${row.position}`, ...row, text: textOf(model, `${row.prompt}.${row.position}`) }));
+      .map((row) => ({ name: `MLP ${mlp} · ${row.neuron}`, token: `${row.prompt}.${row.position}`, ...row, text: textOf(model, Number(row.prompt), Number(row.position)) }));
     return [
       chartCard({
         title: `Most repairing neurons of MLP ${mlp}`, name: `${name}-neurons-mlp${mlp}`, rows, spec: charts.neuronCounts(rows),
@@ -209,7 +202,7 @@ function neuronCards(model, { layer, head }, state, choose, name) {
 /** @param {ModelData} model @param {Place} place @param {string} name */
 function ratioCard(model, { layer, head }, name) {
   const title = "The final norm's scale";
-  const rows = rowsWith(model.scale_ratios, { layer, head }).map((row) => rowOf(model.scale_ratios, row));
+  const rows = matching(model.scale_ratios, { layer, head });
   if (!rows.length) return emptyCard(title, "Scale ratios were measured for a few heads of the last layer; this is none of them.");
   const shares = levels(model.scale_ratios, "ablation").map((ablation) => {
     const of = rows.filter((row) => row.ablation === ablation);

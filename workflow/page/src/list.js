@@ -39,7 +39,7 @@ export function sortedHeads(models, state) {
  */
 export function headList(entries, state, scale, severalModels, choose) {
   const { unit } = quantityOf(state.quantity);
-  const list = h("ol", { class: "heads", tabindex: "-1", "aria-label": "Heads, sorted" });
+  const list = h("ol", { class: "heads", tabindex: "-1", "aria-label": "Heads, sorted", "data-chosen": nameOf(state.place) });
   const more = h("button", { type: "button", class: "more", onclick: () => show(AT_ONCE) });
   const filter = /** @type {HTMLInputElement} */ (h("input", {
     type: "search", placeholder: severalModels ? "Find: L28H7, Gemma …" : "Find: L28H7", "aria-label": "Find heads by name", autocomplete: "off",
@@ -54,6 +54,7 @@ export function headList(entries, state, scale, severalModels, choose) {
     const found = named.filter(({ name, head }) => words.every((word) => (/^l\d/.test(word) ? head === word || head.startsWith(`${word.replace(/h$/, "")}h`) : name.includes(word))));
     const from = list.childElementCount;
     list.append(...found.slice(from, from + count).map(({ entry, rank }) => item(entry, rank)));
+    mark(list);
     const left = found.length - list.childElementCount;
     more.textContent = left ? `Show ${counted(Math.min(left, AT_ONCE))} more of ${counted(found.length)}` : found.length ? "" : "No head has this name";
     more.hidden = !left && found.length > 0;
@@ -64,9 +65,8 @@ export function headList(entries, state, scale, severalModels, choose) {
   function item(entry, rank) {
     const { value, low, high } = entry;
     const width = value === null ? 0 : (100 * Math.abs(value)) / largest;
-    const chosen = state.place?.model === entry.model && state.place.layer === entry.layer && state.place.head === entry.head;
     return h("li", { value: rank + 1 },
-      h("button", { type: "button", class: "head", "data-place": `${entry.model}:${headName(entry)}`, "aria-current": chosen ? "true" : null, onclick: () => choose(entry) },
+      h("button", { type: "button", class: "head", "data-place": nameOf(entry), onclick: () => choose(entry) },
         h("span", { class: "rank" }, rank + 1),
         h("span", { class: "name" }, h("b", {}, headName(entry)), severalModels ? h("span", { class: "of" }, entry.title) : null),
         h("span", { class: "bar", "aria-hidden": "true" }, value === null ? null : h("i", { style: `width: ${width.toFixed(1)}%; background: ${colourOf(value, scale)}` })),
@@ -84,9 +84,18 @@ export function headList(entries, state, scale, severalModels, choose) {
  * @param {State} state
  */
 export function markListed(root, state) {
-  const name = state.place && `${state.place.model}:${headName(state.place)}`;
-  for (const button of root.querySelectorAll("button.head")) {
-    if (button.getAttribute("data-place") === name) button.setAttribute("aria-current", "true");
+  const list = /** @type {HTMLElement} */ (root.querySelector("ol.heads"));
+  list.dataset.chosen = nameOf(state.place) ?? "";
+  mark(list);
+}
+
+/** Mark the head that the list says is chosen; what is added to the list later asks it again. @param {HTMLElement} list */
+function mark(list) {
+  for (const button of /** @type {NodeListOf<HTMLElement>} */ (list.querySelectorAll("button.head"))) {
+    if (button.dataset.place === list.dataset.chosen) button.setAttribute("aria-current", "true");
     else button.removeAttribute("aria-current");
   }
 }
+
+/** @param {Place | null} place */
+const nameOf = (place) => place && `${place.model}:${headName(place)}`;

@@ -21,9 +21,8 @@ const FOLLOWS = {
 async function start() {
   /** @type {StudyData} */
   const study = JSON.parse(await unpacked("data"));
-  document.title = `Self-repair: ${study.study}`;
   byId("lead").textContent = leadOf(study);
-  byId("run-body").replaceChildren(...runView(study).flat());
+  byId("run-body").replaceChildren(...runView(study));
   byId("foot").textContent = "Intervals are 95 % bootstrap intervals over prompts. Missing values are shown as missing. Definitions: docs/method.md of the software.";
   followAnchors();
 
@@ -73,14 +72,13 @@ function refill(id, make) {
 /** How the focused element is found again. @param {HTMLElement} part @param {Element | null} element */
 function pathTo(part, element) {
   if (!element || !part.contains(element)) return null;
-  const label = element.getAttribute("aria-label") ?? element.closest("label")?.textContent;
   const claim = element.getAttribute("data-claim");
   if (claim) return `[data-claim="${CSS.escape(claim)}"]`;
   const steps = [];
   for (let at = element; at !== part && at.parentElement; at = at.parentElement) {
     steps.unshift(`${at.tagName.toLowerCase()}:nth-child(${[...at.parentElement.children].indexOf(at) + 1})`);
   }
-  return label === null ? null : `:scope > ${steps.join(" > ")}`;
+  return `:scope > ${steps.join(" > ")}`;
 }
 
 /** Links to parts of the page move the view and leave the address to the state. */

@@ -2,8 +2,9 @@
 
 import { colourOf, rampOf, scaleOf, theme } from "./colours.js";
 import { headName, headRow, number } from "./data.js";
-import { h } from "./dom.js";
+import { controlTag, h } from "./dom.js";
 import { quantityOf, shown, unitName, withInterval } from "./quantities.js";
+import { samePlace } from "./state.js";
 
 /** @typedef {import("./types.js").State} State */
 /** @typedef {import("./types.js").Place} Place */
@@ -30,14 +31,13 @@ export function headsOf(model) {
 }
 
 /**
- * One scale for all models shown.
- * @param {ModelData[]} models
+ * One scale for all values shown.
+ * @param {(number | null)[]} values
  * @param {State} state
  * @returns {Scale}
  */
-export function scaleFor(models, state) {
+export function scaleFor(values, state) {
   const { signed, unit } = quantityOf(state.quantity);
-  const values = models.flatMap((model) => headsOf(model).map((head) => valueOf(model, head, state).value));
   return { ...scaleOf(values, unit), signed, dark: theme().dark };
 }
 
@@ -53,7 +53,7 @@ export function legend(scale, unit) {
     h("span", { class: "ramp", style: `background: linear-gradient(90deg, ${rampOf(signed, scale.dark).join(",")})` }),
     h("span", {}, cut ? `≥ ${high}` : high),
     unit === "share" ? null : h("span", { class: "unit" }, unitName(unit)),
-    h("span", { class: "nowrap" }, h("i", { class: "swatch missing" }), "missing"),
+    h("span", {}, h("i", { class: "swatch missing" }), "missing"),
   );
 }
 
@@ -78,16 +78,15 @@ export function modelMap(model, state, scale, choose) {
   const grid = h("div", {
     role: "grid", class: "grid", "data-model": model.key, "aria-rowcount": heads, "aria-colcount": layers,
     "aria-label": `${quantity.title} of the heads of ${model.title}: layers across, heads down`,
-    style: `--layers: ${layers}`,
     onclick: (/** @type {Event} */ event) => pick(event, choose),
     onkeydown: (/** @type {KeyboardEvent} */ event) => walk(event, model, choose),
   }, rows);
   const at = state.place?.model === model.key ? state.place : { layer: layers - 1, head: 0 };
   cellAt(grid, at)?.setAttribute("tabindex", "0");
   return h("section", { class: "map", "aria-label": `Map of ${model.title}` },
-    h("h4", {}, model.title, model.control_of ? h("span", { class: "tag" }, "control") : null),
+    h("h4", {}, model.title, controlTag(model)),
     h("div", { class: "map-scroll" }, h("div", { class: "map-frame", style: `--layers: ${layers}` }, h("span", { class: "axis-y", "aria-hidden": "true" }, "head"), grid,
-      h("div", { class: "ticks", "aria-hidden": "true", style: `--layers: ${layers}` }, h("span"), ticks),
+      h("div", { class: "ticks", "aria-hidden": "true" }, h("span"), ticks),
       h("span", { class: "axis-x", "aria-hidden": "true" }, "layer"))),
   );
 }
@@ -103,16 +102,13 @@ function cell(model, head, state, scale, unit) {
   const { value, low, high } = valueOf(model, head, state);
   const label = `${headName(head)}: ${withInterval(value, low, high, unit)}`;
   const of = { model: model.key, ...head };
-  const chosen = isAt(state.place, of) || isAt(state.beside, of);
+  const chosen = samePlace(state.place, of) || samePlace(state.beside, of);
   return h("div", {
     role: "gridcell", tabindex: "-1", "data-layer": head.layer, "data-head": head.head, "aria-label": label, title: label,
     "aria-selected": String(chosen), class: value === null ? "cell missing" : "cell",
     style: value === null ? null : `background-color: ${colourOf(value, scale)}`,
   });
 }
-
-/** @param {Place | null} place @param {Place} of */
-const isAt = (place, of) => place?.model === of.model && place.layer === of.layer && place.head === of.head;
 
 /** @param {HTMLElement} grid @param {{layer: number, head: number}} at @returns {HTMLElement | null} */
 export const cellAt = (grid, { layer, head }) => grid.querySelector(`[data-layer="${layer}"][data-head="${head}"]`);

@@ -1,6 +1,6 @@
 /** What was run: a line per model, the rest of its facts behind it, and the sources of text. */
 
-import { h } from "./dom.js";
+import { controlTag, factList, h, scrolling } from "./dom.js";
 import { counted } from "./quantities.js";
 
 /** @typedef {import("./types.js").StudyData} StudyData */
@@ -24,18 +24,15 @@ export function runView(study) {
       h("tbody", {}, study.models.map(modelRow)))),
     h("p", { class: "sources" }, h("span", { class: "label" }, "Text "), study.text.map((row, at) =>
       [at ? "; " : "", h("b", {}, row.source), ` (${counted(row.documents)} documents; ${row.licence})`])),
-    h("details", { class: "facts" }, h("summary", {}, "All facts"), h("div", { class: "models" }, study.models.map(allFacts))),
+    h("details", {}, h("summary", {}, "All facts"), h("div", { class: "models" }, study.models.map(allFacts))),
   ];
 }
-
-/** @param {string} label @param {HTMLElement} table */
-const scrolling = (label, table) => h("div", { class: "scroll framed", tabindex: "0", role: "region", "aria-label": label }, table);
 
 /** @param {ModelData} model */
 function modelRow(model) {
   const about = Object.fromEntries(model.about);
   return h("tr", {},
-    h("th", { scope: "row" }, h("b", {}, model.title), model.control_of ? h("span", { class: "tag" }, "control") : null, model.notes.map((note) => h("small", {}, note))),
+    h("th", { scope: "row" }, h("b", {}, model.title), controlTag(model), model.notes.map((note) => h("small", {}, note))),
     h("td", {}, `${model.layers} layers × ${model.heads_per_layer}`),
     h("td", {}, about["prompts ranked"]), h("td", {}, about["prompts ablated"]), h("td", {}, about.seed),
     h("td", {}, about.versions), h("td", { class: "mono" }, (about["commit of the measurement"] ?? "–").slice(0, 10)));
@@ -43,6 +40,5 @@ function modelRow(model) {
 
 /** @param {ModelData} model */
 function allFacts(model) {
-  return h("section", { class: "card", "aria-label": model.title }, h("h4", {}, model.title),
-    h("dl", { class: "facts" }, model.about.map(([what, text]) => [h("dt", {}, what), h("dd", {}, text)])));
+  return h("section", { class: "card", "aria-label": model.title }, h("h4", {}, model.title), factList(model.about));
 }

@@ -2,7 +2,7 @@
 
 import { card, emptyCard } from "./card.js";
 import { scaleOf, theme } from "./colours.js";
-import { headName, rowOf, rowsWith } from "./data.js";
+import { headName, matching } from "./data.js";
 import { h, select } from "./dom.js";
 import { legend } from "./map.js";
 import { counted, shown } from "./quantities.js";
@@ -11,7 +11,7 @@ import { inContext, line, textPicture } from "./text.js";
 /** @typedef {import("./types.js").State} State */
 /** @typedef {import("./types.js").Place} Place */
 /** @typedef {import("./types.js").ModelData} ModelData */
-/** @typedef {{token: string, prompt: number, position: number, direct_effect: any, delta_logit: any, self_repair: any}} TokenRow */
+/** @typedef {{token: string, prompt: number, position: number, direct_effect: any, delta_logit: any, self_repair: any, text: string}} TokenRow */
 
 const AT_ONCE = 10;
 const ORDERS = [
@@ -57,10 +57,10 @@ export function tokenCard(model, place, state, choose, tokens, name) {
   }
 
   sort();
-  const flat = sorted.map(({ context, neuron, ...row }) => ({
-    ...row, text: null, before: context?.before ?? null, target: context?.target ?? null, top_neuron: neuron,
+  const flat = sorted.map(({ context, neuron, text, ...row }) => ({
+    ...row, before: context?.before ?? null, target: context?.target ?? null, top_neuron: neuron,
     source: context?.source ?? null, document: context?.document ?? null, licence: context?.licence ?? null,
-  })).map(({ text, ...row }) => row);
+  }));
   const lines = () => sorted.slice(0, list.childElementCount).flatMap(({ context, ...row }) =>
     context ? [{ context, value: row.self_repair, numbers: `self-repair ${shown(row.self_repair, "logits")}, direct effect ${shown(row.direct_effect, "logits")}` }] : []);
   return card({
@@ -91,7 +91,7 @@ function item(row, state, choose, scale) {
 
 /** The most repairing neuron on each token, of the last MLP measured. @param {ModelData} model @param {Place} place */
 function topNeurons(model, { layer, head }) {
-  const rows = rowsWith(model.top_neurons, { layer, head }).map((row) => rowOf(model.top_neurons, row));
+  const rows = matching(model.top_neurons, { layer, head });
   const last = Math.max(...rows.map((row) => Number(row.mlp_layer)));
   return new Map(rows.filter((row) => row.mlp_layer === last).map((row) => [`${row.prompt}.${row.position}`, `MLP ${last} · ${row.neuron}`]));
 }

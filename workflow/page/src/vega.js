@@ -58,13 +58,12 @@ export async function draw(place, specOf, choose) {
 /**
  * A chart as SVG, in the colours of a white page.
  * @param {(colours: Theme) => object} specOf
- * @param {number} width
  * @returns {Promise<string>}
  */
-export async function toSvg(specOf, width = 560) {
+export async function toSvg(specOf) {
   const embed = await loaded();
   const config = { ...configOf(LIGHT), background: "white", padding: 12 };
-  const result = await embed(h("div"), { width, ...specOf(LIGHT) }, { actions: false, renderer: "svg", config });
+  const result = await embed(h("div"), { width: 560, ...specOf(LIGHT) }, { actions: false, renderer: "svg", config });
   const picture = await result.view.toSVG();
   result.finalize();
   return picture;

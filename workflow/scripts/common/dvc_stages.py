@@ -14,7 +14,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from common.packed_records import ARCHIVE
 from common.recorded import DEFAULT, WITHOUT_TOP_TOKENS
+from common.records import FOLDER
 from common.study_jobs import Job, Study
 from selfrepair.errors import InputError
 from selfrepair.files.storage import sidecar
@@ -29,14 +31,19 @@ MATERIALS = f"config/{FILE}"
 # What every rule follows.
 ALWAYS = ["Snakefile", "config/schema.yaml"]
 ALWAYS += [f"workflow/rules/{name}.smk" for name in ("common", "dependencies", "model_jobs")]
-# How each file of any study was made: without it a fresh clone would not know that all is current.
-RECORDS_STAGE, RECORDS = "records", ".snakemake/metadata"
+# How each file of any study was made: without it a fresh clone would not know that all is current. They are packed
+# whenever one has changed.
+RECORDS_STAGE, RECORDS, PACKED_RECORDS = "records", str(FOLDER), str(ARCHIVE)
+PACKING_RECORDS = [
+    f"workflow/scripts/{name}.py" for name in ("pack_records", "common/packed_records")
+]
 # Of gathered measurements the store has the shards in one packed file each.
 PACKED = ("sweeps", "experiments")
 PACKING = ["workflow/scripts/pack_shards.py", "workflow/selfrepair/files/archives.py"]
 TOP_TOKENS = "clean.safetensors"
 # A model of a stage that is written once for several.
 MODEL = "${item}"
+PROGRAMS = 'PATH="$PWD/.venv/bin:$PATH"'
 
 
 @dataclass(frozen=True)
@@ -104,9 +111,9 @@ def dvc_yaml(studies: Iterable[Recorded], materials: Materials) -> str:
         *_, last = each.phases().values()
         ends += dict.fromkeys(_tracked(path, None) for job in last for path in job.outputs.values())
     stages[RECORDS_STAGE] = {
-        "cmd": f"test -d {RECORDS}",
-        "deps": ends,
-        "outs": _kept([RECORDS]),
+        "cmd": f"{PROGRAMS} python {PACKING_RECORDS[0]} {' '.join(records_kept(studies))}",
+        "deps": [*ends, RECORDS, *PACKING_RECORDS],
+        "outs": _kept([PACKED_RECORDS]),
     }
     plots = [
         job.outputs["png"]
@@ -180,9 +187,8 @@ def _command(
     target = "all" if last else f"{phase}@{MODEL}" if per_model else phase
     allowed = " ".join([*rules, target])
     config = "" if recorded.file == DEFAULT else f"--configfile {recorded.file} "
-    programs = 'PATH="$PWD/.venv/bin:$PATH"'
-    run = f"{programs} snakemake {config}--allowed-rules {allowed} $SNAKEMAKE_ARGS -- {target}"
-    return " && ".join([run, *(f"{programs} python {PACKING[0]} {path}" for path in packed)])
+    run = f"{PROGRAMS} snakemake {config}--allowed-rules {allowed} $SNAKEMAKE_ARGS -- {target}"
+    return " && ".join([run, *(f"{PROGRAMS} python {PACKING[0]} {path}" for path in packed)])
 
 
 def _read(

@@ -32,7 +32,7 @@ class Record:
 def read_records(checkout: Path, folders: tuple[str, ...]) -> dict[str, Record]:
     """The records of the files in these folders, by path; what cannot be read is left out."""
     found = {}
-    for path, file in _files(checkout / FOLDER):
+    for path, file in record_files(checkout / FOLDER):
         if path.startswith(folders):
             try:
                 content = json.loads(file.read_text(encoding="utf-8"))
@@ -45,6 +45,30 @@ def read_records(checkout: Path, folders: tuple[str, ...]) -> dict[str, Record]:
             except (ValueError, SyntaxError, KeyError, TypeError):
                 continue
     return found
+
+
+def record_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The path that each record is about, and the record; long ones lie in folders, a piece of the name each."""
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            name = "".join(part.removeprefix("@") for part in file.relative_to(folder).parts)
+            try:
+                yield base64.urlsafe_b64decode(name).decode(), file
+            except ValueError:
+                continue
+
+
+def forget_failed(checkout: Path, folders: tuple[str, ...], *, since: float) -> None:
+    """Remove the records of failed jobs that began since then: Snakemake notes them like those that have finished,
+    and removes their files alone. Such a file would be taken for lost, and its inputs, damaged ones too, for good."""
+    for path, file in record_files(checkout / FOLDER):
+        if path.startswith(folders) and not (checkout / path).exists():
+            try:
+                failed = float(json.loads(file.read_text(encoding="utf-8"))["starttime"]) >= since
+            except (ValueError, KeyError, TypeError):
+                continue
+            if failed:
+                file.unlink()
 
 
 def noted_sha256(checkout: Path, records: Mapping[str, Record]) -> dict[str, str]:
@@ -81,17 +105,6 @@ def _own_notes(checkout: Path) -> dict[str, tuple[float, str]]:
         return {path: (float(ended), str(sha256)) for path, (ended, sha256) in notes.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
-
-
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """The path that each record is about, and the record; long ones lie in folders, a piece of the name each."""
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            name = "".join(part.removeprefix("@") for part in file.relative_to(folder).parts)
-            try:
-                yield base64.urlsafe_b64decode(name).decode(), file
-            except ValueError:
-                continue
 
 
 def _sha256(checksums: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -14,15 +13,13 @@ DIGITS, PLACES = 4, 4
 Columns = dict[str, Any]
 
 
-def columns(
-    table: pl.DataFrame, names: Sequence[str] | None = None, *, places: int = PLACES
-) -> Columns:
-    """The columns of a table (some, in order, or all) by name.
+def columns(table: pl.DataFrame, *, places: int = PLACES) -> Columns:
+    """The columns of a table by name.
 
     Numbers are lists, with null for what is missing: NaN and infinity too, which JSON does not have. Text is
     {"levels": its different values, "codes": the place of each row's among them, -1 for null}.
     """
-    return {name: _column(table[name], places) for name in names or table.columns}
+    return {name: _column(table[name], places) for name in table.columns}
 
 
 def rounded(value: float | None, places: int = PLACES) -> float | int | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from ..vocabulary import EFFECTS, TERMS, bounded
+from ..vocabulary import EFFECTS, SHARED_EFFECTS, bounded
 from .about import about_model, about_text, notes_of
 from .columns import Columns, columns
 from .tokens import measured_tokens, prompt_texts
@@ -18,8 +18,7 @@ from .tokens import measured_tokens, prompt_texts
 QUANTITIES = (
     *EFFECTS,
     "restored_share",
-    "self_repair_share",
-    *(f"{name}_share" for name in TERMS),
+    *(f"{name}_share" for name in SHARED_EFFECTS),
     "over_corrected_share",
     "self_repair_sd",
     "self_repair_noise",
