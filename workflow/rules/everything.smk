@@ -16,6 +16,7 @@ def made_on_the_way(model):
         *expand(drawn, model=model, ablation=ABLATIONS),
         *expand(rules.choose_heads.output, model=model),
         *expand(rules.choose_pairs.output, model=model),
+        *expand(rules.write_narrow_prompts.output, model=model),
     ]
 
 

@@ -121,3 +121,24 @@ rule tabulate_pairs:
         settings=settings(*STATISTICS),
     script:
         "../scripts/tabulate_pairs.py"
+
+
+# Beside the same heads on the study's text.
+rule tabulate_narrow:
+    input:
+        index=f"{RESULTS}/{{model}}/experiments/narrow.json",
+        beside=shards_behind("experiments", "narrow"),
+        heads=rules.decompose.output.heads,
+        repair_map=rules.map_repair.output.repair_map,
+        code=code_of("tabulate_narrow"),
+    output:
+        **experiment_tables("narrow"),
+    log:
+        f"{LOGS}/{{model}}/tabulate_narrow.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings(*STATISTICS),
+    script:
+        "../scripts/tabulate_narrow.py"

@@ -16,7 +16,7 @@ class Experiment:
     """A measurement besides the sweeps. It is scattered over shards, gathered, and tabulated.
 
     name: of its folder under results/<study>/<model>/experiments/. prompts: the key under `experiments`
-    in the config that says how many prompts it runs on. measure, tabulate: the rules that run the model
+    in the config that says how many prompts it runs on; own_prompts: they are not of the sample. measure, tabulate: the rules that run the model
     and that write the tables. tables: <table>.parquet in results/<study>/<model>/; summaries: the one of
     them that holds its numbers with an interval.
     """
@@ -27,6 +27,7 @@ class Experiment:
     tabulate: str
     tables: tuple[str, ...]
     summaries: str
+    own_prompts: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,15 @@ EXPERIMENTS = (
         tables=("co_ablation", "co_ablation_summaries"),
         summaries="co_ablation_summaries",
     ),
+    Experiment(
+        name="narrow",
+        prompts="narrow_prompts",
+        measure="ablate_narrow",
+        tabulate="tabulate_narrow",
+        tables=("narrow_heads", "narrow_summaries"),
+        summaries="narrow_summaries",
+        own_prompts=True,
+    ),
 )
 
 FIGURES = (
@@ -115,6 +125,12 @@ FIGURES = (
         "E15", "self-repair-across-models", "e15_self_repair_across_models", ("depth",), "study"
     ),
     Figure("E16", "co-ablation", "e16_co_ablation", ("co_ablation", "co_ablation_summaries")),
+    Figure(
+        "E18",
+        "narrow-against-full",
+        "e18_narrow_against_full",
+        ("narrow_heads", "narrow_summaries"),
+    ),
 )
 # Drawn for the models whose heads are compared with the numbers that the authors released.
 PUBLISHED = Figure("published", "against-measured", "published", ("published",))

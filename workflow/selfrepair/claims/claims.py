@@ -303,6 +303,19 @@ CLAIMS = (
         below=0.0,
         why="no difference is 0",
     ),
+    Claim(
+        id="narrow_repair_is_that_of_text",
+        claim="The heads that are repaired on a narrow task are those that are repaired on ordinary text",
+        source="a question of ours: backup heads were first found on one task, indirect object identification",
+        measured="Spearman's rank correlation, over the heads of the second half, of self-repair where prompts of"
+        " that task predict their answer with self-repair on each head's top tokens of text; of a model that does"
+        " the task",
+        unit="ratio",
+        value=Summary("E18", "self_repair_correlation", "second half, task done"),
+        figure="E18",
+        above=0.5,
+        why="a strong correlation",
+    ),
 )
 
 CLAIMS_OVER_MODELS = (
