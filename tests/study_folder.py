@@ -127,6 +127,8 @@ def _experiments() -> dict[str, pl.DataFrame]:
         "neuron_counts": chosen_tables.neuron_counts(),
         "co_ablation": chosen_tables.co_ablation(),
         "co_ablation_summaries": chosen_tables.excesses(),
+        "narrow_heads": chosen_tables.narrow_heads(),
+        "narrow_summaries": chosen_tables.narrow_summaries(),
         "neuron_summaries": pl.concat(
             [
                 pl.DataFrame(summaries, schema_overrides=schema, infer_schema_length=None),

@@ -65,8 +65,9 @@ def test_everything_promised_is_there(finished):
     assert "| Tiny GPT-2 |" in (results / "findings.md").read_text()
     claims = pl.read_parquet(results / "claims.parquet")
     assert claims.height == len(CLAIMS)
-    # In a tiny model with random weights no head may back up another.
-    assert claims.filter(pl.col("id") != "backups_are_true")["value"].null_count() == 0
+    # In a tiny model with random weights no head may back up another, and its tokenizer knows no names.
+    may_lack = ["backups_are_true", "narrow_repair_is_that_of_text"]
+    assert claims.filter(~pl.col("id").is_in(may_lack))["value"].null_count() == 0
     page = (results / "claims.html").read_text()
     for name in re.findall(r'src="([^"]+)"', page):
         assert (results / name).is_file(), name
