@@ -121,6 +121,6 @@ def test_every_head_stands_in_the_order_of_prompts(tiny: Tiny) -> None:
     assert drawn.top.all()
 
 
-def test_as_many_subjects_as_prompts(tiny: Tiny) -> None:
+def test_as_many_subjects_as_prompts(tiny: Tiny, shapes_unchecked: None) -> None:
     with pytest.raises(InputError, match="5 prompts, but 1 subjects"):
         narrow_task(tiny("gpt2"), TOKENS, donors=DONORS, subject=torch.tensor([4]))
