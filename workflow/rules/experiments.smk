@@ -160,7 +160,7 @@ rule write_narrow_prompts:
         model=model_files,
         code=code_of("write_narrow_prompts"),
     output:
-        f"{RESULTS}/{{model}}/narrow-prompts.parquet",
+        f"{RESULTS}/{{model}}/narrow_prompts.parquet",
     log:
         f"{LOGS}/{{model}}/write_narrow_prompts.log",
     localrule: True
