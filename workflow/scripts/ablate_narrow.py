@@ -35,7 +35,9 @@ def main(snakemake):
             chunk=machine.rows_at_once,
             progress=lambda share: bar.update(100 * share),
         )
-    arrays, rounding = rounded(result.arrays(), "float16", keep=EXACT)
+    arrays, rounding = result.arrays(), {}
+    if result.n_prompts:
+        arrays, rounding = rounded(arrays, "float16", keep=EXACT)
     provenance = provenance_of(
         snakemake,
         model,

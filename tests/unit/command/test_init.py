@@ -209,6 +209,7 @@ def planned(tflops: float) -> Callable[[Sizes], Mapping]:
     def config_for(sizes: Sizes) -> Mapping:
         resample = {"prompts": sizes.swept, "tokens_per_head": sizes.top, "map": True}
         experiments = {"prompts": sizes.chosen, "iterative_prompts": sizes.iterative}
+        experiments["narrow_prompts"] = 0  # as `init` writes it
         return default | {
             "text": default["text"] | {"prompts": sizes.prompts},
             "ablations": {"resample": resample | {"random_tokens_per_head": sizes.random}},
@@ -237,8 +238,8 @@ def test_a_faster_machine_measures_more_in_the_same_time() -> None:
 def test_no_more_prompts_are_taken_than_the_text_holds_or_than_are_asked_for() -> None:
     assert scaled(1.0) == Sizes(160, 64, 64, 32)
     assert scaled(2.0, most=50) == Sizes(50, 50, 50, 50)
-    assert scaled(0.5, prompts=300) == Sizes(300, 32, 32, 16, narrow=16)
-    assert scaled(0.25) == Sizes(40, 16, 16, 16, narrow=8)
+    assert scaled(0.5, prompts=300) == Sizes(300, 32, 32, 16)
+    assert scaled(0.25) == Sizes(40, 16, 16, 16)
 
 
 def test_the_text_of_a_config_is_yaml_of_the_keys_that_a_study_needs(

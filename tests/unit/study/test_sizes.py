@@ -177,7 +177,7 @@ def test_the_study_of_families_follows_its_plan():
     assert text == {key: value for key, value in default["text"].items() if key != "prompts"}
     plans = {key: plan_model(key, config) for key in config["models"]}
     assert [plan.tokens for plan in plans.values()] == [100_076, 100_076, 50_038, 25_019, 100_076]
-    assert sum(plan.hours for plan in plans.values()) < 4.5
+    assert sum(plan.hours for plan in plans.values()) < 5
     assert max(plan.longest_job_minutes for plan in plans.values()) < 15
     for key in plans:
         own = config_of_model(config, key)["ablations"]

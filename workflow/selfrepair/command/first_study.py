@@ -38,11 +38,11 @@ ablations:
     random_tokens_per_head: {random} # tokens drawn from all
     map: true # measure which later part repairs how much (E13, E14)
 
-experiments: # on single heads and neurons (E3, E4, E7 to E10), on iterative inference (E11), on a narrow task (E18)
+experiments: # on single heads and neurons (E3, E4, E7 to E10), on iterative inference (E11)
   prompts: {chosen}
   iterative_prompts: {iterative}
   iterative_tokens_per_head: {iterative_top}
-  narrow_prompts: {narrow}
+  narrow_prompts: 0 # 32: every head on the prompts of a narrow task as well (E18)
 {plan}"""
 
 

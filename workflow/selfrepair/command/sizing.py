@@ -17,7 +17,7 @@ _SCALES = (2.0, 1.5, 1.0, 0.7, 0.5, 0.35, 0.25)
 @dataclass(frozen=True)
 class Sizes:
     """Prompts of the sample; those that a sweep's tokens, the experiments on single heads, and iterative
-    inference take; tokens drawn of each head; prompts of the narrow task."""
+    inference take; tokens drawn of each head."""
 
     prompts: int
     swept: int
@@ -26,7 +26,6 @@ class Sizes:
     top: int = 6
     random: int = 3
     iterative_top: int = 8
-    narrow: int = 32
 
 
 def scaled(scale: float, *, most: int | None = None, prompts: int | None = None) -> Sizes:
@@ -40,9 +39,7 @@ def scaled(scale: float, *, most: int | None = None, prompts: int | None = None)
     def some(number: int) -> int:
         return min(sample, max(16, round(number * scale)))
 
-    # An even number, so that both orders of its names are as many; no more than the default study's.
-    narrow = 2 * min(16, max(4, round(16 * scale)))
-    return Sizes(sample, some(64), some(64), some(32), narrow=narrow)
+    return Sizes(sample, some(64), some(64), some(32))
 
 
 def largest(
