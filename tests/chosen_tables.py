@@ -244,7 +244,9 @@ def narrow_heads(layers: int = 4, heads: int = 4) -> pl.DataFrame:
     for layer in range(layers):
         for head in range(heads):
             on_text = draw.normal(0.2, 0.2)
-            values = dict.fromkeys(EFFECTS, 0.1) | {"self_repair": on_text / 2 + draw.normal(0, 0.02)}
+            values = dict.fromkeys(EFFECTS, 0.1) | {
+                "self_repair": on_text / 2 + draw.normal(0, 0.02)
+            }
             values |= {"full_self_repair": on_text, "full_direct_effect": 1.0}
             row = {"model": "toy", "layer": layer, "head": head}
             for name, value in values.items():

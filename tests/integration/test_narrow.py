@@ -17,9 +17,7 @@ from tiny_models import POST_NORMS, SUPPORTED, naming_tokenizer
 Tiny = Callable[..., Decoder]
 
 TABLE = ioi_prompts(naming_tokenizer(), prompts=5, seed=0, bos_token=1)
-TOKENS, DONORS = (
-    torch.tensor(TABLE[name].to_list()) for name in ("tokens", "donor_tokens")
-)
+TOKENS, DONORS = (torch.tensor(TABLE[name].to_list()) for name in ("tokens", "donor_tokens"))
 ASKED = {"donors": DONORS, "subject": torch.tensor(TABLE["subject_token"].to_list())}
 LAST = TOKENS.shape[1] - 2
 # Largest difference measured: see the tests of sweeps; 2e-5 here.
@@ -35,7 +33,10 @@ def test_every_head_is_measured_where_the_answer_is_predicted(name: str, tiny: T
     logits = clean.logits[:, LAST]
     rows = torch.arange(len(TOKENS))
     centred = logits - logits.mean(-1, keepdim=True)
-    for measured, token in ((found.answer_logit, TOKENS[:, -1]), (found.subject_logit, ASKED["subject"])):
+    for measured, token in (
+        (found.answer_logit, TOKENS[:, -1]),
+        (found.subject_logit, ASKED["subject"]),
+    ):
         assert float((measured - centred[rows, token]).abs().max()) < BOUND
     assert found.most_likely.tolist() == (logits.argmax(-1) == TOKENS[:, -1]).tolist()
     for layer in range(model.n_layers):
@@ -44,7 +45,9 @@ def test_every_head_is_measured_where_the_answer_is_predicted(name: str, tiny: T
             change = (ablated.logits - clean.logits)[rows, LAST, TOKENS[:, -1]]
             change -= (ablated.logits - clean.logits)[:, LAST].mean(-1)
             own, after = (
-                hooked.frozen_logit(hooked.head_write(layer, head, run, clean), clean, TOKENS)[:, LAST]
+                hooked.frozen_logit(hooked.head_write(layer, head, run, clean), clean, TOKENS)[
+                    :, LAST
+                ]
                 for run in (clean, ablated)
             )
             here = {name: getattr(found, name)[:, layer, head] for name in MEASURED}
@@ -82,7 +85,9 @@ def test_its_terms_are_those_of_a_sweep(tiny: Tiny) -> None:
 
 def test_results_do_not_depend_on_batches(tiny: Tiny) -> None:
     model = tiny("gpt2")
-    whole, parts = (narrow_task(model, TOKENS, **ASKED, batch=b, chunk=c) for b, c in ((5, 99), (1, 1)))
+    whole, parts = (
+        narrow_task(model, TOKENS, **ASKED, batch=b, chunk=c) for b, c in ((5, 99), (1, 1))
+    )
     for name, values in whole.arrays().items():
         difference = values.double() - parts.arrays()[name].double()
         # The stored map is rounded, so that two values next to each other may part.

@@ -174,7 +174,9 @@ def test_the_task_itself(shards, tables):
     answer = values_of(shards, "answer_logit")
     assert found["accuracy", ""]["value"] == pytest.approx((answer > 0).mean())
     assert found["logit_difference", ""]["value"] == pytest.approx(answer.mean())
-    assert found["most_likely", ""]["value"] == pytest.approx(values_of(shards, "most_likely").mean())
+    assert found["most_likely", ""]["value"] == pytest.approx(
+        values_of(shards, "most_likely").mean()
+    )
     assert found["accuracy", ""]["n_tokens"] == 14
     late = values_of(shards, "self_repair")[:, 2:]
     assert found["self_repair", SECOND_HALF]["value"] == pytest.approx(late.mean())
@@ -189,7 +191,9 @@ def test_one_shard_or_two_is_the_same(shards):
         for name in shards[0]
     }
     asked = {"heads": text(), "repair_map": map_of_text(), **OPTIONS}
-    for one, two in zip(narrow_tables([whole], **asked), narrow_tables(shards, **asked), strict=True):
+    for one, two in zip(
+        narrow_tables([whole], **asked), narrow_tables(shards, **asked), strict=True
+    ):
         assert one.equals(two, null_equal=True)
 
 

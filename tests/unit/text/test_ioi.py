@@ -89,7 +89,9 @@ def test_partners_are_the_sentence_with_other_names_each_once(table, tokenizer):
         others = [theirs[at] for at in places]
         assert len(set(others)) == 4
         assert not {own[at] for at in places} & set(others)
-        kept = [(a, b) for at, (a, b) in enumerate(zip(own, theirs, strict=True)) if at not in places]
+        kept = [
+            (a, b) for at, (a, b) in enumerate(zip(own, theirs, strict=True)) if at not in places
+        ]
         assert all(a == b for a, b in kept)
 
 
@@ -103,7 +105,8 @@ def test_both_orders_are_as_many_in_every_template(table):
 
 def test_prompts_depend_on_the_seed_and_not_on_their_number(tokenizer):
     few, many, others = (
-        ioi_prompts(tokenizer, prompts=count, seed=seed) for count, seed in ((6, 0), (20, 0), (6, 1))
+        ioi_prompts(tokenizer, prompts=count, seed=seed)
+        for count, seed in ((6, 0), (20, 0), (6, 1))
     )
     assert few.equals(many.head(6))
     assert few["text"].to_list() != others["text"].to_list()
@@ -133,7 +136,9 @@ def test_too_few_names_are_refused_in_one_line():
 
 
 def test_a_sentence_that_swallows_its_names_is_refused(monkeypatch):
-    monkeypatch.setattr(ioi, "TEMPLATES", ("With{first}, {second} gave{giver} a {place} {object} to",))
+    monkeypatch.setattr(
+        ioi, "TEMPLATES", ("With{first}, {second} gave{giver} a {place} {object} to",)
+    )
     with pytest.raises(InputError, match="cuts no sentence"):
         ioi_prompts(SUBWORDS, prompts=2, seed=0)
 

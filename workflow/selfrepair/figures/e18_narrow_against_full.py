@@ -45,7 +45,9 @@ def draw(narrow_heads: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart 
     rows, missing = _rows(narrow_heads)
     x_title = "Self-repair on text, the head's top tokens (logits)"
     x = Span("full_self_repair", x_title, axis_limits(rows["full_self_repair"]))
-    y = Span("self_repair", "Self-repair on the task (logits)", interval_limits(rows, "self_repair"))
+    y = Span(
+        "self_repair", "Self-repair on the task (logits)", interval_limits(rows, "self_repair")
+    )
     rows = placed(rows, x=x, y=y)
     colour = layer_colour(count_of(narrow_heads, "layer"))
     bars = whiskers(y).transform_filter("datum.barred")

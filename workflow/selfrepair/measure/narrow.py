@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,11 +107,12 @@ def narrow_task(
     )
     answer, others, highest = _logits(model, tokens, subject, batch)
     shape = len(tokens), model.n_layers, model.n_heads
+    effects: dict[str, Any] = {name: getattr(sweep, name).view(shape) for name in MEASURED}
     return NarrowTask(
         answer_logit=answer,
         subject_logit=others,
         most_likely=answer >= highest,
-        **{name: getattr(sweep, name).view(shape) for name in MEASURED},
+        **effects,
         changes=_changes(model, sweep),
         has_post_norms=sweep.has_post_norms,
         conservation_error=sweep.conservation_error,
@@ -122,11 +124,12 @@ def narrow_task(
 def no_narrow_task(model: Decoder) -> NarrowTask:
     """The task without a prompt."""
     heads = model.n_layers, model.n_heads
+    effects: dict[str, Any] = {name: torch.zeros(0, *heads) for name in MEASURED}
     return NarrowTask(
         answer_logit=torch.zeros(0),
         subject_logit=torch.zeros(0),
         most_likely=torch.zeros(0, dtype=torch.bool),
-        **{name: torch.zeros(0, *heads) for name in MEASURED},
+        **effects,
         changes=torch.zeros(*heads, *heads),
         has_post_norms=model.has_post_norms,
     )

@@ -161,7 +161,7 @@ def overlap(first: OfHeads, second: OfHeads) -> tuple[float, dict[str, float]]:
     for values in (first, second):
         order = np.argsort(-np.where(able, values.ravel(), -np.inf), kind="stable")
         sets.append(order[:count])
-    common = len(np.intersect1d(*sets)) / count
+    common = len(np.intersect1d(sets[0], sets[1])) / count
     layers = [np.bincount(each // n_heads, minlength=len(first)) for each in sets]
     expected = {
         "any heads": count / int(able.sum()),

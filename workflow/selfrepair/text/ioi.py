@@ -202,4 +202,3 @@ def _row(
             " different numbers of tokens"
         )
     return row
-
