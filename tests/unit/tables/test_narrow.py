@@ -12,6 +12,7 @@ from selfrepair.claims.judge import judge
 from selfrepair.tables.narrow import (
     ALL_HEADS,
     JUDGED,
+    POSITIVE,
     TABLE_SCHEMA,
     does_task,
     narrow_tables,
@@ -155,6 +156,21 @@ def test_correlations_are_over_heads_that_have_a_value_on_text(shards, tables):
     judged = found["self_repair_correlation", JUDGED]
     same = found["self_repair_correlation", f"{SECOND_HALF}, top tokens"]
     assert (judged["value"], judged["low"]) == (same["value"], same["low"])
+
+
+def test_heads_with_a_positive_effect_are_also_taken_alone(shards):
+    turned = [dict(part) for part in shards]
+    for part in turned:
+        effect = part["direct_effect"].copy()
+        effect[:, 2, 1] *= -1
+        part["direct_effect"] = effect
+    _, summaries = narrow_tables(turned, heads=text(), repair_map=map_of_text(), **OPTIONS)
+    row = by_quantity(summaries)["self_repair_correlation", f"{POSITIVE}, top tokens"]
+    here = values_of(shards, "self_repair").mean(0)[2:].ravel()
+    there = text().filter(selection=TOP)["self_repair"].to_numpy().reshape(SHAPE)[2:].ravel()
+    kept = [0, 2, 3, 4]  # not head 1 of layer 2, nor the last, which has no value on text
+    assert row["value"] == pytest.approx(spearman(here[kept], there[kept]))
+    assert row["n_tokens"] == 14 * len(kept)
 
 
 def test_halves_of_the_prompts_have_both_orders(shards, tables):

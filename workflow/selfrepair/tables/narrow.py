@@ -39,6 +39,9 @@ CHANCE = 0.5
 # Backup heads that are compared: those that take over most.
 TOP_BACKUPS = 10
 ALL_HEADS = "all heads"
+# Heads of the second half whose mean direct effect on the task is positive, as it is on top tokens of text: of a
+# head with a negative one, what makes up for it is negative self-repair.
+POSITIVE = f"{SECOND_HALF}, positive effect"
 # The group of the correlation that is judged, of a model that does the task.
 JUDGED = f"{SECOND_HALF}, task done"
 # What is set beside the study's text.
@@ -254,12 +257,14 @@ class _Task:
     def _correlations(self, *, able: bool) -> Rows:
         """With the study's text, over heads that have a value there; judged: of the second half's self-repair on
         top tokens, if the model does the task."""
-        rows = []
+        rows, groups = [], self._groups()
+        late = groups[SECOND_HALF]
+        groups[POSITIVE] = late[self.means("direct_effect")[0, late] > 0]
         for name in COMPARED:
             here = self.means(name)
             for selection, tokens in TOKENS.items():
                 there = self.on_text(name, selection)
-                for group, heads in self._groups().items():
+                for group, heads in groups.items():
                     known = heads[~np.isnan(there[heads])]
                     if len(known) < 2:
                         continue
