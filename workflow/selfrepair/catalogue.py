@@ -16,9 +16,9 @@ class Experiment:
     """A measurement besides the sweeps. It is scattered over shards, gathered, and tabulated.
 
     name: of its folder under results/<study>/<model>/experiments/. prompts: the key under `experiments`
-    in the config that says how many prompts it runs on; own_prompts: they are not of the sample. measure, tabulate: the rules that run the model
+    in the config that says how many prompts it runs on. measure, tabulate: the rules that run the model
     and that write the tables. tables: <table>.parquet in results/<study>/<model>/; summaries: the one of
-    them that holds its numbers with an interval.
+    them that holds its numbers with an interval. own_prompts: its prompts are not of the study's sample.
     """
 
     name: str
