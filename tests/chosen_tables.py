@@ -1,4 +1,4 @@
-"""Made up tables of the experiments on chosen heads, from which E3, E4, E7 to E11b, E16 and E17 are drawn."""
+"""Made up tables of the experiments on chosen heads, from which E3, E4, E7 to E11b and E16 to E18 are drawn."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import polars as pl
 
 from selfrepair.ablations import ABLATIONS
 from selfrepair.other_ablations import COMPARED, RANDOM
-from selfrepair.tables.compared_ablations import DIFFERENCE, NUMBERS, RATIO, TABLE_SCHEMA
+from selfrepair.tables import compared_ablations as compared_table
+from selfrepair.tables import narrow as narrow_table
+from selfrepair.tables.compared_ablations import DIFFERENCE, NUMBERS, RATIO
+from selfrepair.tables.narrow import ALL_HEADS, JUDGED
 from selfrepair.tables.pairs import BACKUP, CONTROL, KINDS
-from selfrepair.vocabulary import FED_BACK, TOKEN_REGIONS, bounded
+from selfrepair.vocabulary import EFFECTS, FED_BACK, SECOND_HALF, TOKEN_REGIONS, bounded
 
 HEADS = ((2, 1), (3, 0), (3, 2))
 COUNTS = {"n_tokens": 40, "n_prompts": 7}
@@ -257,7 +260,7 @@ def compared_ablations() -> pl.DataFrame:
                 ends = (value - 0.01, value + 0.02) if known else (None, None)
                 row |= dict(zip(bounded(name), (value, *ends), strict=True))
             rows.append(row)
-    return pl.DataFrame(rows, schema=TABLE_SCHEMA)
+    return pl.DataFrame(rows, schema=compared_table.TABLE_SCHEMA)
 
 
 def compared() -> pl.DataFrame:
@@ -269,4 +272,47 @@ def compared() -> pl.DataFrame:
             summary(quantity, "E17", group=group, value=value)
             for (quantity, group), value in values.items()
         ]
+    )
+
+
+# E18
+
+
+def narrow_heads(layers: int = 4, heads: int = 4) -> pl.DataFrame:
+    """Heads whose self-repair on the task is half of that on text, and some noise."""
+    draw = np.random.default_rng(0)
+    rows = []
+    for layer in range(layers):
+        for head in range(heads):
+            on_text = draw.normal(0.2, 0.2)
+            values = dict.fromkeys(EFFECTS, 0.1) | {
+                "self_repair": on_text / 2 + draw.normal(0, 0.02)
+            }
+            values |= {"full_self_repair": on_text, "full_direct_effect": 1.0}
+            row = {"model": "toy", "layer": layer, "head": head}
+            for name, value in values.items():
+                row |= dict(zip(bounded(name), (value, value - 0.05, value + 0.06), strict=True))
+            rows.append(row | {"takes_over": 0.3, "full_takes_over": 0.2} | COUNTS)
+    return pl.DataFrame(rows, schema=narrow_table.TABLE_SCHEMA)
+
+
+def narrow_summaries(*, done: bool = True) -> pl.DataFrame:
+    """Of a model that does the task, or does not."""
+    values = {
+        ("accuracy", ""): 0.9 if done else 0.5,
+        ("logit_difference", ""): 2.5,
+        ("self_repair_correlation", f"{SECOND_HALF}, top tokens"): 0.61,
+        ("self_repair_correlation", f"{ALL_HEADS}, top tokens"): 0.43,
+        ("self_repair_split_half", SECOND_HALF): 0.8,
+        ("backup_overlap", ""): 0.4,
+        ("backup_overlap_by_chance", "heads of the same layers"): 0.1,
+    }
+    if done:
+        values["self_repair_correlation", JUDGED] = 0.61
+    return pl.DataFrame(
+        [
+            summary(quantity, "E18", group=group, value=value)
+            for (quantity, group), value in values.items()
+        ],
+        schema_overrides={"layer": pl.Int32, "head": pl.Int32},
     )

@@ -136,6 +136,8 @@ def _experiments() -> dict[str, pl.DataFrame]:
         "co_ablation_summaries": chosen_tables.excesses(),
         "compared_ablations": chosen_tables.compared_ablations(),
         "compared_summaries": chosen_tables.compared(),
+        "narrow_heads": chosen_tables.narrow_heads(),
+        "narrow_summaries": chosen_tables.narrow_summaries(),
         "neuron_summaries": pl.concat(
             [
                 pl.DataFrame(summaries, schema_overrides=schema, infer_schema_length=None),

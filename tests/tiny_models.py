@@ -166,6 +166,17 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def naming_tokenizer() -> PreTrainedTokenizerFast:
+    """The same with the names of the narrow task for words: all other words are one unknown token each."""
+    from selfrepair.text.ioi import NAMES
+
+    tokenizer = tiny_tokenizer()
+    words = {"<unk>": 0, "<bos>": 1, "<eos>": 2, "<pad>": 3}
+    words |= {name: 4 + index for index, name in enumerate(NAMES)}
+    tokenizer.backend_tokenizer.model = models.WordLevel(words, unk_token="<unk>")
+    return tokenizer
+
+
 def random_words(count: int, *, seed: int) -> str:
     """Text of `count` words, a token each."""
     generator = torch.Generator().manual_seed(seed)

@@ -238,6 +238,7 @@ def test_tables_are_made_anew_from_packed_shards(pulled, origin):
         "tabulate_iterative",
         "tabulate_pairs",
         "tabulate_compared",
+        "tabulate_narrow",
     }
     assert pulled.ran() == made
     shards = pulled.outputs(kept=False) - pulled.outputs()

@@ -26,6 +26,7 @@ from selfrepair.claims.claims import CLAIMS
 from selfrepair.files.shards import read_instances
 from selfrepair.text.prompts import read_prompts
 from selfrepair.vocabulary import EFFECTS
+from tiny_models import naming_tokenizer
 from top_masks import top_of_every_head
 
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
@@ -65,8 +66,9 @@ def test_everything_promised_is_there(finished):
     assert "| Tiny GPT-2 |" in (results / "findings.md").read_text()
     claims = pl.read_parquet(results / "claims.parquet")
     assert claims.height == len(CLAIMS)
-    # In a tiny model with random weights no head may back up another.
-    assert claims.filter(pl.col("id") != "backups_are_true")["value"].null_count() == 0
+    # In a tiny model with random weights no head may back up another, and its tokenizer knows no names.
+    may_lack = ["backups_are_true", "narrow_repair_is_that_of_text"]
+    assert claims.filter(~pl.col("id").is_in(may_lack))["value"].null_count() == 0
     page = (results / "claims.html").read_text()
     for name in re.findall(r'src="([^"]+)"', page):
         assert (results / name).is_file(), name
@@ -75,6 +77,46 @@ def test_everything_promised_is_there(finished):
     assert "correlation" in json.loads((results / "gpt2/published.json").read_text())["delta_logit"]
     assert "| Tiny GPT-2 |" in finished.told
     assert "Figures: figures/tiny/" in finished.told
+
+
+def test_a_tokenizer_without_names_leaves_the_narrow_task_out(finished):
+    results = finished.folder / "results/tiny/gpt2"
+    assert pl.read_parquet(results / "narrow_prompts.parquet").is_empty()
+    assert pl.read_parquet(results / "narrow_heads.parquet").is_empty()
+    log = (finished.folder / "logs/tiny/gpt2/write_narrow_prompts.log").read_text()
+    assert "0 of 38 names are a single token of this tokenizer" in log
+    figure = finished.folder / "figures/tiny/gpt2/E18-narrow-against-full.html"
+    assert "Not measured" in figure.read_text()
+
+
+def test_the_narrow_task_is_measured_or_left_out(copy_of_finished, tmp_path):
+    named = tmp_path / "named"
+    shutil.copytree(copy_of_finished.config["models"]["gpt2"]["name"], named)
+    naming_tokenizer().save_pretrained(named)
+    models = {"gpt2": {"title": "Tiny GPT-2", "name": str(named)}}
+    experiments = copy_of_finished.config["experiments"] | {"narrow_prompts": 22}
+    target = "results/tiny/gpt2/narrow_summaries.parquet"
+    done = copy_of_finished.snakemake(target, models=models, experiments=experiments)
+    assert done.returncode == 0, done.stderr
+    results = copy_of_finished.folder / "results/tiny/gpt2"
+    prompts = pl.read_parquet(results / "narrow_prompts.parquet")
+    assert prompts.height == 22
+    assert prompts["tokens"].list.first().unique().to_list() == [1]  # bos: always
+    heads = pl.read_parquet(results / "narrow_heads.parquet")
+    assert heads.height == 3 * 3
+    assert heads["n_prompts"].unique().to_list() == [22]
+    summaries = pl.read_parquet(results / "narrow_summaries.parquet")
+    assert {"accuracy", "self_repair_correlation", "backup_overlap"} <= {*summaries["quantity"]}
+    shards = sorted((results / "experiments/narrow").glob("shard-*.safetensors"))
+    assert [len(load_file(path)["answer_logit"]) for path in shards] == [20, 2]
+    sidecar = json.loads(shards[1].with_suffix(".json").read_text())
+    assert sidecar["prompts"] == [20, 22]
+    assert 0 < sidecar["rounding_error"] < 0.01
+    none = copy_of_finished.config["experiments"] | {"narrow_prompts": 0}
+    done = copy_of_finished.snakemake(target, experiments=none)
+    assert done.returncode == 0, done.stderr
+    assert pl.read_parquet(results / "narrow_summaries.parquet").is_empty()
+    assert json.loads((results / "experiments/narrow.json").read_text())["files"] == []
 
 
 def test_only_what_matters_is_told_and_the_findings_last(finished):

@@ -17,6 +17,7 @@ def made_on_the_way(model):
         *expand(rules.choose_heads.output, model=model),
         *expand(rules.choose_pairs.output, model=model),
         *expand(rules.train_constants.output, model=model),
+        *expand(rules.write_narrow_prompts.output, model=model),
     ]
 
 

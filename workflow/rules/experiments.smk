@@ -1,5 +1,5 @@
 # Single heads and tokens: chosen heads token by token and under every ablation, neurons, iterative
-# inference, and pairs of heads.
+# inference, and pairs of heads; and every head on a narrow task.
 
 
 rule choose_heads:
@@ -210,6 +210,47 @@ rule compare_ablations:
         ),
     script:
         "../scripts/compare_ablations.py"
+
+
+# Without a row if the task is not possible for the model's tokenizer.
+rule write_narrow_prompts:
+    input:
+        model=model_files,
+        code=code_of("write_narrow_prompts"),
+    output:
+        f"{RESULTS}/{{model}}/narrow_prompts.parquet",
+    log:
+        f"{LOGS}/{{model}}/write_narrow_prompts.log",
+    localrule: True
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings(*WEIGHTS, "experiments.narrow_prompts", "text.bos", "seed"),
+    script:
+        "../scripts/write_narrow_prompts.py"
+
+
+rule ablate_narrow:
+    input:
+        parts=rules.find_parts.output[0],
+        narrow=rules.write_narrow_prompts.output[0],
+        precision=precision_report(),
+        code=code_of("ablate_narrow"),
+    output:
+        **shard_files("experiments/narrow"),
+    log:
+        shard_log("experiments/narrow"),
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: SHARD_THREADS
+    resources:
+        **MODEL_RESOURCES,
+    params:
+        prompts=prompts_of_shard("narrow"),
+        settings=settings(*MODEL_SETTINGS),
+    script:
+        "../scripts/ablate_narrow.py"
 
 
 use rule gather_sweep as gather_experiment with:

@@ -139,3 +139,24 @@ rule tabulate_compared:
         settings=settings(*STATISTICS),
     script:
         "../scripts/tabulate_compared.py"
+
+
+# Beside the same heads on the study's text.
+rule tabulate_narrow:
+    input:
+        index=f"{RESULTS}/{{model}}/experiments/narrow.json",
+        beside=shards_behind("experiments", "narrow"),
+        heads=rules.decompose.output.heads,
+        repair_map=rules.map_repair.output.repair_map,
+        code=code_of("tabulate_narrow"),
+    output:
+        **experiment_tables("narrow"),
+    log:
+        f"{LOGS}/{{model}}/tabulate_narrow.log",
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings(*STATISTICS),
+    script:
+        "../scripts/tabulate_narrow.py"

@@ -18,7 +18,7 @@ class Experiment:
     name: of its folder under results/<study>/<model>/experiments/. prompts: the key under `experiments`
     in the config that says how many prompts it runs on. measure, tabulate: the rules that run the model
     and that write the tables. tables: <table>.parquet in results/<study>/<model>/; summaries: the one of
-    them that holds its numbers with an interval.
+    them that holds its numbers with an interval. own_prompts: its prompts are not of the study's sample.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Experiment:
     tabulate: str
     tables: tuple[str, ...]
     summaries: str
+    own_prompts: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,15 @@ EXPERIMENTS = (
         tables=("compared_ablations", "compared_summaries"),
         summaries="compared_summaries",
     ),
+    Experiment(
+        name="narrow",
+        prompts="narrow_prompts",
+        measure="ablate_narrow",
+        tabulate="tabulate_narrow",
+        tables=("narrow_heads", "narrow_summaries"),
+        summaries="narrow_summaries",
+        own_prompts=True,
+    ),
 )
 
 FIGURES = (
@@ -133,6 +143,12 @@ FIGURES = (
         "every-ablation",
         "e17_every_ablation",
         ("compared_ablations", "compared_summaries"),
+    ),
+    Figure(
+        "E18",
+        "narrow-against-full",
+        "e18_narrow_against_full",
+        ("narrow_heads", "narrow_summaries"),
     ),
 )
 # Drawn for the models whose heads are compared with the numbers that the authors released.

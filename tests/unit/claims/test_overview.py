@@ -97,7 +97,7 @@ def test_a_verdict_that_changes_and_intervals_that_part_are_said(depth, summarie
     assert row["intervals"] == "apart"
     assert {each["intervals"] for each in control["rows"][1:]} == {"overlap"}
     assert control["summary"].startswith(
-        "15 of 16 verdicts are the same; the intervals of 1 are apart"
+        "16 of 17 verdicts are the same; the intervals of 1 are apart"
     )
 
 

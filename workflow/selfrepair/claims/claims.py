@@ -340,6 +340,19 @@ CLAIMS = (
         above=0.5,
         why="most of it; this rule was written when Gemma 3 270M had been seen, and no other model",
     ),
+    Claim(
+        id="narrow_repair_is_that_of_text",
+        claim="The heads that are repaired on a narrow task are those that are repaired on ordinary text",
+        source="a question of ours: backup heads were first found on one task, indirect object identification",
+        measured="Spearman's rank correlation, over the heads of the second half, of self-repair where prompts of"
+        " that task predict their answer with self-repair on each head's top tokens of text; of a model that does"
+        " the task",
+        unit="ratio",
+        value=Summary("E18", "self_repair_correlation", "second half, task done"),
+        figure="E18",
+        above=0.5,
+        why="a strong correlation",
+    ),
 )
 
 CLAIMS_OVER_MODELS = (

@@ -42,6 +42,7 @@ experiments: # on single heads and neurons (E3, E4, E7 to E10), on iterative inf
   prompts: {chosen}
   iterative_prompts: {iterative}
   iterative_tokens_per_head: {iterative_top}
+  narrow_prompts: 0 # 32: every head on the prompts of a narrow task as well (E18)
 {plan}"""
 
 

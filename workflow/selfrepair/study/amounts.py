@@ -19,6 +19,8 @@ PLACE_BYTES = 4 * 4 + 2
 # Of all tokens: 18 sums in float64 of each prompt and head, and 4 histograms of 511 bins in int32 of each
 # job and head; of top tokens and of all of them (measure/prompt_sums.py).
 SUMS_BYTES, HISTOGRAM_BYTES = 2 * 18 * 8, 2 * 4 * 511 * 4
+# Positions of a prompt of the narrow task, in most tokenizers (text/ioi.py).
+NARROW_POSITIONS = 17
 # Sums of each entry of a map, in float64: of s, of s^2, and of s times the number of tokens.
 MAP_SUMS = 3
 

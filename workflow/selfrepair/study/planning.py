@@ -111,7 +111,8 @@ def _flop_by_measurement(shape: Shape, config: Mapping[str, Any]) -> dict[str, f
         recorded = asked["prompts"] * positions * shape.flop_of_pass()
         flop[ablation] = recorded + replay_flop(shape, config, ablation)
     for experiment in EXPERIMENTS:
-        flop[experiment.name] = experiments[experiment.prompts] * positions * shape.flop_of_pass()
+        length = amounts.NARROW_POSITIONS if experiment.own_prompts else positions
+        flop[experiment.name] = experiments[experiment.prompts] * length * shape.flop_of_pass()
     # Chosen heads under three ablations, and once more for their neurons; each counted as one of the middle.
     chosen = experiments["heads_per_model"] * shape.flop_of_head(shape.layers // 2)
     prompts = experiments["prompts"]
@@ -126,6 +127,9 @@ def _flop_by_measurement(shape: Shape, config: Mapping[str, Any]) -> dict[str, f
     of_pairs = amounts.replayed(of_neurons, experiments["pair_prompts"], positions)
     replayed_heads = 3 * 2 * experiments["pairs"]
     flop["pairs"] += replayed_heads * shape.flop_of_head(3 * shape.layers // 4) * of_pairs
+    # Every head in every prompt, which also has a partner to record; the answer is predicted last.
+    of_narrow = experiments["narrow_prompts"] * amounts.NARROW_POSITIONS
+    flop["narrow"] += of_narrow * (shape.flop_of_sweep() + shape.flop_of_pass())
     # Iterative inference runs a layer for every head.
     iterative = 2.0 * shape.layers * shape.heads * shape.layer_parameters
     flop["iterative"] += experiments["iterative_prompts"] * positions * iterative
@@ -171,6 +175,7 @@ def _longest_flop(flop: Mapping[str, float], config: Mapping[str, Any]) -> float
     return max(
         each * len(shard_prompts(config, measurement, 0)) / _prompts(config, measurement)
         for measurement, each in flop.items()
+        if n_shards(config, measurement)
     )
 
 

@@ -8,8 +8,9 @@ from typing import Any
 from ..catalogue import EXPERIMENTS
 from ..errors import InputError
 
-# Keys under `experiments` that say how many prompts an experiment runs on.
-PROMPTS = tuple(dict.fromkeys(each.prompts for each in EXPERIMENTS))
+# Keys under `experiments` that say how many prompts of the sample an experiment runs on, or how many of its own.
+PROMPTS = tuple(dict.fromkeys(each.prompts for each in EXPERIMENTS if not each.own_prompts))
+OWN_PROMPTS = tuple(each.prompts for each in EXPERIMENTS if each.own_prompts)
 # What `sizes` may state of each section of a study (of each ablation), as the schema says too; its `prompts`
 # is the study's `text.prompts`.
 SIZES = {
@@ -17,7 +18,7 @@ SIZES = {
     "ablations": ("prompts", "tokens_per_head", "random_tokens_per_head"),
     "sweep": ("prompts_per_shard",),
     "experiments": (
-        *(*PROMPTS, "prompts_per_shard", "heads_per_model"),
+        *(*PROMPTS, *OWN_PROMPTS, "prompts_per_shard", "heads_per_model"),
         *("chosen_tokens_per_head", "chosen_random_tokens_per_head", "iterative_tokens_per_head"),
         *("pairs", "optimal_prompts", "optimal_steps"),
     ),
