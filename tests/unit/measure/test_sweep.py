@@ -1,11 +1,13 @@
 """The sweep: exact identities, independence of batches and shards, what is refused."""
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import selfrepair
 import tiny_models
@@ -13,6 +15,7 @@ from selfrepair import ExactnessError, InputError, SweepResult, clean_pass
 from selfrepair.measure.batches import clean_batch
 from selfrepair.measure.sweep_result import joined
 from selfrepair.model.decoder import ERROR_BOUNDS, Decoder
+from selfrepair.model.norms import Norm
 from selfrepair.model.packed import PackedLinear
 from selfrepair.model.replay import Replay, Replayed
 
@@ -89,6 +92,31 @@ def test_last_parallel_layer_repairs_by_the_norm_alone(ablation: str, tiny: Tiny
         result.delta_logit[..., -1, :], expected, rtol=0, atol=1e-9
     )  # measured: 4e-15
     assert float(clean.targets.offsets.abs().mean()) > 0.1  # else b could hide in the logit
+
+
+class NoNorm(Norm):
+    """A final norm that leaves the residual stream as it is: there is nothing to rescale."""
+
+    def scale(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x[..., 0])
+
+
+@pytest.mark.parametrize("name", ["gpt2", "pythia", "llama", "gemma2"])
+@pytest.mark.parametrize("ablation", ["resample", "zero"])
+def test_without_a_final_norm_none_of_the_repair_comes_from_it(
+    name: str, ablation: str, tiny: Tiny
+) -> None:
+    model = copy.deepcopy(tiny(name, "float64"))
+    ones, zeros = torch.ones_like(model.final_norm.gain), torch.zeros_like(model.final_norm.bias)
+    identity = torch.nn.Identity()
+    model.network.set_submodule(model.parts.final_norm, identity)
+    model.final_norm = NoNorm(identity, ones, zeros, 0.0, centred=False)
+    found = selfrepair.sweep(model, TOKENS, **ABLATIONS[ablation])
+    assert torch.equal(found.from_norm, torch.zeros_like(found.from_norm))
+    assert float(found.self_repair.abs().max()) > 1e-3
+    terms = found.from_heads + found.from_mlps + found.from_post_norms
+    # Norms of Gemma 2 are computed in float32.
+    torch.testing.assert_close(found.self_repair, terms, rtol=0, atol=1e-5)
 
 
 def test_last_sequential_layer_repairs_by_its_mlp_too(tiny: Tiny) -> None:
