@@ -14,8 +14,8 @@ from ..measure.clean_pass import clean_pass
 from ..measure.sweep import sweep
 from ..model.decoder import ERROR_BOUNDS
 from ..model.finding import empty_network, parts_of
-from ..model.loading import load_model
 from ..model.memory import free_bytes, refuse_weights
+from ..model.opening import load_model
 from ..model.parts import ModelParts
 from ..model.sizes import chunk_tokens, prompts_at_once
 from .candidate import Candidate
@@ -137,7 +137,12 @@ def exactness_of(report: Report, *, dtype: str, device: str, text: Path | None =
     prompts = _prompts(candidate, texts, longest=report.facts.context_length + 1)
     revision = candidate.entry.get("revision")
     model = load_model(
-        candidate.location, device=device, dtype=dtype, revision=revision, parts=report.parts
+        candidate.location,
+        device=device,
+        dtype=dtype,
+        revision=revision,
+        parts=report.parts,
+        pickle=candidate.entry.get("pickle", False),
     )
     clean = clean_pass(model, prompts)
     swept = sweep(model, prompts, ablation="zero", heads=[(model.n_layers // 2, 0)])
