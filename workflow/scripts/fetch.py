@@ -35,12 +35,24 @@ def main(config):
             from selfrepair.text.sources import load_data_set  # slow to import, and rarely needed
 
             load_data_set(name, source)
+        elif source["kind"] == "file":
+            vet_file(name, source, cache)
     fetch_published(config.get("published"), cache / "published")
     folders = fetch_models(config["models"], weights=True)
     for key, model in config["models"].items():
         if is_converted(model):
             folders[key] = convert_model(key, model, wheels, cache)
         vet(key, model, folders[key], cache)
+
+
+def vet_file(name, source, cache):
+    """Refuse a text file that cannot be measured as it is; once."""
+    path = Path(source["path"])
+    if path.is_file() and not is_vetted(path, cache):
+        from selfrepair.text.vetting import vet_text  # slow to import
+
+        vet_text(name, source)
+        note_vetted(path, cache)
 
 
 def vet(key, model, folder, cache):

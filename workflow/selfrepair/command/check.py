@@ -32,6 +32,8 @@ SENTENCES = (
 )
 # Tokens of real text in a prompt of that check, and prompts.
 _LENGTH, _PROMPTS = 64, 4
+# Characters of a text that are read for it.
+_BEGINNING = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def exactness_of(report: Report, *, dtype: str, device: str, text: Path | None =
         OSError: the text cannot be read.
     """
     candidate = report.candidate
-    texts = SENTENCES if text is None else [text.read_text(encoding="utf-8", errors="replace")]
+    texts = SENTENCES if text is None else [_beginning(text)]
     prompts = _prompts(candidate, texts, longest=report.facts.context_length + 1)
     revision = candidate.entry.get("revision")
     model = load_model(
@@ -154,6 +156,11 @@ def exactness_of(report: Report, *, dtype: str, device: str, text: Path | None =
         prompts=len(prompts),
         tokens=prompts.numel(),
     )
+
+
+def _beginning(text: Path) -> str:
+    with text.open(encoding="utf-8", errors="replace") as stream:
+        return stream.read(_BEGINNING)
 
 
 def _prompts(candidate: Candidate, texts: Sequence[str], *, longest: int) -> torch.Tensor:
