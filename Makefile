@@ -41,6 +41,7 @@ help:
 	'More tests, and measuring the software' \
 	'  make test-faults               runs that are killed, damaged and disturbed, 30 minutes' \
 	'  make test-hostile              models, texts and configs that were made to harm, at length, 10 minutes' \
+	'  make audit                     known vulnerabilities of the pinned packages, where a database can be reached' \
 	'  make test-browser              the pages of results in a browser' \
 	'  make test-remotes              stores on S3, WebDAV and SSH servers' \
 	'  make test-cluster              the workflow through SLURM' \
@@ -138,6 +139,10 @@ test-faults: .venv/ready
 # What comes from outside and was made to harm (docs/reliability.md); `make test` has a short version of each.
 test-hostile: .venv/ready
 	$(BIN)/python -m pytest -m hostile tests
+
+# Known vulnerabilities of the pinned packages; status 3 and a line where no database of them can be reached.
+audit: .venv/ready
+	@$(BIN)/python workflow/scripts/audit.py constraints.txt
 
 # S3, WebDAV (nginx) and SSH stores; those whose server is not installed are skipped with the reason.
 test-remotes: .venv/ready
