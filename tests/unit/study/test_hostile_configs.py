@@ -128,7 +128,7 @@ def test_fuzzed_configs_are_planned_or_refused_in_a_line_that_names_the_key() ->
 
 @pytest.mark.hostile
 def test_many_fuzzed_configs_are_planned_or_refused() -> None:
-    assert sum(check_fuzzed(seed) for seed in range(150, 3000)) > 200
+    assert sum(check_fuzzed(seed) for seed in range(150, 1500)) > 100
 
 
 # --- YAML ---------------------------------------------------------------------------------------
