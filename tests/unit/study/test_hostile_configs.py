@@ -131,6 +131,13 @@ def test_many_fuzzed_configs_are_planned_or_refused() -> None:
     assert sum(check_fuzzed(seed) for seed in range(150, 1500)) > 100
 
 
+def test_a_plan_of_any_number_of_jobs_takes_no_time() -> None:
+    config = copy.deepcopy(BASE)
+    config["text"]["prompts"] = config["ablations"]["resample"]["prompts"] = 10**15
+    config["sweep"] = {"prompts_per_shard": 1}
+    assert "Plan of study" in plan_table(complete(config))
+
+
 # --- YAML ---------------------------------------------------------------------------------------
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
