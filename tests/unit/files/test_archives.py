@@ -1,5 +1,12 @@
 """Packed shards come back bit by bit, and never others than those that were gathered."""
 
+import io
+import json
+import lzma
+import tarfile
+import tracemalloc
+
+import numpy as np
 import pytest
 import torch
 
@@ -113,3 +120,100 @@ def test_without_an_archive_a_missing_shard_is_left_to_those_who_read_it(tmp_pat
     restore_shards(index)
     with pytest.raises(InputError, match="missing; run the workflow again"):
         read_shards(index)
+
+
+# --- archives that were made to harm ------------------------------------------------------------
+
+SHARD = "mean/shard-0of2.safetensors"
+
+
+def packed(archive, members):
+    """An archive of (name, type, content); a type may be a link or a device."""
+    with tarfile.open(archive, "w:xz") as out:
+        for name, kind, content in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.size = kind, "/etc/hostname", len(content)
+            out.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, tarfile.REGTYPE) for name in ("../outside", "/tmp/outside", "mean/../../outside")),
+        *((SHARD, kind) for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE)),
+        *((SHARD, kind) for kind in (tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE)),
+    ],
+)
+def test_nothing_is_written_but_the_files_that_the_index_lists(tmp_path, name, kind):
+    folder = tmp_path / "results"
+    index, paths = gathered(folder)
+    paths[0].unlink()
+    before = sorted(tmp_path.rglob("*"))
+    packed(archive_of(index), [(name, kind, b"x" * 9)])
+    with pytest.raises(InputError, match="does not hold"):
+        restore_shards(index)
+    archive_of(index).unlink()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_another_content_under_a_listed_name_is_not_written(tmp_path):
+    index, paths = gathered(tmp_path)
+    paths[0].unlink()
+    packed(archive_of(index), [(SHARD, tarfile.REGTYPE, b"another")])
+    with pytest.raises(InputError, match="does not hold"):
+        restore_shards(index)
+    assert not paths[0].exists()
+
+
+@pytest.mark.parametrize(
+    "path", ["../outside.safetensors", "/tmp/outside.safetensors", "a/../../b"]
+)
+def test_an_index_lists_files_beside_it(tmp_path, path):
+    index, _ = gathered(tmp_path)
+    content = json.loads(index.read_text())
+    content["files"][0]["path"] = path
+    index.write_text(json.dumps(content))
+    packed(archive_of(index), [(path, tarfile.REGTYPE, b"x")])
+    with pytest.raises(InputError, match="which is not beside it"):
+        restore_shards(index)
+
+
+@pytest.mark.parametrize("name", [SHARD, "other"])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, name, kind):
+    """5 GB of zeros behind a header; what stands there need not be read to see how much it is."""
+    index, paths = gathered(tmp_path)
+    paths[0].unlink()
+    member = tarfile.TarInfo(name)
+    member.size, member.type = 5 << 30, kind
+    archive_of(index).write_bytes(lzma.compress(member.tobuf() + bytes(1 << 20)))
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"unpacks to 5,368,\d+,\d+ bytes, far more"):
+        restore_shards(index)
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
+
+
+def test_a_fuzzed_archive_is_refused_or_gives_the_shard(tmp_path):
+    index, paths = gathered(tmp_path)
+    pack_shards(index)
+    archive, rng = archive_of(index), np.random.default_rng(0)
+    content, shard = archive.read_bytes(), paths[0].read_bytes()
+    plain = lzma.decompress(content)
+    for number in range(100):
+        paths[0].unlink(missing_ok=True)
+        # Of every other the fuzz is inside, where no checksum of xz finds it.
+        fuzzed = bytearray(plain[:512] if number % 2 else content)
+        for _ in range(rng.integers(1, 4)):
+            fuzzed[rng.integers(0, len(fuzzed))] = rng.integers(0, 256)
+        archive.write_bytes(lzma.compress(fuzzed + plain[512:]) if number % 2 else fuzzed)
+        try:
+            restore_shards(index)
+        except InputError as error:
+            message = str(error)
+        else:
+            assert paths[0].read_bytes() == shard
+            continue
+        assert "\n" not in message
+        # What came before the damage may be there, and is right.
+        assert not paths[0].exists() or paths[0].read_bytes() == shard

@@ -118,15 +118,16 @@ def markdown(
 ) -> str:
     """The page in Markdown; paths: of figures without their ending; over_models: the claims over models, shown
     of several; notes: shown under each model."""
+    titles = [name for name in ("model", "control_of") if name in claims.columns]
     return _render(
         {"page": _MARKDOWN, "overview": overview.MARKDOWN},
-        claims,
+        claims.with_columns(pl.col(titles).map_elements(_inert, return_dtype=pl.String)),
         over_models,
-        paths,
+        {_inert(model): own for model, own in paths.items()},
         ending=".png",
         escape=False,
         study=study,
-        notes=notes,
+        notes={_inert(model): [*map(_inert, own)] for model, own in notes.items()},
     )
 
 
@@ -191,6 +192,12 @@ def _render(
         footing=_footing,
         figures=lambda rows: dict((row["figure"], row["path"]) for row in rows).items(),
     )
+
+
+def _inert(text: str) -> str:
+    """A title or note of a config as it stands in Markdown: it can neither open an element nor leave its cell
+    or line."""
+    return " ".join(text.replace("<", "&lt;").replace("|", "\\|").split())
 
 
 def _shared(over: Sequence[str], claims: pl.DataFrame, paths: FigurePaths) -> dict[str, str]:

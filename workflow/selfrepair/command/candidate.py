@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
-from ..errors import InputError, first_line
 from ..files.hub import is_local, locate_model
 from ..model.tokenizer import bos_token_of, load_tokenizer
-from ..model.weights import model_location
+from ..model.vetting import vet_settings, vetted_location
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Candidate:
     """entry: what a study's config would say under `models`; location: hub name or directory, as it is
     loaded from; folder: where its config and tokenizer are; title: for people."""
 
-    entry: dict[str, str]
+    entry: dict[str, Any]
     location: str
     folder: Path
     title: str
@@ -38,33 +37,33 @@ class Candidate:
         return bos_token_of(self.tokenizer, "auto")
 
 
-def entry_of(name: str, *, gguf: str | None = None, revision: str | None = None) -> dict[str, str]:
+def entry_of(
+    name: str, *, gguf: str | None = None, revision: str | None = None, pickle: bool = False
+) -> dict[str, Any]:
     """What a study's config says under `models` of a model that a command line names.
 
-    name: a hub name, a directory, or a GGUF file; gguf: a GGUF file inside the first two.
+    name: a hub name, a directory, or a GGUF file; gguf: a GGUF file inside the first two; pickle: whether
+    weights may be in PyTorch's own format.
     """
     path = Path(name).expanduser()
     if path.suffix == ".gguf" and gguf is None and not path.is_dir():
         return {"gguf": str(path.absolute())}
-    entry = {"name": str(path.absolute()) if is_local(name) else name}
-    return entry | ({"gguf": gguf} if gguf else {}) | ({"revision": revision} if revision else {})
+    entry: dict[str, Any] = {"name": str(path.absolute()) if is_local(name) else name}
+    stated = {"gguf": gguf, "revision": revision, "pickle": pickle}
+    return entry | {key: value for key, value in stated.items() if value}
 
 
-def find_candidate(entry: dict[str, str], *, cache: Path, title: str | None = None) -> Candidate:
+def find_candidate(entry: dict[str, Any], *, cache: Path, title: str | None = None) -> Candidate:
     """A model's config and tokenizer; of a hub name nothing else is fetched, a GGUF file is converted.
 
     cache: the folder for converted weights; title: by default the last part of its name.
     Raises:
-        InputError: no such model, no tokenizer, or a config that cannot be read.
+        InputError: no such model, no tokenizer, a config that cannot be read or asks for code of its own; a
+            GGUF file whose header is wrong.
     """
     title = title or Path(entry.get("gguf") or entry["name"]).name.removesuffix(".gguf")
-    location = model_location(entry, {}, cache, key=title)
+    location = vetted_location(entry, {}, cache, key=title)
     folder, _ = locate_model(location, revision=entry.get("revision"), weights=False)
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except Exception as error:  # anything may stand in the file
-        raise InputError(
-            f"model {location}: its config.json cannot be read ({first_line(error)}); save the model again"
-        ) from error
+    config = vet_settings(folder, name=location)
     tokenizer = load_tokenizer(location, revision=entry.get("revision"))
     return Candidate(entry, location, folder, title, config, tokenizer)

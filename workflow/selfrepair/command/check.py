@@ -14,8 +14,8 @@ from ..measure.clean_pass import clean_pass
 from ..measure.sweep import sweep
 from ..model.decoder import ERROR_BOUNDS
 from ..model.finding import empty_network, parts_of
-from ..model.loading import load_model
 from ..model.memory import free_bytes, refuse_weights
+from ..model.opening import load_model
 from ..model.parts import ModelParts
 from ..model.sizes import chunk_tokens, prompts_at_once
 from .candidate import Candidate
@@ -32,6 +32,8 @@ SENTENCES = (
 )
 # Tokens of real text in a prompt of that check, and prompts.
 _LENGTH, _PROMPTS = 64, 4
+# Characters of a text that are read for it.
+_BEGINNING = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,16 @@ def exactness_of(report: Report, *, dtype: str, device: str, text: Path | None =
         OSError: the text cannot be read.
     """
     candidate = report.candidate
-    texts = SENTENCES if text is None else [text.read_text(encoding="utf-8", errors="replace")]
+    texts = SENTENCES if text is None else [_beginning(text)]
     prompts = _prompts(candidate, texts, longest=report.facts.context_length + 1)
     revision = candidate.entry.get("revision")
     model = load_model(
-        candidate.location, device=device, dtype=dtype, revision=revision, parts=report.parts
+        candidate.location,
+        device=device,
+        dtype=dtype,
+        revision=revision,
+        parts=report.parts,
+        pickle=candidate.entry.get("pickle", False),
     )
     clean = clean_pass(model, prompts)
     swept = sweep(model, prompts, ablation="zero", heads=[(model.n_layers // 2, 0)])
@@ -149,6 +156,11 @@ def exactness_of(report: Report, *, dtype: str, device: str, text: Path | None =
         prompts=len(prompts),
         tokens=prompts.numel(),
     )
+
+
+def _beginning(text: Path) -> str:
+    with text.open(encoding="utf-8", errors="replace") as stream:
+        return stream.read(_BEGINNING)
 
 
 def _prompts(candidate: Candidate, texts: Sequence[str], *, longest: int) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import InputError
 from ..text.cleaning import clean, is_damaged
 from ..text.sources import read_source
+from ..text.vetting import vet_text
 
 # Without a text: the default study's, taken by name from materials.yaml.
 SHARED = {"news": 3, "proceedings": 1, "encyclopedia": 2, "code": 1, "documentation": 1}
@@ -58,6 +59,7 @@ def prompts_in(
         InputError: it cannot be read, or holds too little text.
     """
     lengths = [length for length in _LENGTHS if length <= longest] or [longest]
+    vet_text("mine", source)
     counts: list[int] = []
     for tokens in _token_counts(source, tokenizer):
         counts.append(tokens)

@@ -8,12 +8,17 @@ import io
 import lzma
 import os
 import tarfile
-from pathlib import Path
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .shards import shard_files
 from .storage import file_sha256, read_json, sidecar, write_bytes
 
+# What an archive may unpack to: this many bytes, or this many times its size, whichever is more. Shards shrink to
+# a tenth to a half.
+_UNPACKED_BYTES, _UNPACKED_RATIO = 1 << 26, 200
 # Numbers of four bytes, mostly: a tenth smaller than with xz's own settings.
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 0, "lp": 2, "pb": 2}]
 
@@ -59,7 +64,7 @@ def restore_shards(index: Path) -> None:
         return
     for path in missing:
         _refuse_newer(index.parent / path, index)
-    for path, content in _unpacked(archive).items():
+    for path, content in _unpacked(archive, set(missing)):
         if path in missing and _sha256(content) == listed[path]:
             missing.remove(path)
             write_bytes(index.parent / path, content)
@@ -86,27 +91,69 @@ def _is(path: Path, sha256: str) -> bool:
 
 
 def _listed(index: Path) -> dict[str, str]:
-    """SHA-256 of each shard by its path, seen from the index."""
-    return {entry["path"]: entry["sha256"] for entry in read_json(index)["files"]}
+    """SHA-256 of each shard by its path, seen from the index; InputError for one that lies elsewhere."""
+    listed = {entry["path"]: entry["sha256"] for entry in read_json(index)["files"]}
+    for path in listed:
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise InputError(
+                f"{index}: lists {path!r}, which is not beside it; delete it and run again"
+            )
+    return listed
 
 
 def _held(archive: Path) -> dict[str, str]:
-    return {path: _sha256(content) for path, content in _unpacked(archive).items()}
+    return {path: _sha256(content) for path, content in _unpacked(archive)}
 
 
-def _unpacked(archive: Path) -> dict[str, bytes]:
-    """The content of each file of an archive by its path."""
-    found = {}
+def _unpacked(archive: Path, wanted: Collection[str] | None = None) -> Iterator[tuple[str, bytes]]:
+    """Path and content of each plain file of an archive, one at a time.
+
+    wanted: paths of those that are read; by default all. Nothing is written by the names in there.
+    Raises:
+        InputError: the archive is damaged, or unpacks to far more than shards do.
+    """
+    most = max(_UNPACKED_BYTES, _UNPACKED_RATIO * archive.stat().st_size)
     try:
-        with tarfile.open(archive, "r:xz") as packed:
+        with lzma.open(archive) as plain, _opened(plain, archive, most) as packed:
             for member in packed:
+                if not member.isreg() or (wanted is not None and member.name not in wanted):
+                    continue
                 stream = packed.extractfile(member)
-                found[member.name] = stream.read() if stream else b""
-    except (OSError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
+                yield member.name, stream.read() if stream else b""
+    except (OSError, EOFError, lzma.LZMAError, tarfile.TarError, OverflowError) as error:
         raise InputError(
-            f"{archive}: cannot be read ({error}); delete it and get it again"
+            f"{archive}: cannot be read ({first_line(error)}); delete it and get it again"
         ) from error
-    return found
+
+
+def _opened(plain: lzma.LZMAFile, archive: Path, most: int) -> tarfile.TarFile:
+    bounded: Any = _Bounded(plain, archive, most)
+    return tarfile.open(fileobj=bounded, mode="r:")
+
+
+class _Bounded:
+    """A stream of which only so much is read, whatever a header in it claims."""
+
+    def __init__(self, stream: lzma.LZMAFile, archive: Path, most: int) -> None:
+        self._stream, self._archive, self._most = stream, archive, most
+
+    def read(self, size: int) -> bytes:
+        self._check(self._stream.tell() + size)
+        return self._stream.read(size)
+
+    def seek(self, offset: int) -> int:
+        self._check(offset)
+        return self._stream.seek(offset)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def _check(self, end: int) -> None:
+        # tarfile reads a block of 512 bytes to find that nothing is left.
+        if not 0 <= end <= self._most + tarfile.RECORDSIZE:
+            raise InputError(
+                f"{self._archive}: unpacks to {end:,} bytes, far more than shards do; delete it and get it again"
+            )
 
 
 def _sha256(content: bytes) -> str:

@@ -17,6 +17,7 @@ from .schema import (
     Schema,
     check,
     check_names,
+    check_plain,
     did_you_mean,
     fill_defaults,
     read_schema,
@@ -56,6 +57,7 @@ def complete_config(config: Any, schema: Schema, *, materials: Materials) -> Con
     Raises:
         InputError: one line that names the first wrong key, its value and what is allowed.
     """
+    check_plain(config)
     check_names(config)
     complete = with_materials(config, materials)
     check(complete, schema)

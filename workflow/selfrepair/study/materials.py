@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .schema import Schema, check, definition, did_you_mean, read_yaml
+from .schema import Schema, check, check_plain, definition, did_you_mean, read_yaml
 
 FILE = "materials.yaml"
 
@@ -34,6 +34,7 @@ def read_materials(path: Path, schema: Schema) -> Materials:
     """
     try:
         materials: Materials = read_yaml(path)
+        check_plain(materials)
         check(materials, definition(schema, "materials"))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

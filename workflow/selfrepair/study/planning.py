@@ -238,10 +238,12 @@ def stored_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
     stored = amounts.clean_shard_bytes(shape, config, config["text"]["prompts"])
     stored += amounts.ranked_bytes(shape, config)
     for ablation, asked in config["ablations"].items():
-        for shard in range(n_shards(config, ablation)):
+        # All shards but the last are alike.
+        shards = n_shards(config, ablation)
+        for shard, times in ((0, shards - 1), (shards - 1, 1)):
             prompts = len(shard_prompts(config, ablation, shard))
-            stored += amounts.sweep_bytes(shape, config, ablation, prompts)
-            stored += amounts.map_bytes(shape) if asked["map"] else 0.0
+            stored += times * amounts.sweep_bytes(shape, config, ablation, prompts)
+        stored += shards * amounts.map_bytes(shape) if asked["map"] else 0.0
     return stored
 
 

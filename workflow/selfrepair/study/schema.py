@@ -34,6 +34,10 @@ REPLACED = {
 }
 
 
+# Values of a config, bytes of its file, and the largest number: far more than any study states.
+_VALUES, _BYTES, _LARGEST = 100_000, 1 << 20, 10**15
+
+
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file.
 
@@ -41,8 +45,12 @@ def read_yaml(path: Path) -> Any:
         InputError: the file is no YAML; the line says where it goes wrong, not in which file.
         OSError: it cannot be read.
     """
+    if path.is_file() and path.stat().st_size > _BYTES:
+        raise InputError(f"this is no config: it has over {_BYTES >> 20} MB")
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise InputError("this is no config: it is nested too deeply") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -69,6 +77,39 @@ def definition(schema: Schema, name: str) -> Schema:
     return schema["$defs"][name] | {"$defs": schema["$defs"]}
 
 
+def check_plain(content: Any) -> None:
+    """Refuse what YAML can say and no config means, before anything walks through all of it.
+
+    Raises:
+        InputError: aliases that multiply or contain themselves; keys that are no text; numbers that are
+            infinite, none, or larger than any count; dates, sets and bytes.
+    """
+    pending: list[tuple[str, Any, int]] = [("", content, 0)]
+    seen = 0
+    while pending:
+        place, value, depth = pending.pop()
+        seen += 1
+        if seen > _VALUES or depth > 50:
+            raise InputError(
+                f"this is no config: it has over {_VALUES:,} values, or is nested too deeply (aliases that "
+                "multiply?)"
+            )
+        where = place or "config"
+        if isinstance(value, Mapping):
+            for key in value:
+                if not isinstance(key, str):
+                    raise InputError(f"{where}: the key {key!r:.80} is no text; put it in quotes")
+            pending += [(f"{place}.{k}" if place else k, v, depth + 1) for k, v in value.items()]
+        elif isinstance(value, list | tuple):
+            pending += [(f"{where}.{at}", each, depth + 1) for at, each in enumerate(value)]
+        elif isinstance(value, int | float) and not abs(value) <= _LARGEST:
+            raise InputError(f"{where}: {value!r:.40} is no number that a study can use")
+        elif not isinstance(value, str | int | float | None):
+            raise InputError(
+                f"{where}: a {type(value).__name__} is no value of a config; put it in quotes"
+            )
+
+
 def check(content: Any, schema: Schema) -> None:
     """Compare a config with the schema.
 
@@ -77,7 +118,8 @@ def check(content: Any, schema: Schema) -> None:
     """
     errors = sorted(Draft202012Validator(schema).iter_errors(content), key=lambda e: str(e.path))
     if errors:
-        raise InputError(_explain(errors[0], schema))
+        # Names and values may be anything: one line, and no endless one.
+        raise InputError(" ".join(_explain(errors[0], schema).split())[:1000])
 
 
 def did_you_mean(wrong: Any, known: Iterable[Any]) -> str:
