@@ -264,7 +264,7 @@ def compared_ablations() -> pl.DataFrame:
 
 
 def compared() -> pl.DataFrame:
-    values = {("restored_ratio", RATIO): 0.9, ("self_repair_difference", DIFFERENCE): 0.8}
+    values = {("restored_ratio", RATIO): 0.9, ("compensation_difference", DIFFERENCE): -0.1}
     values |= {("compensation", RANDOM): 0.7}
     values |= {("spoofing", name): 0.4 for name in ("resample", "mean", "zero")}
     return pl.DataFrame(
@@ -304,7 +304,7 @@ def narrow_summaries(*, done: bool = True) -> pl.DataFrame:
         ("self_repair_correlation", f"{SECOND_HALF}, top tokens"): 0.61,
         ("self_repair_correlation", f"{ALL_HEADS}, top tokens"): 0.43,
         ("self_repair_split_half", SECOND_HALF): 0.8,
-        ("backup_overlap", ""): 0.4,
+        ("backup_overlap", "10 heads"): 0.4,
         ("backup_overlap_by_chance", "heads of the same layers"): 0.1,
     }
     if done:

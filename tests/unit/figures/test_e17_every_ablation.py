@@ -33,20 +33,31 @@ def test_every_head_and_ablation_is_a_point_with_its_interval(quantity: str) -> 
 def test_words_give_the_estimates_and_the_sample() -> None:
     lines = subtitle(draw(made.compared_ablations(), made.compared()).to_dict())
     assert "0.90 [0.85, 0.96]" in lines
-    assert "0.80 [0.75, 0.86] logits" in lines
+    assert "-0.10 [-0.15, -0.04]" in lines
     assert "0.70 [0.65, 0.76]" in lines
     assert "40 tokens per head, 7 prompts" in lines
     text = caption(made.compared_ablations(), made.compared())
     assert "zero 40 % [35, 46]" in text
-    assert "no ablation of any head does less harm" in text
+    assert "none of the other ablations does less harm" in text
 
 
 def test_a_head_that_another_ablation_harms_less_is_named() -> None:
     better = (pl.col("layer") == 3) & (pl.col("head") == 2) & (pl.col("ablation") == "mean")
     table = made.compared_ablations().with_columns(
-        loss_above_optimal=pl.when(better).then(-0.01).otherwise("loss_above_optimal")
+        loss_above_optimal_high=pl.when(better).then(-0.01).otherwise("loss_above_optimal_high")
     )
-    assert "head L3H2 suffers less" in caption(table, made.compared())
+    assert "constant of head L3H2." in caption(table, made.compared())
+
+
+def test_a_head_without_a_value_keeps_its_row_in_every_panel() -> None:
+    none = (pl.col("layer") == 3) & (pl.col("head") == 2)
+    table = made.compared_ablations().with_columns(compensation=pl.when(~none).then("compensation"))
+    panels = draw(table, made.compared()).to_dict()["hconcat"]
+    domains = [
+        layer["encoding"]["y"]["scale"]["domain"] for p in panels for layer in p["layer"][1:]
+    ]
+    assert all(domain == ["L2H1", "L3H0", "L3H2"] for domain in domains)
+    assert len({panel["height"] for panel in panels}) == 1
 
 
 def test_of_many_heads_those_with_the_largest_direct_effects_are_drawn() -> None:

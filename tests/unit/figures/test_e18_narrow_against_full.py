@@ -45,7 +45,10 @@ def test_words_give_the_task_the_correlations_and_the_backups() -> None:
     lines = subtitle(draw(made.narrow_heads(), made.narrow_summaries()).to_dict())
     assert "toy, resample ablation; task: indirect object identification" in lines
     assert "second half 0.61 [0.56, 0.67]; all heads 0.43 [0.38, 0.49]" in lines
-    assert "90 % [85, 96] of the prompts, by 2.50 [2.45, 2.56] logits" in lines
+    assert (
+        "90 % [85, 96] of the prompts; mean difference over all of them 2.50 [2.45, 2.56] logits"
+        in lines
+    )
     assert NOT_DONE not in lines
     told = caption(made.narrow_heads(), made.narrow_summaries())
     assert "0.80 [0.75, 0.86] (second half), which noise alone allows" in told

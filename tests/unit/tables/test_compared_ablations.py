@@ -120,13 +120,24 @@ def test_summaries_are_over_heads(shards, tables):
         assert found["spoofing", name]["value"] == pytest.approx(share)
     ratio = restored[OPTIMAL] / restored["resample"]
     assert found["restored_ratio", RATIO]["value"] == pytest.approx(ratio)
-    difference = over_heads("self_repair", "resample") - over_heads("self_repair", RANDOM)
-    assert found["self_repair_difference", DIFFERENCE]["value"] == pytest.approx(difference)
+    difference = over_heads("compensation", "resample") - over_heads("compensation", RANDOM)
+    assert found["compensation_difference", DIFFERENCE]["value"] == pytest.approx(difference)
+    assert found["loss", OPTIMAL]["n_tokens"] is None
+    assert found["self_repair", OPTIMAL]["n_tokens"] == 2 * 27
     for row in found.values():
         assert row["low"] < row["value"] < row["high"]
         assert not math.isnan(row["low"])
     assert ("spoofing", RANDOM) not in found
     assert ("restored_share", RANDOM) not in found
+
+
+def test_without_self_repair_there_is_no_ratio_of_restored_shares(shards):
+    other = [
+        s | {f"{name}.self_repair": -s[f"{name}.self_repair"] for name in COMPARED} for s in shards
+    ]
+    _, summaries = compared_tables(other, HEADS, **OPTIONS)
+    (row,) = summaries.filter(quantity="restored_ratio").to_dicts()
+    assert math.isnan(row["value"])
 
 
 def test_without_heads_or_tokens_there_is_no_row(shards):

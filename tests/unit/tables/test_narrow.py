@@ -14,6 +14,7 @@ from selfrepair.tables.narrow import (
     JUDGED,
     POSITIVE,
     TABLE_SCHEMA,
+    centred,
     does_task,
     narrow_tables,
     no_narrow_tables,
@@ -70,14 +71,15 @@ def text(*, selections: tuple[str, ...] = (TOP, ALL), ablation: str = "resample"
 
 def map_of_text() -> pl.DataFrame:
     rows = [
-        (0, 0, "head", 2, 1, 0.5),
-        (1, 0, "head", 2, 1, 0.25),
-        (1, 1, "head", 3, 0, 0.3),
-        (1, 1, "head", 3, 1, -0.9),  # it does less
-        (1, 1, "mlp", 3, None, 0.7),
-        (1, 2, "other heads", None, None, 0.4),
+        (0, 0, "head", 2, 1, 0.5, 0.4),
+        (1, 0, "head", 2, 1, 0.25, 0.1),
+        (1, 1, "head", 3, 0, 0.3, 0.01),
+        (1, 0, "head", 3, 0, 0.2, -0.01),  # not told from none
+        (1, 1, "head", 3, 1, -0.9, -1.0),  # it does less
+        (1, 1, "mlp", 3, None, 0.7, 0.6),
+        (1, 2, "other heads", None, None, 0.4, 0.3),
     ]
-    names = ["layer", "head", "kind", "component_layer", "component_head", "mean"]
+    names = ["layer", "head", "kind", "component_layer", "component_head", "mean", "low"]
     return pl.DataFrame(rows, schema=names, orient="row").with_columns(ablation=pl.lit("resample"))
 
 
@@ -129,7 +131,7 @@ def test_a_row_has_the_means_of_its_head_on_the_task_and_on_text(shards, tables)
 
 def test_what_a_head_takes_over_is_the_sum_of_its_large_changes(shards, tables):
     table, _ = tables
-    mean = sum(part["map.sums"] for part in shards) / 14
+    mean = np.round(sum(np.asarray(part["map.sums"], float) for part in shards) / 14, 3)
     for row in table.to_dicts():
         at, total = (row["layer"], row["head"]), 0.0
         for ablated in np.ndindex(*SHAPE):
@@ -180,7 +182,8 @@ def test_halves_of_the_prompts_have_both_orders(shards, tables):
     second = [2, 3, 6, 7, 10, 11]
     halves = (values[rows].mean(0).ravel() for rows in (first, second))
     row = found["self_repair_split_half", ALL_HEADS]
-    assert row["value"] == pytest.approx(spearman(*halves))
+    half = spearman(*halves)
+    assert row["value"] == pytest.approx(2 * half / (1 + half))
     assert row["value"] > 0.5
     assert np.isnan(row["low"])
 
@@ -301,13 +304,34 @@ def test_only_later_heads_take_over():
     assert np.isnan(taking_over_on_text(map_of_text().clear(), *SHAPE)).all()
 
 
+def test_heads_that_take_over_nothing_are_none_of_the_strongest():
+    first, second = np.zeros((5, 6)), np.zeros((5, 6))
+    first[1, :3], second[2, :5] = 1.0, 1.0
+    common, expected, count = overlap(first, second)
+    assert (common, count) == (0.0, 3)
+    assert expected["any heads"] == pytest.approx(3 / 24)
+    assert overlap(first, np.zeros((5, 6)))[1:] == ({}, 0)
+    assert overlap(np.ones((1, 6)), np.ones((1, 6)))[1:] == ({}, 0)  # one layer: none is later
+
+
+def test_an_interval_of_a_correlation_is_centred_on_its_value():
+    draw = np.random.default_rng(0)
+    found = centred(np.concatenate([[0.8], draw.normal(0.6, 0.05, 1000)]))
+    assert found[0] == 0.8
+    low, high = np.quantile(found[1:], [0.025, 0.975])
+    assert low < 0.8 < high
+    assert np.arctanh(found[1:]).mean() == pytest.approx(np.arctanh(0.8))
+    assert np.isnan(centred(np.array([np.nan, 0.1]))[0])
+
+
 def test_overlap_and_what_chance_gives():
     # 24 heads that can back up another; ten of each are the largest, four of them the same.
     first, second = np.zeros((5, 6)), np.zeros((5, 6))
     first[0] = second[0] = 9.0  # in the first layer: not counted
     first[1], first[2, :4] = 1.0, 1.0
     second[2], second[3, :4] = 1.0, 1.0
-    common, expected = overlap(first, second)
+    common, expected, count = overlap(first, second)
+    assert count == 10
     assert common == pytest.approx(0.4)
     assert expected["any heads"] == pytest.approx(10 / 24)
     # Layer 2 alone is in both: 4 x 6 pairs of heads, of which one in 6 is a head with itself.

@@ -317,28 +317,27 @@ CLAIMS = (
         why="at least half of it",
     ),
     Claim(
-        id="repair_is_of_the_head",
-        claim="It answers the loss of what the head says: a change of its output without meaning gets less",
-        source="a question of ours",
-        measured="self-repair under resample ablation, less that under a change of the same size in a random"
-        " direction, mean over chosen heads",
-        unit="logits",
-        value=Summary("E17", "self_repair_difference", "resample - random"),
-        figure="E17",
-        above=0.0,
-        why="no difference is 0",
-    ),
-    Claim(
         id="any_change_is_made_up_for",
-        claim="and yet it answers any change: token by token later parts undo most of a random one's direct effect",
+        claim="but it answers any change: token by token later parts undo most of a random one's direct effect",
         source="a question of ours",
-        measured="slope of self-repair on the lost direct effect over tokens, under a random change, mean over"
-        " chosen heads",
+        measured="slope of self-repair on the lost direct effect over tokens, under a change of a head's output in a"
+        " random direction, as large as by resampling; mean over chosen heads",
         unit="ratio",
         value=Summary("E17", "compensation", "random"),
         figure="E17",
         above=0.5,
         why="most of it; this rule was written when Gemma 3 270M had been seen, and no other model",
+    ),
+    Claim(
+        id="repair_is_of_the_head",
+        claim="What a head says is made up for more than such a change without meaning",
+        source="a question of ours",
+        measured="the same slope under resample ablation, less that under the random change",
+        unit="ratio",
+        value=Summary("E17", "compensation_difference", "resample - random"),
+        figure="E17",
+        above=0.0,
+        why="no difference is 0; compared in this way, and not by mean self-repair, when three models had been seen",
     ),
     Claim(
         id="narrow_repair_is_that_of_text",

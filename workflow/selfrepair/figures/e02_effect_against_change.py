@@ -77,7 +77,7 @@ def caption(heads: pl.DataFrame, compared: pl.DataFrame | None = None) -> str:
         " up: by how much that logit changes when the head is ablated. On the dashed line y = −x the"
         " logit falls by just the direct effect; above it later parts of the model make up for part"
         " of the loss (self-repair), or the replaced output has some direct effect of its own, and"
-        " at zero the whole loss is made up for."
+        f" at zero the whole loss is made up for.{_of_optimal(rows)}"
     )
 
 
@@ -92,6 +92,16 @@ def _rows(heads: pl.DataFrame, compared: pl.DataFrame | None) -> tuple[pl.DataFr
     if compared is not None and not compared.is_empty():
         parts.append(_optimal(compared, parts[0]))
     return pl.concat(parts), missing
+
+
+def _of_optimal(rows: pl.DataFrame) -> str:
+    """What is different about the panel of optimal ablation, if there is one."""
+    if OPTIMAL not in rows["ablation"]:
+        return ""
+    return (
+        " Optimal ablation, by the constant that does the least harm, is of chosen heads alone, on other tokens of"
+        " theirs, and leaves a beginning-of-sequence token as it is."
+    )
 
 
 def _optimal(compared: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:

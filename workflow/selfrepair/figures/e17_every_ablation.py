@@ -1,4 +1,4 @@
-"""E17: chosen heads under every ablation, from the harshest to the one that does the least harm, and a control."""
+"""E17: chosen heads under every ablation, the one that does the least harm among them, and under a control."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COLUMNS = (
 )
 NOT_TRAINED = (
     "Not measured: this study trains no constants for optimal ablation (experiments.optimal_prompts in the"
-    " config)."
+    " config), or their heads have no top token in its first prompts."
 )
 
 
@@ -77,13 +77,15 @@ def draw(compared: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart | 
         ),
         "loss": Span("loss", "Harm: KL(clean || ablated), nats", interval_limits(rows, "loss")),
     }
+    heads = rows["name"].unique(maintain_order=True).to_list()
     shown, cut = {}, 0
     for name, span in spans.items():
         known = rows.filter(pl.col(name).is_not_null())
         shown[name] = placed(known, x=span)
         cut += n_cut(shown[name], span)
     panels = [
-        _panel(shown[name], span, names=at == 0) for at, (name, span) in enumerate(spans.items())
+        _panel(shown[name], span, heads, names=at == 0)
+        for at, (name, span) in enumerate(spans.items())
     ]
     beyond = pl.concat([each.select("edge") for each in shown.values()])
     return words.titled(
@@ -100,18 +102,19 @@ def caption(compared: pl.DataFrame, summaries: pl.DataFrame) -> str:
         return NOT_TRAINED
     rows, _ = _rows(compared)
     model = models_of(rows)[0]
-    worse = rows.filter(pl.col("loss_above_optimal") < 0, ablation=pl.col("ablation"))
-    worse = worse.filter(~pl.col("ablation").is_in([RANDOM]))
+    removing = rows.filter(pl.col("ablation") != RANDOM)
+    worse = removing.filter(pl.col("loss_above_optimal_high") < 0)
     spoofed = summary_rows("E17", summaries, model, experiment="E17", quantity="spoofing")
     shares = "; ".join(
         f"{NAMES[name]} {words.estimated(estimate(spoofed, group=name))}"
         for name in (RESAMPLE.name, MEAN.name, ZERO.name)
     )
     least = (
-        f" On these prompts, which no constant was trained on, {words.named_heads(worse.to_dicts())} suffers"
-        " less from another ablation than from its trained constant."
+        " On these prompts, which no constant was trained on, another ablation does less harm than the trained"
+        f" constant of {words.named_heads(worse.to_dicts())}."
         if worse.height
-        else " On these prompts, which no constant was trained on, no ablation of any head does less harm."
+        else " On these prompts, which no constant was trained on, none of the other ablations does less harm to"
+        " any of these heads, beyond its interval."
     )
     return (
         f"Heads of {model} with large direct effects, ablated in every way on {words.FROM_LARGEST}"
@@ -126,13 +129,14 @@ def caption(compared: pl.DataFrame, summaries: pl.DataFrame) -> str:
     )
 
 
-def _panel(rows: pl.DataFrame, span: Span, *, names: bool) -> alt.LayerChart:
-    heads = rows["name"].unique(maintain_order=True).to_list()
+def _panel(rows: pl.DataFrame, span: Span, heads: list[str], *, names: bool) -> alt.LayerChart:
+    """All heads, in the same rows in every panel, also where one has no value."""
     look: Any = (
         {"title": "Head", "labelFontSize": 12} if names else {"title": None, "labels": False}
     )
     axis = alt.Axis(grid=False, ticks=False, domain=False, **look)
-    y = alt.Y("name:N", sort=heads, axis=axis, title="Head" if names else None)
+    rows_of_heads = alt.Scale(domain=heads)
+    y = alt.Y("name:N", scale=rows_of_heads, axis=axis, title="Head" if names else None)
     offset = alt.YOffset("ablation:N", sort=list(COMPARED))
     scale = alt.Scale(
         domain=[NAMES[name] for name in COMPARED], range=[COLOURS[name] for name in COMPARED]
@@ -169,8 +173,8 @@ def _estimates(summaries: pl.DataFrame, model: str) -> list[str]:
 
     return [
         f"Restored share, optimal constant over resample: {of('restored_ratio', RATIO, 'ratio')};"
-        f" self-repair, resample less random: {of('self_repair_difference', DIFFERENCE, 'logits')}",
-        f"Compensation of a random change, which takes nothing away on average: {of('compensation', RANDOM, 'ratio')}",
+        f" compensation of a random change: {of('compensation', RANDOM, 'ratio')},"
+        f" resample less random: {of('compensation_difference', DIFFERENCE, 'ratio')}",
     ]
 
 

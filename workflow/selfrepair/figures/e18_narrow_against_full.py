@@ -25,7 +25,7 @@ COLUMNS = (
 BARS = 12
 NO_TASK = (
     "Not measured: the study leaves the narrow task out (experiments.narrow_prompts: 0), or this model's"
-    " tokenizer has too few names that are a single token."
+    " tokenizer cuts too few names and sentences so that every name is one token."
 )
 NO_TEXT = "Nothing to compare with: the study has no resample ablation of its text."
 NOT_DONE = "The model does not do the task, so the claim is not judged."
@@ -89,8 +89,8 @@ def caption(narrow_heads: pl.DataFrame, summaries: pl.DataFrame) -> str:
         f" names. Across: its mean self-repair on the study's text, on {words.FROM_LARGEST}, under resample"
         f" ablation too. {words.REPAIR} If the heads that are repaired on the task were those that are repaired"
         " on text, points would rise to the right, near the dashed line if by as much. Rank correlation"
-        f" (Spearman's): {_correlations(summaries, model)}; between two halves of the task's prompts"
-        f" {alike} ({SECOND_HALF}), which noise alone allows. The answer's logit is above that of the other name"
+        f" (Spearman's): {_correlations(summaries, model)}; of the task's prompts with as many"
+        f" others of it it would be {alike} ({SECOND_HALF}, from two halves). The answer's logit is above that of the other name"
         f" in {_of_task(summaries, model)}."
         f"{'' if _is_done(summaries, model) else f' {NOT_DONE}'}"
         f"{_backups(summaries, model)} Intervals are 95 % bootstrap intervals over the task's prompts."
@@ -136,7 +136,7 @@ def _of_task(summaries: pl.DataFrame, model: str) -> str:
     }
     share = words.estimated(estimate(found["accuracy"]))
     by = words.estimated(estimate(found["logit_difference"]), unit="logits")
-    return f"{share} of the prompts, by {by} on average"
+    return f"{share} of the prompts; mean difference over all of them {by}"
 
 
 def _is_done(summaries: pl.DataFrame, model: str) -> bool:
@@ -154,7 +154,7 @@ def _backups(summaries: pl.DataFrame, model: str) -> str:
     if common is None or by_chance is None:
         return ""
     return (
-        f" Of the ten heads that take over most in all, {words.estimated(common)} are the same on both;"
+        f" Of the {common['group']} that take over most in all, {words.estimated(common)} are the same on both;"
         f" heads of the same layers drawn at random would have {words.estimated(by_chance)} in common."
     )
 

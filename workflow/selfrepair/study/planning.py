@@ -22,6 +22,9 @@ from .shapes import stated_shape
 from .sizes import config_of_model
 
 GB = 1e9
+# Positions of a prompt at which the harm of an ablation is measured (measure.compared_ablations), and, in a step
+# of 8 prompts, trained on (measure.optimal_ablation).
+HARM_POSITIONS = 16
 # Main memory of a process that has loaded Python, torch and transformers, and nothing else yet.
 PROCESS_BYTES = 1.0e9
 # The table of a plan: a row per model.
@@ -121,8 +124,11 @@ def _flop_by_measurement(shape: Shape, config: Mapping[str, Any]) -> dict[str, f
     flop["chosen"] += 3 * chosen * amounts.replayed(of_chosen, prompts, positions)
     flop["neurons"] += chosen * amounts.replayed(of_neurons, prompts, positions)
     # Heads whose constants are trained, under every ablation, at drawn tokens and once more for the harm.
+    heads = _trained_heads(shape, config)
     replayed = amounts.replayed(of_neurons, prompts, positions) + prompts * positions
-    flop["compared"] += len(COMPARED) * _trained_heads_flop(shape, config) * replayed
+    unembedded = 2 * prompts * HARM_POSITIONS * heads * 2.0 * shape.vocabulary * shape.d_model
+    flop["compared"] *= bool(heads)
+    flop["compared"] += len(COMPARED) * (_trained_heads_flop(shape, config) * replayed + unembedded)
     # Each pair's first head, its second and both; and as many controls.
     of_pairs = amounts.replayed(of_neurons, experiments["pair_prompts"], positions)
     replayed_heads = 3 * 2 * experiments["pairs"]
@@ -138,13 +144,13 @@ def _flop_by_measurement(shape: Shape, config: Mapping[str, Any]) -> dict[str, f
 
 def _training_flop(shape: Shape, config: Mapping[str, Any]) -> float:
     """Operations of training the constants of optimal ablation: forwards and backwards, with the
-    unembedding at 16 of the positions, on 8 prompts a step (`measure.optimal_ablation.Training`)."""
+    unembedding at some positions, on 8 prompts a step; looks at the held-out loss are left out."""
     experiments, positions = config["experiments"], amounts.positions_of(config)
     heads = _trained_heads(shape, config)
     prompts = min(8, experiments["optimal_prompts"])
     recorded = experiments["optimal_prompts"] * positions * shape.flop_of_pass()
     replayed = 2 * prompts * positions * _trained_heads_flop(shape, config)
-    unembedded = 3 * prompts * 16 * heads * 2.0 * shape.vocabulary * shape.d_model
+    unembedded = 3 * prompts * HARM_POSITIONS * heads * 2.0 * shape.vocabulary * shape.d_model
     return (recorded if heads else 0) + experiments["optimal_steps"] * (replayed + unembedded)
 
 

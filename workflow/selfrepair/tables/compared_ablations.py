@@ -2,8 +2,9 @@
 
 The harm of an ablation beyond that of the optimal constant is *spoofing* (docs/method.md section 2): harm
 done by an input that the model never sees, not by what is missing. If self-repair were an answer to such
-inputs, it would vanish under the optimal constant; if later parts undid any change whatever, it would be
-there under a random change of the same size.
+inputs, it would vanish under the optimal constant. A random change takes no direct effect away on average, so
+its mean self-repair says nothing; what it takes away on each token it does, and the *compensation*, the slope
+of self-repair on what is lost over tokens, can be compared with that of a real loss.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ def compared_tables(
         a row per head that has tokens and ablation, columns as TABLE_SCHEMA; summaries, means over heads
         unless said otherwise: of each ablation `self_repair`, `compensation` and `loss`; `restored_share`
         (ratio of means over heads) and `spoofing` (of losses) of each but the random change, and of
-        the optimal one; `restored_ratio` of the optimal to the resampled one, `self_repair_difference` of
-        resampling and the random change. Both without a row if no constants were trained, or no head has
+        the optimal one; `restored_ratio` of the optimal to the resampled one, if that is told from none;
+        `compensation_difference` of resampling and the random change. Both without a row if no constants were trained, or no head has
         tokens.
     """
     if not heads:
@@ -166,15 +167,15 @@ def _summaries(
     of_tokens, of_losses, n_tokens = sizes
     rows = []
 
-    def add(values: Estimates, quantity: str, group: str, *, prompts: int = of_tokens) -> None:
+    def add(values: Estimates, quantity: str, group: str, *, of_harm: bool = False) -> None:
         row = summary(
             values,
             model=model,
             experiment="E17",
             quantity=quantity,
             group=group,
-            n_prompts=prompts,
-            n_tokens=n_tokens,
+            n_prompts=of_losses if of_harm else of_tokens,
+            n_tokens=None if of_harm else n_tokens,
         )
         rows.append(row)
 
@@ -184,6 +185,7 @@ def _summaries(
         )
 
     repaired = {name: over_heads("self_repair", name) for name in COMPARED}
+    compensated = {name: over_heads("compensation", name) for name in COMPARED}
     harm = {name: over_heads("loss", name) for name in COMPARED}
     restored = {
         name: divide(
@@ -194,13 +196,17 @@ def _summaries(
     }
     for ablation in COMPARED:
         add(repaired[ablation], "self_repair", ablation)
-        add(over_heads("compensation", ablation), "compensation", ablation)
-        add(harm[ablation], "loss", ablation, prompts=of_losses)
+        add(compensated[ablation], "compensation", ablation)
+        add(harm[ablation], "loss", ablation, of_harm=True)
     for ablation in REMOVING:
         add(restored[ablation], "restored_share", ablation)
         if ablation != OPTIMAL:
             share = divide(harm[ablation] - harm[OPTIMAL], harm[ablation])
-            add(share, "spoofing", ablation, prompts=of_losses)
-    add(divide(restored[OPTIMAL], restored[RESAMPLE.name]), "restored_ratio", RATIO)
-    add(repaired[RESAMPLE.name] - repaired[RANDOM], "self_repair_difference", DIFFERENCE)
+            add(share, "spoofing", ablation, of_harm=True)
+    ratio = divide(restored[OPTIMAL], restored[RESAMPLE.name])
+    # Of a model without self-repair the ratio is of two numbers that may be anything.
+    told = interval(restored[RESAMPLE.name], prompts=of_tokens)[1] > 0
+    add(ratio if told else np.full_like(ratio, np.nan), "restored_ratio", RATIO)
+    difference = compensated[RESAMPLE.name] - compensated[RANDOM]
+    add(difference, "compensation_difference", DIFFERENCE)
     return rows

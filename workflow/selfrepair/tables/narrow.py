@@ -2,8 +2,9 @@
 
 Who is repaired: Spearman's rank correlation over heads of a quantity on the task and on text. Who repairs: how many
 of the strongest backup heads are the same. An interval is a bootstrap over the task's prompts: it covers that other
-prompts of these templates might have been drawn, not other templates, other tasks or other text. Resamples add
-noise to each head's mean, which lowers a rank correlation, so an interval of one reaches lower rather than higher.
+prompts of these templates might have been drawn, not other templates, other tasks or other text. Resamples repeat
+prompts, which adds noise to each head's mean and moves all rank correlations away from their value, mostly towards 0:
+they are shifted back, so that their mean is the value (`centred`).
 
 A model **does the task** if the whole interval of its accuracy, the share of prompts in which the answer's logit is
 above the other name's, is above CHANCE. Of one that does not, everything is reported and nothing is judged.
@@ -38,6 +39,8 @@ from .terms import POST_NORMS
 CHANCE = 0.5
 # Backup heads that are compared: those that take over most.
 TOP_BACKUPS = 10
+# Of a stored change, `measure.narrow.DECIMALS`.
+DECIMALS = 3
 ALL_HEADS = "all heads"
 # Heads of the second half whose mean direct effect on the task is positive, as it is on top tokens of text: of a
 # head with a negative one, what makes up for it is negative self-repair.
@@ -117,6 +120,7 @@ def _changes(shards: Sequence[Mapping[str, Any]]) -> Float[np.ndarray, "layer he
 def taking_over(changes: Float[np.ndarray, "layer head layer head"]) -> OfHeads:
     """What each head takes over in all: the sum of its changes over all ablated heads of earlier layers, those
     of at least SMALLEST_REPAIR logits, as in `repair_map.parquet`."""
+    changes = changes.round(DECIMALS)  # as they were before shards were summed in float32
     n_layers = len(changes)
     later = np.arange(n_layers)[:, None] < np.arange(n_layers)
     counted = later[:, None, :, None] & (changes >= SMALLEST_REPAIR)
@@ -124,12 +128,13 @@ def taking_over(changes: Float[np.ndarray, "layer head layer head"]) -> OfHeads:
 
 
 def taking_over_on_text(repair_map: pl.DataFrame, n_layers: int, n_heads: int) -> OfHeads:
-    """The same of the map of the study's text; NaN where there is none."""
+    """The same of the map of the study's text, of entries that are told from none (their interval is above 0):
+    of entries of a few tokens each, noise alone is often large enough. NaN where there is no map."""
     entries = repair_map.filter(ablation=RESAMPLE.name)
     if entries.is_empty():
         return np.full((n_layers, n_heads), np.nan)
     found = np.zeros((n_layers, n_heads))
-    large = entries.filter(pl.col("mean") >= SMALLEST_REPAIR, kind=HEAD)
+    large = entries.filter(pl.col("mean") >= SMALLEST_REPAIR, pl.col("low") > 0, kind=HEAD)
     at = large["component_layer"].to_numpy(), large["component_head"].to_numpy()
     np.add.at(found, at, large["mean"].to_numpy())
     return found
@@ -146,20 +151,31 @@ def rank_correlations(
     return np.where(np.isnan(x).any(1) | np.isnan(y).any(1), np.nan, found)
 
 
+def centred(estimates: Float[np.ndarray, " resample"]) -> Float[np.ndarray, " resample"]:
+    """Correlations of resamples shifted so that their mean is the value, the first, on Fisher's scale."""
+    value, resamples = estimates[0], estimates[1:]
+    if np.isnan(value) or abs(value) == 1 or np.isnan(resamples).all():
+        return estimates
+    z = np.arctanh(np.clip(resamples, -1 + 1e-9, 1 - 1e-9))
+    return np.concatenate([[value], np.tanh(z - np.nanmean(z) + np.arctanh(value))])
+
+
 def does_task(accuracy: Float[np.ndarray, " resample"], *, n_prompts: int) -> bool:
     """Whether the whole interval of a model's accuracy is above CHANCE."""
     _, low, _ = interval(accuracy, prompts=n_prompts)
     return bool(low > CHANCE)
 
 
-def overlap(first: OfHeads, second: OfHeads) -> tuple[float, dict[str, float]]:
-    """Share of the TOP_BACKUPS heads with the largest values that two measurements have in common; and what
-    is to be expected if the heads of one were drawn at random: from all heads that can back up another, or
-    from the heads of the layers that they are in."""
+def overlap(first: OfHeads, second: OfHeads) -> tuple[float, dict[str, float], int]:
+    """Share of the heads with the largest values that two measurements have in common; what is to be expected
+    if the heads of one were drawn at random, from all heads that can back up another or from the heads of the
+    layers that they are in; and of how many heads: TOP_BACKUPS, or fewer where fewer take over anything."""
     n_heads = first.shape[1]
     # No head is earlier than those of the first layer.
     able = np.arange(first.size) >= n_heads
-    count = min(TOP_BACKUPS, int(able.sum()))
+    count = min(TOP_BACKUPS, *(int((able & (each.ravel() > 0)).sum()) for each in (first, second)))
+    if not count:
+        return np.nan, {}, 0
     sets = []
     for values in (first, second):
         order = np.argsort(-np.where(able, values.ravel(), -np.inf), kind="stable")
@@ -170,7 +186,7 @@ def overlap(first: OfHeads, second: OfHeads) -> tuple[float, dict[str, float]]:
         "any heads": count / int(able.sum()),
         "heads of the same layers": float((layers[0] * layers[1]).sum()) / n_heads / count,
     }
-    return common, expected
+    return common, expected, count
 
 
 class _Task:
@@ -268,8 +284,10 @@ class _Task:
                     known = heads[~np.isnan(there[heads])]
                     if len(known) < 2:
                         continue
-                    values = rank_correlations(
-                        here[:, known], np.broadcast_to(there[known], (len(here), len(known)))
+                    values = centred(
+                        rank_correlations(
+                            here[:, known], np.broadcast_to(there[known], (len(here), len(known)))
+                        )
                     )
                     told = {"n_tokens": self.n_prompts * len(known)}
                     quantity = f"{name}_correlation"
@@ -281,8 +299,9 @@ class _Task:
         return rows
 
     def _split_halves(self) -> Rows:
-        """Between halves of the task's prompts, each with both orders of the names: how far noise alone lowers a
-        correlation. Without intervals: a resample repeats prompts, which makes its halves noisier."""
+        """Between halves of the task's prompts, each with both orders of the names and mostly other templates: how
+        alike the task's own prompts are. Corrected for the half length (Spearman and Brown): of all prompts
+        against as many others. Without intervals: a resample repeats prompts, which makes its halves noisier."""
         first = np.arange(self.n_prompts) // 2 % 2 == 0
         rows = []
         for name in COMPARED:
@@ -290,6 +309,7 @@ class _Task:
             halves = self.means(name, first)[:1], self.means(name, ~first)[:1]
             for group, heads in self._groups().items():
                 value = float(rank_correlations(halves[0][:, heads], halves[1][:, heads])[0])
+                value = 2 * value / (1 + value) if value > -1 else np.nan
                 quantity, n_tokens = f"{name}_split_half", self.n_prompts * len(heads)
                 rows.append(
                     self._row(_alone(value), quantity=quantity, group=group, n_tokens=n_tokens)
@@ -301,9 +321,13 @@ class _Task:
         be needed for."""
         if np.isnan(self.full_takes_over).any():
             return []
-        common, expected = overlap(self.takes_over, self.full_takes_over)
+        common, expected, count = overlap(self.takes_over, self.full_takes_over)
+        if not count:
+            return []
         told = {"n_tokens": self.n_prompts * self.takes_over.size}
-        rows = [self._row(_alone(common), quantity="backup_overlap", **told)]
+        rows = [
+            self._row(_alone(common), quantity="backup_overlap", group=f"{count} heads", **told)
+        ]
         for group, value in expected.items():
             quantity = "backup_overlap_by_chance"
             rows.append(self._row(_alone(value), quantity=quantity, group=group, **told))

@@ -27,7 +27,7 @@ def summary(
     experiment: str,
     quantity: str,
     n_prompts: int,
-    n_tokens: int,
+    n_tokens: int | None,
     layer: int | None = None,
     head: int | None = None,
     group: str = "",
@@ -54,6 +54,7 @@ def summary_table(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
     """The table of these rows, with SUMMARY_COLUMNS.
 
     layer, head: null for a number over several. value, low, high: with its 95 % interval.
-    n_tokens: of E3 and E4 tokens; of E7 to E11 instances, a head on one of its tokens.
+    n_tokens: of E3 and E4 tokens; of E7 to E11 instances, a head on one of its tokens; null where prompts are
+    looked at everywhere.
     """
     return pl.DataFrame(list(rows), schema=SCHEMA)
