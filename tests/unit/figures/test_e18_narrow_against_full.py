@@ -51,7 +51,7 @@ def test_words_give_the_task_the_correlations_and_the_backups() -> None:
     )
     assert NOT_DONE not in lines
     told = caption(made.narrow_heads(), made.narrow_summaries())
-    assert "0.80 [0.75, 0.86] (second half), which noise alone allows" in told
+    assert "it would be 0.80 [0.75, 0.86] (second half, from two halves)" in told
     assert "40 % [35, 46] are the same on both" in told
 
 
