@@ -65,7 +65,7 @@ def draw(depth: pl.DataFrame, training: pl.DataFrame) -> alt.VConcatChart | alt.
     if _is_unknown(depth, training):
         return unmeasured(TITLE, UNKNOWN)
     rows = _rows(depth, training)
-    places = Places.of(rows.losses[TOKENS])
+    places = Places.of(training[TOKENS].drop_nulls())
     spans = {
         "value": Span("value", "Mean over heads (logits)", interval_limits(rows.parts, "value")),
         # Before a model has learnt anything, the share is of hardly any effect.
@@ -107,7 +107,7 @@ def caption(depth: pl.DataFrame, training: pl.DataFrame) -> str:
     if _is_unknown(depth, training):
         return UNKNOWN
     rows = _rows(depth, training)
-    zero = ", 0 left of the dashed line" * Places.of(rows.losses[TOKENS]).has_zero
+    zero = ", 0 left of the dashed line" * Places.of(training[TOKENS].drop_nulls()).has_zero
     return (
         f"What makes up for ablated attention heads in checkpoints of a model, {words.listed(models_of(rows.losses))},"
         f" against the tokens that each was trained on (log scale{zero}); resample ablation, on"
@@ -153,9 +153,9 @@ class Places:
         tokens = pl.col(TOKENS)
         place = pl.when(tokens > 0).then(tokens.log10()).otherwise(self.low - self.gap)
         if "part" in rows.columns:
-            names = [name for name, _ in PARTS.values()]
+            names = [name for name, _ in PARTS.values() if name in set(rows["part"])]
             step = 0.008 * (self.limits[1] - self.limits[0])
-            beside = {name: step * (at - len(names) // 2) for at, name in enumerate(names)}
+            beside = {name: step * (at - (len(names) - 1) / 2) for at, name in enumerate(names)}
             place += pl.col("part").replace_strict(beside, return_dtype=pl.Float64)
         return rows.with_columns(place=place)
 
