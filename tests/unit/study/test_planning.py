@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -268,7 +269,7 @@ def test_pythias_checkpoints_are_planned_offline_as_one_run_of_training() -> Non
     assert (steps[0], steps[-1]) == (0, 143_000)
     # Pythia's checkpoints: powers of two up to 512, then every 1,000th step.
     assert all(step in {0, *(2**n for n in range(10))} or step % 1000 == 0 for step in steps)
-    assert all(later <= 4 * step for step, later in zip(steps[1:], steps[2:], strict=False))
+    assert all(later <= 4 * step for step, later in pairwise(steps[1:]))
     for step, model in zip(steps, models.values(), strict=True):
         assert model["training_tokens"] == step * 1024 * 2048
         assert model["shape"] == PAPER["models"]["pythia-160m"]["shape"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import altair as alt
@@ -166,10 +167,7 @@ class Places:
         labels = ({self.low - self.gap: "0"} if self.has_zero else {}) | labels
         values = list(labels)
         # A label holds up to halfway to the next tick: numbers need not be equal to the last digit.
-        parts = [
-            f"datum.value < {(a + b) / 2} ? '{labels[a]}'"
-            for a, b in zip(values, values[1:], strict=False)
-        ]
+        parts = [f"datum.value < {(a + b) / 2} ? '{labels[a]}'" for a, b in pairwise(values)]
         words_of = " : ".join([*parts, f"'{labels[values[-1]]}'"])
         options = {"values": values, "labelExpr": words_of, "labels": title, "grid": False}
         return Span("place", "Training tokens" if title else None, self.limits, options=options)
