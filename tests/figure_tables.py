@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import polars as pl
@@ -90,7 +90,21 @@ def depth_table(*models: str, post_norms: Collection[str] = (), seed: int = 0) -
                     row[f"{POST_NORMS}_share"] *= own
                     row["self_repair_share"] = sum(row.values())
                     keys = {"model": model, "ablation": ablation, "selection": selection}
-                    row = with_bounds(row | {POST_NORMS: row[f"{POST_NORMS}_share"]})
+                    # Of heads with a direct effect of 1 logit, of which ablation removes 0.9.
+                    row |= {name: row[f"{name}_share"] for name in SHARED_EFFECTS}
+                    row["restored_share"] = row["self_repair"] / 0.9
+                    row = with_bounds(row)
                     row |= {} if own else dict.fromkeys(NO_POST_NORMS, 0.0)
                     rows.append(keys | {"depth": depth, "n_heads": 9} | COUNTS | row)
     return pl.DataFrame(rows)
+
+
+def training_tables(tokens: Mapping[str, int | None]) -> pl.DataFrame:
+    """A row per model, trained on so many tokens (None: not known), whose loss falls from one to the next."""
+    rows = [
+        {"model": model, "training_tokens": count, "mean_surprisal": 11.0 - number}
+        for number, (model, count) in enumerate(tokens.items())
+    ]
+    counts = {"n_prompts": 321, "n_tokens": 40767}
+    schema = {"training_tokens": pl.Int64}
+    return pl.DataFrame([row | counts for row in rows], schema_overrides=schema)

@@ -23,6 +23,7 @@ from selfrepair.tables.repair_map import (
     repair_map_table,
 )
 from selfrepair.tables.swept import DrawnHeads
+from selfrepair.tables.training import training_table
 from selfrepair.vocabulary import TERMS
 
 
@@ -43,6 +44,7 @@ MODELS = (
 # Where the heads of the made up experiments stand in the first model.
 CHOSEN = {(2, 1): (21, 3), (3, 0): (27, 7), (3, 2): (28, 7)}
 ABLATIONS = ("resample", "zero")
+CLEAN = {"prompts": [0, 8], "tokens_per_prompt": 128, "mean_surprisal_nats": 3.4}
 
 
 def save_study(folder: Path) -> Path:
@@ -92,6 +94,7 @@ def _tables(model: Model) -> dict[str, pl.DataFrame]:
     return {
         "heads": heads,
         "depth": depth,
+        "training": training_table(CLEAN, model=model.title, training_tokens=None),
         "repair_map": repair_map_table(maps, model=model.title),
         "repair_layers": repair_layers_table(maps, model=model.title),
         "backup_heads": backup_heads_table(maps, model=model.title),

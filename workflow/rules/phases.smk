@@ -34,6 +34,7 @@ for model in MODELS:
             f"tables@{model}"
         input:
             expand(rules.decompose.output, model=model),
+            expand(rules.tabulate_training.output, model=model),
             expand(rules.map_repair.output, model=model),
             expand(
                 table("{name}"),

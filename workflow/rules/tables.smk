@@ -27,6 +27,25 @@ rule decompose:
         "../scripts/decompose.py"
 
 
+# For figures over training: what the config states of the model, beside its loss.
+rule tabulate_training:
+    input:
+        clean=rules.rank_tokens.output.provenance,
+        code=code_of("tabulate_training"),
+    output:
+        training=table("training"),
+    log:
+        f"{LOGS}/{{model}}/tabulate_training.log",
+    localrule: True
+    conda:
+        "../envs/selfrepair.yaml"
+    threads: 1
+    params:
+        settings=settings("models.{model}.title", "models.{model}.training_tokens?"),
+    script:
+        "../scripts/tabulate_training.py"
+
+
 # Who repairs: of the ablations that have a map; without any, tables without rows.
 rule map_repair:
     input:

@@ -150,6 +150,7 @@ FIGURES = (
         "e18_narrow_against_full",
         ("narrow_heads", "narrow_summaries"),
     ),
+    Figure("E19", "emergence", "e19_emergence", ("depth", "training"), "study"),
 )
 # Drawn for the models whose heads are compared with the numbers that the authors released.
 PUBLISHED = Figure("published", "against-measured", "published", ("published",))

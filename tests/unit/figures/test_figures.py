@@ -1,4 +1,4 @@
-"""What holds for every figure of the catalogue that is drawn from the heads or depth table."""
+"""What holds for every figure of the catalogue that is drawn from the tables of heads, by depth or of training."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import polars as pl
 import pytest
 
 from chosen_tables import compared_ablations
-from figure_tables import depth_table, heads_table
+from figure_tables import depth_table, heads_table, training_tables
 from selfrepair.catalogue import FIGURES, PUBLISHED
 
 COMPARED = compared_ablations().with_columns(model=pl.lit("my-model"))
 TABLES = {
     "heads": heads_table("my-model"),
-    "depth": depth_table("my-model"),
+    "depth": depth_table("my-model", "my-model-later"),
+    "training": training_tables({"my-model": 0, "my-model-later": 10**9}),
     "compared_ablations": COMPARED.clear(),
 }
 DRAWN = [figure for figure in FIGURES if set(figure.tables) <= set(TABLES)]

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -258,3 +259,20 @@ def test_a_model_of_experts_has_no_shape() -> None:
 def test_smollm2_large_has_100_k_tokens() -> None:
     text = study("smollm2-large.yaml")["text"]
     assert text["prompts"] * (text["tokens_per_prompt"] - 1) >= 100_000
+
+
+def test_pythias_checkpoints_are_planned_offline_as_one_run_of_training() -> None:
+    config = study("emergence.yaml")
+    models = config["models"]
+    assert len(models) == 10
+    steps = [int(model["revision"].removeprefix("step")) for model in models.values()]
+    assert (steps[0], steps[-1]) == (0, 143_000)
+    # Pythia's checkpoints: powers of two up to 512, then every 1,000th step.
+    assert all(step in {0, *(2**n for n in range(10))} or step % 1000 == 0 for step in steps)
+    assert all(later <= 4 * step for step, later in pairwise(steps[1:]))
+    for step, model in zip(steps, models.values(), strict=True):
+        assert model["training_tokens"] == step * 1024 * 2048
+        assert model["shape"] == PAPER["models"]["pythia-160m"]["shape"]
+    plans = [plan_model(key, config) for key in models]
+    assert {round(plan.hours, 6) for plan in plans} == {round(plans[0].hours, 6)}
+    assert 0.1 < plans[0].hours < 0.5
