@@ -17,11 +17,14 @@ from common.settings import Machine, below, machine_of, title_of  # noqa: E402
 # Commands, which are no rule's script.
 COMMANDS = {
     "alone",
+    "audit",
     "fetch",
+    "pack_records",
     "pack_shards",
     "plan",
     "recorded_stages",
     "study",
+    "unpack_records",
     "update_dvc",
     "verify",
 }

@@ -199,7 +199,8 @@ def planned(tflops: float) -> Callable[[Sizes], Mapping]:
     def config_for(sizes: Sizes) -> Mapping:
         resample = {"prompts": sizes.swept, "tokens_per_head": sizes.top, "map": True}
         experiments = {"prompts": sizes.chosen, "iterative_prompts": sizes.iterative}
-        experiments["narrow_prompts"] = 0  # as `init` writes it
+        # As `init` writes it, and as it leaves it out.
+        experiments |= {"narrow_prompts": 0, "optimal_prompts": 0}
         return default | {
             "text": default["text"] | {"prompts": sizes.prompts},
             "ablations": {"resample": resample | {"random_tokens_per_head": sizes.random}},

@@ -24,7 +24,7 @@ from selfrepair import InputError
 from selfrepair.model.vetting import vet_gguf, vet_settings, vet_weights, vetted_location
 
 # What refusing may take. Measured: 0.4 s and 30 MB, most of it what transformers imports on first use.
-SECONDS, MEGABYTES = 5, 200
+SECONDS, MEGABYTES = 60, 200
 WEIGHT = "model.layers.2.self_attn.q_proj.weight"
 FUZZED = 60
 
