@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import altair as alt
@@ -83,6 +84,7 @@ def draw(compared: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart | 
         known = rows.filter(pl.col(name).is_not_null())
         shown[name] = placed(known, x=span)
         cut += n_cut(shown[name], span)
+    spans = {name: replace(span, options={"tickCount": 4}) for name, span in spans.items()}
     panels = [
         _panel(shown[name], span, heads, names=at == 0)
         for at, (name, span) in enumerate(spans.items())
