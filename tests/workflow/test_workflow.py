@@ -24,6 +24,7 @@ from gguf_files import tiny_model, write_gguf
 from selfrepair import catalogue
 from selfrepair.claims.claims import CLAIMS
 from selfrepair.files.shards import read_instances
+from selfrepair.other_ablations import COMPARED
 from selfrepair.text.prompts import read_prompts
 from selfrepair.vocabulary import EFFECTS
 from tiny_models import naming_tokenizer
@@ -106,7 +107,7 @@ def test_the_narrow_task_is_measured_or_left_out(copy_of_finished, tmp_path):
     assert heads.height == 3 * 3
     assert heads["n_prompts"].unique().to_list() == [22]
     summaries = pl.read_parquet(results / "narrow_summaries.parquet")
-    assert {"accuracy", "self_repair_correlation", "backup_overlap"} <= {*summaries["quantity"]}
+    assert {"accuracy", "self_repair_correlation"} <= {*summaries["quantity"]}
     shards = sorted((results / "experiments/narrow").glob("shard-*.safetensors"))
     assert [len(load_file(path)["answer_logit"]) for path in shards] == [20, 2]
     sidecar = json.loads(shards[1].with_suffix(".json").read_text())
@@ -117,6 +118,44 @@ def test_the_narrow_task_is_measured_or_left_out(copy_of_finished, tmp_path):
     assert done.returncode == 0, done.stderr
     assert pl.read_parquet(results / "narrow_summaries.parquet").is_empty()
     assert json.loads((results / "experiments/narrow.json").read_text())["files"] == []
+
+
+def test_constants_are_trained_on_prompts_that_nothing_is_ablated_on(copy_of_finished):
+    """Of 24 prompts the first 12 are ablated, the last 4 are for pairs; the 8 between are left."""
+    config = copy_of_finished.config
+    fewer = {"prompts": 12, "iterative_prompts": 4, "pair_prompts": 4, "optimal_prompts": 8}
+    fewer |= {"optimal_steps": 12, "optimal_heads": [[2, 0], [1, 1]], "prompts_per_shard": 7}
+    changes = {
+        "experiments": config["experiments"] | fewer,
+        "ablations": {
+            name: ablation | {"prompts": 12} for name, ablation in config["ablations"].items()
+        },
+    }
+    results = copy_of_finished.folder / "results/tiny/gpt2"
+    target = "results/tiny/gpt2/compared_ablations.parquet"
+    done = copy_of_finished.snakemake(target, **changes)
+    assert done.returncode == 0, done.stderr
+    made = json.loads((results / "constants.json").read_text())
+    assert made["prompts"] == [12, 20]
+    assert made["heads"] == [[2, 0], [1, 1]]
+    constants = load_file(results / "constants.safetensors")
+    assert (constants["loss"] <= constants["start_loss"]).all()
+    assert not (results / "constants.unfinished").exists()
+    table = pl.read_parquet(results / "compared_ablations.parquet")
+    assert {*table["ablation"]} == {*COMPARED}
+    assert {*table.select("layer", "head").rows()} <= {(2, 0), (1, 1)}
+    shards = sorted((results / "experiments/compared").glob("shard-*of2.json"))
+    assert [json.loads(path.read_text())["prompts"] for path in shards] == [[0, 7], [7, 12]]
+    more = fewer | {"optimal_prompts": 9}
+    refused = copy_of_finished.snakemake(
+        target, **(changes | {"experiments": config["experiments"] | more})
+    )
+    assert refused.returncode == 1
+    assert "experiments.optimal_prompts: 9; of 24 prompts" in refused.stderr
+    none = config["experiments"] | fewer | {"optimal_prompts": 0}
+    done = copy_of_finished.snakemake(target, **(changes | {"experiments": none}))
+    assert done.returncode == 0, done.stderr
+    assert pl.read_parquet(results / "compared_ablations.parquet").is_empty()
 
 
 def test_only_what_matters_is_told_and_the_findings_last(finished):
