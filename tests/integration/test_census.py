@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -81,11 +82,12 @@ def test_the_repair_map_of_experts(case: Case, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("shapes_unchecked")  # a user is told by our own checks
 @pytest.mark.parametrize("case", [c for c in CASES if c.refused is not None], ids=lambda c: c.key)
 def test_refused(case: Case, tmp_path: Path) -> None:
     if case.refused == census.NOT_BUILT:  # and so not here either
         save(case.config(), tmp_path)
-        (tmp_path / "model.safetensors").touch()
+        save_file({"weight": torch.zeros(1)}, tmp_path / "model.safetensors")
     else:
         save(case.build(), tmp_path)
     assert case.refused is not None

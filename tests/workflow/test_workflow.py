@@ -67,8 +67,10 @@ def test_everything_promised_is_there(finished):
     assert "| Tiny GPT-2 |" in (results / "findings.md").read_text()
     claims = pl.read_parquet(results / "claims.parquet")
     assert claims.height == len(CLAIMS)
-    # In a tiny model with random weights no head may back up another, and its tokenizer knows no names.
+    # In a tiny model with random weights no head may back up another, and its tokenizer knows no names; the study
+    # trains no constants.
     may_lack = ["backups_are_true", "narrow_repair_is_that_of_text"]
+    may_lack += ["repair_is_no_artefact", "any_change_is_made_up_for", "repair_is_of_the_head"]
     assert claims.filter(~pl.col("id").is_in(may_lack))["value"].null_count() == 0
     page = (results / "claims.html").read_text()
     for name in re.findall(r'src="([^"]+)"', page):

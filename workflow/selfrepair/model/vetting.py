@@ -88,6 +88,10 @@ def vet_weights(folder: Path, *, name: str, pickle: bool = False) -> list[str]:
             ignore_mismatched_sizes=True,  # told below, with the tensor's name
         )
     except Exception as error:
+        from .finding import empty_network  # takes seconds, and is needed here alone
+
+        # Of a config that no model can be built from, that is what is told.
+        empty_network(AutoConfig.from_pretrained(folder, trust_remote_code=False), name=name)
         raise InputError(
             f"model {name}: its weights are not those of its config.json ({_told(error, stated)}); "
             "fetch or save the model again"
