@@ -102,7 +102,7 @@ def test_every_ablation_is_that_of_the_plain_model(name: str, dtype: str, tiny: 
             assert_close(values["self_repair"], repaired, dtype)
             # With so short prompts every position is looked at.
             assert LENGTH - 2 <= LOSS_POSITIONS
-            p, q = (log_probabilities(hooked, each)[:, 1:-1] for each in (clean, run))
+            p, q = (hooked.log_probabilities(each)[:, 1:-1] for each in (clean, run))
             expected = (p.exp() * (p - q)).sum(-1).mean(1)
             torch.testing.assert_close(
                 found.loss[:, at, number], expected, rtol=1e-3, atol=BOUND[dtype]
@@ -113,13 +113,6 @@ def test_every_ablation_is_that_of_the_plain_model(name: str, dtype: str, tiny: 
 def assert_close(found: Tensor, expected: Tensor, dtype: str) -> None:
     assert len(found)
     torch.testing.assert_close(found, expected, rtol=0, atol=BOUND[dtype])
-
-
-@torch.no_grad()
-def log_probabilities(hooked: HookedModel, run: Pass) -> Tensor:
-    """Of the model's own output: after its soft cap, of which centred logits do not tell."""
-    logits = hooked.decoder.unembedded(hooked.named(hooked.decoder.final_norm.module)(run.residual))
-    return torch.log_softmax(hooked.decoder.capped(logits), -1)
 
 
 def test_a_random_change_is_as_large_as_that_of_resampling(tiny: Tiny) -> None:

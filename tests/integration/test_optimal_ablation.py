@@ -19,7 +19,7 @@ from selfrepair.measure.harm import (
 from selfrepair.measure.optimal_ablation import Training, optimal_constants
 from selfrepair.model.decoder import Decoder
 from selfrepair.model.gradients import GradientReplay, differentiable
-from selfrepair.testing.hooked_reference import HookedModel, Pass
+from selfrepair.testing.hooked_reference import HookedModel
 from tiny_models import FLOAT64, POST_NORMS, SUPPORTED, random_tokens
 
 Tiny = Callable[..., Decoder]
@@ -50,13 +50,6 @@ def some_constant(model: Decoder) -> Tensor:
     return torch.randn(model.d_head, generator=generator).to(model.dtype)
 
 
-@torch.no_grad()
-def log_probabilities(hooked: HookedModel, run: Pass) -> Tensor:
-    """Of the model's own output: after its soft cap, of which centred logits do not tell."""
-    logits = hooked.decoder.unembedded(hooked.named(hooked.decoder.final_norm.module)(run.residual))
-    return torch.log_softmax(hooked.decoder.capped(logits), -1)
-
-
 @pytest.mark.parametrize("name", [*SUPPORTED, *POST_NORMS, "nanochat", "granite", "cohere"])
 def test_the_harm_is_that_of_the_plain_model(name: str, tiny: Tiny) -> None:
     model = tiny(name)
@@ -65,7 +58,7 @@ def test_the_harm_is_that_of_the_plain_model(name: str, tiny: Tiny) -> None:
     z = clean.z[LAYER][..., HEAD, :].clone()
     z[:, 1:] = constant
     ablated = hooked.run(TOKENS, z=[(LAYER, HEAD, z)])
-    p, q = (log_probabilities(hooked, run) for run in (clean, ablated))
+    p, q = (hooked.log_probabilities(run) for run in (clean, ablated))
     expected = (p.exp() * (p - q)).sum(-1)[:, :-1].gather(1, POSITIONS).mean()
     assert float(expected) > 1e-3
     loss = loss_of(model, constant).detach()

@@ -39,6 +39,7 @@ NO_TORCH = {
         "tables/tokens.py",
         "tables/iterative.py",
         "tables/compared_ablations.py",
+        "tables/co_ablation.py",
         "__main__.py",
     ),
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 from common.adapter import run
 from common.settings import title_of
 from selfrepair.files.archives import restore_shards
-from selfrepair.files.shards import read_shards
+from selfrepair.files.arrays import read_arrays
 from selfrepair.files.storage import read_json, write_table
 from selfrepair.tables.compared_ablations import compared_tables
 
@@ -16,7 +16,7 @@ def main(snakemake):
     restore_shards(index)
     record = read_json(index)
     heads, summaries = compared_tables(
-        read_shards(index),
+        read_arrays(index),
         [tuple(head) for head in record["heads"]["heads"]],
         n_prompts=record["prompts"],
         model=title_of(snakemake),

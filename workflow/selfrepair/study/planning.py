@@ -124,11 +124,13 @@ def _flop_by_measurement(shape: Shape, config: Mapping[str, Any]) -> dict[str, f
     flop["chosen"] += 3 * chosen * amounts.replayed(of_chosen, prompts, positions)
     flop["neurons"] += chosen * amounts.replayed(of_neurons, prompts, positions)
     # Heads whose constants are trained, under every ablation, at drawn tokens and once more for the harm.
-    heads = _trained_heads(shape, config)
+    trained = _trained_layers(shape, config)
     replayed = amounts.replayed(of_neurons, prompts, positions) + prompts * positions
-    unembedded = 2 * prompts * HARM_POSITIONS * heads * 2.0 * shape.vocabulary * shape.d_model
-    flop["compared"] *= bool(heads)
-    flop["compared"] += len(COMPARED) * (_trained_heads_flop(shape, config) * replayed + unembedded)
+    unembedded = 2 * prompts * HARM_POSITIONS * 2.0 * shape.vocabulary * shape.d_model
+    flop["compared"] *= bool(trained)
+    flop["compared"] += len(COMPARED) * sum(
+        shape.flop_of_head(layer) * replayed + unembedded for layer in trained
+    )
     # Each pair's first head, its second and both; and as many controls.
     of_pairs = amounts.replayed(of_neurons, experiments["pair_prompts"], positions)
     replayed_heads = 3 * 2 * experiments["pairs"]
@@ -145,35 +147,30 @@ def _flop_by_measurement(shape: Shape, config: Mapping[str, Any]) -> dict[str, f
 def _training_flop(shape: Shape, config: Mapping[str, Any]) -> float:
     """Operations of training the constants of optimal ablation: forwards and backwards, with the
     unembedding at some positions, on 8 prompts a step; looks at the held-out loss are left out."""
+    trained = _trained_layers(shape, config)
+    if not trained:
+        return 0.0
     experiments, positions = config["experiments"], amounts.positions_of(config)
-    heads = _trained_heads(shape, config)
     prompts = min(8, experiments["optimal_prompts"])
     recorded = experiments["optimal_prompts"] * positions * shape.flop_of_pass()
-    replayed = 2 * prompts * positions * _trained_heads_flop(shape, config)
-    unembedded = 3 * prompts * HARM_POSITIONS * heads * 2.0 * shape.vocabulary * shape.d_model
-    return (recorded if heads else 0) + experiments["optimal_steps"] * (replayed + unembedded)
+    unembedded = 3 * prompts * HARM_POSITIONS * 2.0 * shape.vocabulary * shape.d_model
+    step = sum(
+        2 * prompts * positions * shape.flop_of_head(layer) + unembedded for layer in trained
+    )
+    return recorded + experiments["optimal_steps"] * step
 
 
-def _trained_heads_flop(shape: Shape, config: Mapping[str, Any]) -> float:
-    """Operations per token of ablating each head whose constant is trained; chosen ones count as three
-    quarters deep."""
-    asked = config["experiments"]["optimal_heads"]
-    if not config["experiments"]["optimal_prompts"]:
-        return 0.0
-    if asked == ALL_HEADS:
-        return shape.flop_of_sweep()
-    if asked == CHOSEN_HEADS:
-        return _trained_heads(shape, config) * shape.flop_of_head(3 * shape.layers // 4)
-    return sum(shape.flop_of_head(layer) for layer, _ in asked)
-
-
-def _trained_heads(shape: Shape, config: Mapping[str, Any]) -> int:
+def _trained_layers(shape: Shape, config: Mapping[str, Any]) -> list[int]:
+    """The layer of each head whose constant is trained; chosen ones count as three quarters deep."""
     experiments = config["experiments"]
-    if not experiments["optimal_prompts"]:
-        return 0
-    known = {ALL_HEADS: shape.layers * shape.heads, CHOSEN_HEADS: experiments["heads_per_model"]}
     asked = experiments["optimal_heads"]
-    return known[asked] if isinstance(asked, str) else len(asked)
+    if not experiments["optimal_prompts"]:
+        return []
+    if asked == ALL_HEADS:
+        return [layer for layer in range(shape.layers) for _ in range(shape.heads)]
+    if asked == CHOSEN_HEADS:
+        return [3 * shape.layers // 4] * experiments["heads_per_model"]
+    return [layer for layer, _ in asked]
 
 
 def _longest_flop(flop: Mapping[str, float], config: Mapping[str, Any]) -> float:

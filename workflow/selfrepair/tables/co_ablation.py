@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 from jaxtyping import Float
-from torch import Tensor
 
 from ..vocabulary import bounded
 from .bootstrap import divide, interval, mean_over_heads, prompt_weights, resampled_totals
@@ -33,7 +32,7 @@ TABLE_SCHEMA: dict[str, Any] = (
 
 
 def co_ablation_tables(
-    shards: Sequence[Mapping[str, Tensor]],
+    shards: Sequence[Mapping[str, Any]],
     pairs: Sequence[Mapping[str, Any]],
     *,
     n_prompts: int,

@@ -160,6 +160,14 @@ class HookedModel:
                 "unembedding; name what else its config states here"
             )
 
+    @torch.no_grad()
+    def log_probabilities(self, run: Pass) -> Tensor:
+        """Of the model's own output, [prompt, position, vocabulary]: after its soft cap, of which centred
+        logits do not tell."""
+        decoder = self.decoder
+        logits = decoder.unembedded(self.named(decoder.final_norm.module)(run.residual))
+        return torch.log_softmax(decoder.capped(logits), -1)
+
     def frozen_logit(self, write: Tensor, clean: Pass, tokens: Tensor) -> Tensor:
         """Centred target logit of what a component adds to the stream, with the clean final norm scale.
 
