@@ -134,6 +134,16 @@ def test_completing_a_completed_config_changes_nothing():
         ),
         ("text.sources.news.kind", "Files", "(did you mean file?)"),
         (
+            "experiments.optimal_heads",
+            "chosn",
+            "experiments.optimal_heads: 'chosn' is not one of ['chosen', 'all'] (did you mean chosen?)",
+        ),
+        (
+            "experiments.optimal_heads",
+            [[1, -2]],
+            "experiments.optimal_heads.0.1: -2 is less than the minimum of 0",
+        ),
+        (
             "published",
             {"location": "x", "tables": {"smolm2": {"name": "g", "sha256": {"a": "0" * 64}}}},
             "published.tables: 'smolm2' is not a key of models (did you mean smollm2?)",

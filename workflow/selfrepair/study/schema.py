@@ -197,6 +197,13 @@ def _explain(error: Any, schema: Schema) -> str:
         choices = " or ".join("+".join(c["required"]) for c in error.validator_value)
         return f"{key}: give either {choices}, not both or neither"
     meaning = error.schema.get("description") if isinstance(error.schema, dict) else None
+    if (
+        error.validator == "anyOf"
+    ):  # a word, or something else: what is wrong with it as that which it is
+        is_word = isinstance(error.instance, str)
+        own = [each for each in error.context if (each.validator == "enum") == is_word]
+        error = max(own or [error], key=lambda each: len(each.absolute_path))
+        key = ".".join(str(part) for part in error.absolute_path)
     message = error.message.splitlines()[0]
     if error.validator == "enum":
         message += did_you_mean(error.instance, error.validator_value)
