@@ -22,6 +22,7 @@ for ablation in ABLATIONS:
             ablation=ablation,
             settings=settings(
                 f"ablations.{ablation}.prompts",
+                f"ablations.{ablation}.prompts_per_head",
                 f"ablations.{ablation}.tokens_per_head",
                 f"ablations.{ablation}.random_tokens_per_head",
                 "seed",

@@ -198,6 +198,7 @@ def planned(tflops: float) -> Callable[[Sizes], Mapping]:
 
     def config_for(sizes: Sizes) -> Mapping:
         resample = {"prompts": sizes.swept, "tokens_per_head": sizes.top, "map": True}
+        resample["prompts_per_head"] = None
         experiments = {"prompts": sizes.chosen, "iterative_prompts": sizes.iterative}
         # As `init` writes it, and as it leaves it out.
         experiments |= {"narrow_prompts": 0, "optimal_prompts": 0}

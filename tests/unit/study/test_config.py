@@ -304,7 +304,8 @@ def test_a_beginning_of_sequence_token_leaves_one_position_less_to_select():
 
 def test_an_ablation_draws_some_tokens_and_has_no_map_unless_told():
     config = completed(changed("ablations", {"zero": {"prompts": 4}}))
-    stated = {"tokens_per_head": 24, "random_tokens_per_head": 8, "map": False}
+    stated = {"prompts_per_head": None, "tokens_per_head": 24}
+    stated |= {"random_tokens_per_head": 8, "map": False}
     assert config["ablations"]["zero"] == {"prompts": 4} | stated
     assert mapped_ablations(config) == []
     assert mapped_ablations(completed(DEFAULT)) == ["resample"]

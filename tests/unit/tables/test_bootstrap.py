@@ -131,13 +131,10 @@ COVERAGE = [(5, 24, 0.82, 0.90), (10, 24, 0.88, 0.94), (20, 12, 0.90, 0.95), (60
 def test_intervals_cover_the_truth_when_tokens_are_drawn(prompts, drawn, plain, expanded):
     """95 % nominal: prompts with few or many top tokens, correlated within a prompt, and a few of all of
     them drawn at random, so that some prompts have none."""
-    studies, most = 600, 12
-    draw = np.random.default_rng(prompts)
-    of_prompt = 1 + draw.negative_binomial(1.5, 0.27, size=(prompts, 1, studies)).clip(0, most - 1)
-    values = 1 + 0.7 * draw.normal(size=(prompts, 1, studies))
-    values = values + draw.normal(size=(prompts, most, studies))
-    order = draw.random(values.shape)
-    order[np.broadcast_to(np.arange(most)[:, None], values.shape) >= of_prompt] = np.inf
+    studies = 600
+    values, of_prompt = correlated_tokens(prompts, studies)
+    order = np.random.default_rng(0).random(values.shape)
+    order[np.broadcast_to(np.arange(values.shape[1])[:, None], order.shape) >= of_prompt] = np.inf
     last = np.sort(order.reshape(-1, studies), 0)[drawn - 1]
     selected = (order <= last) & np.isfinite(order)
     means = resampled_means(values, selected, 1000)
@@ -145,6 +142,31 @@ def test_intervals_cover_the_truth_when_tokens_are_drawn(prompts, drawn, plain, 
         _, low, high = interval(means, prompts=count)
         covered = ((low <= 1.0) & (high >= 1.0)).mean()
         assert covered == pytest.approx(measured, abs=0.035)  # its standard error is 0.01
+
+
+# Prompts, drawn ones of them, and what expanded percentiles cover in 4,000 studies (measured).
+OF_PROMPTS = [(10, 4, 0.87), (20, 5, 0.94), (64, 6, 0.96), (64, 24, 0.94)]
+
+
+@pytest.mark.parametrize(("prompts", "drawn", "expanded"), OF_PROMPTS)
+def test_intervals_cover_the_truth_when_prompts_are_drawn(prompts, drawn, expanded):
+    """The same prompts; of some of them, drawn at random, all tokens."""
+    studies = 600
+    values, of_prompt = correlated_tokens(prompts, studies)
+    chosen = np.random.default_rng(1).random((prompts, 1, studies)).argsort(0).argsort(0) < drawn
+    selected = chosen & (np.arange(values.shape[1])[:, None] < of_prompt)
+    _, low, high = interval(resampled_means(values, selected, 1000), prompts=drawn)
+    covered = ((low <= 1.0) & (high >= 1.0)).mean()
+    assert covered == pytest.approx(expanded, abs=0.035)
+
+
+def correlated_tokens(prompts: int, studies: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values [prompt, token, study] around 1, correlated within a prompt, and how many of its tokens are
+    top tokens, few or many."""
+    most, draw = 12, np.random.default_rng(prompts)
+    of_prompt = 1 + draw.negative_binomial(1.5, 0.27, size=(prompts, 1, studies)).clip(0, most - 1)
+    values = 1 + 0.7 * draw.normal(size=(prompts, 1, studies))
+    return values + draw.normal(size=(prompts, most, studies)), of_prompt
 
 
 def test_totals_over_instances_equal_a_loop():

@@ -38,8 +38,20 @@ def is_sampled(config: Mapping[str, Any]) -> bool:
 def drawn(config: Mapping[str, Any], ablation: str) -> int:
     """Tokens of each head that a sweep of drawn tokens measures."""
     asked, positions = config["ablations"][ablation], positions_of(config)
-    top = capped(asked["tokens_per_head"], asked["prompts"], positions)
+    top = capped(None, asked["prompts"], positions)
+    of_prompts = math.ceil(top * share_of_prompts(config, ablation))
+    wanted = asked["tokens_per_head"]
+    top = of_prompts if wanted is None else min(wanted, of_prompts)
     return top + min(asked["prompts"] * positions, asked["random_tokens_per_head"])
+
+
+def share_of_prompts(config: Mapping[str, Any], ablation: str) -> float:
+    """Of the prompts that are expected to hold a top token of a head, the share that is drawn of each head."""
+    asked = config["ablations"][ablation]
+    if asked["prompts_per_head"] is None:
+        return 1.0
+    top = capped(None, asked["prompts"], positions_of(config))
+    return min(1.0, asked["prompts_per_head"] / rows(top, asked["prompts"]))
 
 
 def capped(tokens: int | None, prompts: int, positions: int) -> int:
@@ -75,7 +87,14 @@ def replayed_of_sweep(config: Mapping[str, Any], ablation: str) -> float:
     prompts, positions = config["ablations"][ablation]["prompts"], positions_of(config)
     if not is_sampled(config):
         return float(prompts * positions)
-    return replayed(drawn(config, ablation), prompts, positions)
+    alone = replayed(drawn(config, ablation), prompts, positions)
+    share = share_of_prompts(config, ablation)
+    if share == 1:
+        return alone
+    # Whole prompts are drawn: of those with a top token, each alike, replayed up to its last one.
+    of_top = share * replayed(capped(None, prompts, positions), prompts, positions)
+    random = config["ablations"][ablation]["random_tokens_per_head"]
+    return min(alone, of_top + replayed(random, prompts, positions))
 
 
 def map_bytes(shape: Shape) -> float:

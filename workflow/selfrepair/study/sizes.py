@@ -15,7 +15,7 @@ OWN_PROMPTS = tuple(each.prompts for each in EXPERIMENTS if each.own_prompts)
 # is the study's `text.prompts`.
 SIZES = {
     "clean": ("prompts_per_shard",),
-    "ablations": ("prompts", "tokens_per_head", "random_tokens_per_head"),
+    "ablations": ("prompts", "prompts_per_head", "tokens_per_head", "random_tokens_per_head"),
     "sweep": ("prompts_per_shard",),
     "experiments": (
         *(*PROMPTS, *OWN_PROMPTS, "prompts_per_shard", "heads_per_model"),
