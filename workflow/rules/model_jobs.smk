@@ -2,6 +2,7 @@
 from functools import cache
 from shutil import which
 
+import psutil
 from selfrepair.study.config import shard_prompts
 from selfrepair.study.planning import plan_model
 
@@ -60,6 +61,14 @@ def mem_mb_of_job(wildcards):
         or (default and default.args.get("mem_mb"))
         or 4000
     )
+
+
+# On this machine jobs side by side must fit into its memory together; a job that asks for more than all of it runs alone.
+if workflow.local_exec and not workflow.remote_exec:
+    if "mem_mb" not in workflow.resource_settings.resources:
+        workflow.register_resource(
+            "mem_mb", int(0.9e-6 * psutil.virtual_memory().total)
+        )
 
 
 def runtime_of_job(wildcards):
