@@ -16,6 +16,9 @@ from ..errors import InputError
 from ..formats import listed
 from ..vocabulary import SUMMARY_COLUMNS, TOP, bounded
 
+# What tells rows by depth apart, and what they are means over.
+DEPTH_KEYS = ("model", "depth", "ablation", "selection", "n_heads", "n_tokens", "n_prompts")
+
 
 def table_rows(
     figure: str,
@@ -89,6 +92,26 @@ def head_rows(
     )
     order = pl.col("model").replace_strict(_ranks(models_of(heads)), return_dtype=pl.Int64)
     return rows.sort(order, "selection", "ablation", "layer", "head"), missing
+
+
+def depth_rows(
+    figure: str,
+    depth: pl.DataFrame,
+    column: str,
+    *keys: str,
+    depths: Sequence[str],
+) -> tuple[pl.DataFrame, int]:
+    """Rows of a table by depth, of resample ablation and top tokens, in these groups of layers, with the
+    column, its interval and further `keys`. Raises and counts as `table_rows`."""
+    return table_rows(
+        figure,
+        depth,
+        "depth",
+        columns=[*DEPTH_KEYS, *keys, *bounded(column)],
+        finite=[column],
+        only={"ablation": [RESAMPLE.name], "selection": [TOP], "depth": depths},
+        one_model=False,
+    )
 
 
 def summary_rows(
