@@ -106,13 +106,14 @@ def fitted(
     title: str | list[str],
     *,
     bars: bool = True,
+    percent: bool = False,
     ticks: int | None = None,
     **limits: Any,
 ) -> Span:
     """The axis that shows a column of these rows, with its intervals if `bars`; limits: of `axis_limits`."""
     options = {"tickCount": ticks} if ticks else {}
     fit = interval_limits(rows, column, **limits) if bars else axis_limits(rows[column], **limits)
-    return Span(column, title, fit, options=options)
+    return Span(column, title, fit, percent=percent, options=options)
 
 
 def share_axis(rows: pl.DataFrame, column: str, title: str, *, keep: float, ticks: int = 8) -> Span:
@@ -140,8 +141,10 @@ def n_beyond(points: pl.DataFrame) -> int:
 
 
 def n_cut(points: pl.DataFrame, span: Span) -> int:
-    """How many intervals of points within the axes reach beyond this one."""
+    """How many intervals of points within the axes, if they have any, reach beyond this one."""
     _, low, high = bounded(span.column)
+    if low not in points.columns:
+        return 0
     beyond = (pl.col(low) < span.limits[0]) | (pl.col(high) > span.limits[1])
     return points.filter(pl.col("edge") == WITHIN, beyond).height
 

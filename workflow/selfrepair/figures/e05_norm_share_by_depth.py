@@ -140,5 +140,5 @@ def _rows(heads: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         pl.format("{}: {} tokens", "model", "selection") if models[1:] else pl.col("selection")
     )
     rows = rows.with_columns(panel=heading.replace(PANELS))
-    order = pl.col("model").replace_strict(models, range(len(models)), return_dtype=pl.Int64)
+    order = pl.col("model").cast(pl.Enum(models))
     return rows.sort(order, pl.col("selection") == ALL, maintain_order=True), missing

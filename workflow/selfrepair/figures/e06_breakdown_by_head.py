@@ -7,7 +7,7 @@ import polars as pl
 
 from ..tables.terms import POST_NORMS, terms_of
 from . import marks, words
-from .axes import Span, interval_limits, layer_axis, n_cut, placed, side_by_side
+from .axes import Span, interval_limits, layer_axis, placed, side_by_side
 from .rows import count_of, head_rows, layer_means, stacked
 from .theme import BLACK, GREY, ORANGE
 
@@ -35,23 +35,21 @@ def draw(heads: pl.DataFrame) -> alt.VConcatChart:
     rows, missing = head_rows("E6", heads, tuple(ROWS), one_model=True)
     rows = rows.with_columns(side_by_side(count_of(heads, "head")))
     terms = terms_of(rows)
-    (above, y_above), (below, y_below) = (_placed(rows, names) for names in (EFFECTS, terms))
+    groups = [_placed(rows, names) for names in (EFFECTS, terms)]
     bars, n_layers = rows.height <= marks.MOST_BARS, count_of(heads, "layer")
     # One scale for both parts: Vega-Lite would merge two of them, and mix up their colours.
     inks = {ROWS[name]: INKS[name] for name in (*EFFECTS, *terms)}
     colour = marks.inks("panel", None, inks, legend=None)
-    x = layer_axis(n_layers)
     parts = [
-        _facet(above, layer_axis(n_layers, title=None), y_above, colour, bars=bars),
-        _facet(below, x, y_below, colour, bars=bars),
+        _facet(part, layer_axis(n_layers, title=title), y, colour, bars=bars)
+        for (part, y), title in zip(groups, (None, "Layer"), strict=True)
     ]
-    cut = (n_cut(above, y_above) + n_cut(below, y_below)) * bars
     return words.titled(
         alt.vconcat(*parts, spacing=8),
         "What makes up for each head",
         f"{rows['model'][0]}, resample ablation, {words.FROM_TOP_TOKENS}",
         "Point: head, in order within its layer; bar: layer mean; largest head named",
-        *words.notes(pl.concat([above, below]), missing=missing, cut=cut),
+        *words.notes_of(groups, missing=missing, bars=bars),
     )
 
 

@@ -27,10 +27,7 @@ TITLE = "What the most repairing neurons do"
 
 def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     """One model, resample ablation, a panel per chosen head (and MLP), axes of one scale (logits);
-    colour is the clean direct effect of the neuron's whole MLP.
-
-    An empty table, of a model without such neurons: words that say so.
-    """
+    colour is the clean direct effect of the neuron's whole MLP."""
     if is_unmeasured("E9", top_neurons, "top_neurons", columns=COLUMNS):
         return unmeasured(TITLE)
     rows, missing = _rows(top_neurons, summaries)

@@ -27,10 +27,7 @@ PANELS = {
 def draw(repair_layers: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     """One model and ablation, top tokens, a panel each for heads and MLPs (and post-norms if there are
     any). Across: the layer of the ablated heads; up: the layer whose parts change. Colour: mean change of
-    their direct effect, in logits, on one scale for all panels. Nothing where a part comes before the head.
-
-    An empty table, of a study without a repair map: words that say so.
-    """
+    their direct effect, in logits, on one scale for all panels. Nothing where a part comes before the head."""
     if is_unmeasured("E13", repair_layers, "repair_layers", columns=COLUMNS):
         return unmeasured(TITLE, NOT_MAPPED)
     rows, missing = _rows(repair_layers)

@@ -26,10 +26,7 @@ NO_PAIRS = (
 
 def draw(backup_heads: pl.DataFrame) -> alt.LayerChart | alt.Chart:
     """One model and ablation, top tokens: the PAIRS largest mean changes of a later head's direct effect,
-    in logits, largest first, with 95 % intervals; at most three of one ablated head.
-
-    An empty table, of a study without a repair map, or a model without pairs: words that say so.
-    """
+    in logits, largest first, with 95 % intervals; at most three of one ablated head."""
     if (reason := _nothing(backup_heads)) is not None:
         return unmeasured(TITLE, reason)
     rows = _rows(backup_heads)

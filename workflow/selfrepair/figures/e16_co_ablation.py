@@ -28,10 +28,7 @@ NO_PAIRS = f"{NOT_MAPPED} Or none of this model's heads backs up another."
 
 def draw(co_ablation: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart | alt.Chart:
     """One model, resample ablation, logits: a point per pair, the change of the second head's direct effect
-    when the first is ablated across, the excess of ablating both up, with 95 % intervals.
-
-    An empty table, of a study without a repair map or a model without backups: words that say so.
-    """
+    when the first is ablated across, the excess of ablating both up, with 95 % intervals."""
     if is_unmeasured("E16", co_ablation, "co_ablation", columns=COLUMNS):
         return unmeasured(TITLE, NO_PAIRS)
     rows, missing = _rows(co_ablation)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import altair as alt
 import polars as pl
 
@@ -12,7 +10,7 @@ from ..other_ablations import COMPARED, OPTIMAL, RANDOM
 from ..tables.compared_ablations import DIFFERENCE, RATIO
 from ..vocabulary import bounded
 from . import marks, words
-from .axes import Span, fitted, n_cut, placed
+from .axes import Span, fitted, placed
 from .rows import table_rows
 from .theme import AMBER, BLUE, GREEN, ORANGE, SILVER
 from .unmeasured import is_unmeasured, unmeasured
@@ -41,38 +39,29 @@ NOT_TRAINED = (
 
 def draw(compared: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart | alt.Chart:
     """One model, a row per head and ablation on the head's top tokens: self-repair in logits, the restored
-    share of the removed effect, compensation, and the harm to the model's output in nats, with 95 % intervals.
-
-    An empty table, of a study that trains no constants: words that say so.
-    """
+    share of the removed effect, compensation, and the harm to the model's output in nats, with 95 % intervals."""
     if is_unmeasured("E17", compared, "compared_ablations", columns=COLUMNS):
         return unmeasured(TITLE, NOT_TRAINED)
     rows, missing = _rows(compared)
-    # Where an ablation removes little, the restored share is of hardly anything.
-    share = fitted(
-        rows,
-        "restored_share",
-        "Restored share of the effect",
-        include=(0.0, 1.0),
-        reach=0.5,
-        ticks=4,
-    )
-    slope = "Compensation (slope over tokens)"
+    share, slope = "Restored share of the effect", "Compensation (slope over tokens)"
+    # Where an ablation removes little, the share is of hardly anything.
+    near: marks.Look = {"include": (0.0, 1.0), "reach": 0.5}
     spans = (
         fitted(rows, "self_repair", "Self-repair (logits)", ticks=4),
-        replace(share, percent=True),
-        fitted(rows, "compensation", slope, include=(0.0, 1.0), ticks=4),
+        fitted(rows, "restored_share", share, percent=True, ticks=4, **near),
+        fitted(rows, "compensation", slope, ticks=4, include=(0.0, 1.0)),
         fitted(rows, "loss", "Harm: KL(clean || ablated), nats", ticks=4),
     )
-    parts = [placed(rows.drop_nulls(span.column), x=span) for span in spans]
-    panels = [_panel(part, span, rows["name"]) for part, span in zip(parts, spans, strict=True)]
+    parts = [(placed(rows.drop_nulls(span.column), x=span), span) for span in spans]
+    panels = [_panel(*part, rows["name"]) for part in parts]
+    groups = {
+        "restored_ratio": RATIO,
+        "compensation": RANDOM,
+        "compensation_difference": DIFFERENCE,
+    }
     ratio, random, difference = (
         words.told("E17", summaries, rows, quantity, unit="ratio", group=group)
-        for quantity, group in (
-            ("restored_ratio", RATIO),
-            ("compensation", RANDOM),
-            ("compensation_difference", DIFFERENCE),
-        )
+        for quantity, group in groups.items()
     )
     return words.titled(
         alt.hconcat(*panels, spacing=22),
@@ -80,11 +69,7 @@ def draw(compared: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart | 
         f"{rows['model'][0]}, {words.FROM_TOP_TOKENS}: {words.sample(rows)}; bars: 95 % intervals",
         f"Restored share, optimal constant over resample: {ratio}; compensation of a random change:"
         f" {random}, resample less random: {difference}",
-        *words.notes(
-            pl.concat([part.select("edge") for part in parts]),
-            missing=missing,
-            cut=sum(n_cut(part, span) for part, span in zip(parts, spans, strict=True)),
-        ),
+        *words.notes_of(parts, missing=missing),
     )
 
 

@@ -32,10 +32,7 @@ NOT_DONE = "The model does not do the task, so the claim is not judged."
 
 def draw(narrow_heads: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart | alt.Chart:
     """One model, resample ablation, logits: a point per head, its self-repair on its top tokens of text across,
-    on the task up, with the 95 % intervals of the BARS largest; dashed: the same on both.
-
-    An empty table, of a study without the task or a tokenizer without names: words that say so.
-    """
+    on the task up, with the 95 % intervals of the BARS largest; dashed: the same on both."""
     if (reason := _reason(narrow_heads)) is not None:
         return unmeasured(TITLE, reason)
     rows, missing = _rows(narrow_heads)

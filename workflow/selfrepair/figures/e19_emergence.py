@@ -10,7 +10,7 @@ import polars as pl
 from ..tables.terms import terms_of
 from ..vocabulary import SECOND_HALF, bounded
 from . import marks, words
-from .axes import Span, fitted, n_cut, placed, share_axis
+from .axes import Span, fitted, placed, share_axis
 from .rows import DEPTH_KEYS, check_columns, depth_rows, models_of, stacked, table_rows
 from .theme import BLACK, SILVER
 from .unmeasured import unmeasured
@@ -22,34 +22,28 @@ UNKNOWN = (
 )
 SHARE, LOSS, TOKENS = "restored_share", "mean_surprisal", "training_tokens"
 TRAINING = ("model", TOKENS, LOSS, "n_tokens")
-ZERO = ", 0 left of the dashed line"
 
 
 def draw(depth: pl.DataFrame, training: pl.DataFrame) -> alt.VConcatChart | alt.Chart:
     """Resample ablation, top tokens, heads of the second half: a point per checkpoint and part, with its 95 %
-    interval over prompts. Below it the restored share, and the loss.
-
-    Tokens are on a log scale; a checkpoint before training stands left of it, behind a dashed line. Models
+    interval over prompts; below it the restored share, and the loss. Tokens are on a log scale; a checkpoint before training stands left of it, behind a dashed line. Models
     that do not state their training tokens are not drawn. If fewer than two do: words that say so.
     """
     if _is_unknown(depth, training):
         return unmeasured(TITLE, UNKNOWN)
-    parts, shares, losses, missing = _rows(depth, training)
+    *tables, missing = _rows(depth, training)
+    parts, shares, losses = tables
+    x, zero, border = across(training[TOKENS].drop_nulls())
+    # Before a model has learnt anything, the share is of hardly any effect.
     axes = (
         fitted(parts, "value", "Mean over heads (logits)"),
-        # Before a model has learnt anything, the share is of hardly any effect.
         share_axis(shares, SHARE, "Restored share", keep=0.8, ticks=5),
         fitted(losses, LOSS, "Loss (nats)", bars=False, include=()),
     )
-    rows = [placed(each, y=y) for each, y in zip((parts, shares, losses), axes, strict=True)]
-    inks = marks.inks("part", "From", marks.part_inks(parts))
-    x, *left = across(training[TOKENS].drop_nulls())
-    without = replace(x, title=None, options=x.options | {"labels": False})
-    panels = [
-        _panel(rows[0], without, axes[0], *left, color=inks).properties(height=260),
-        _panel(rows[1], without, axes[1], *left),
-        _panel(rows[2], x, axes[2], *left, bars=False),
+    drawn = [
+        (placed(_stood(table, x, zero), y=y), y) for table, y in zip(tables, axes, strict=True)
     ]
+    panels = [_panel(rows, x, y, border) for rows, y in drawn]
     left_out = models_of(training.filter(pl.col(TOKENS).is_null()))
     return words.titled(
         alt.vconcat(*panels, spacing=14),
@@ -58,11 +52,7 @@ def draw(depth: pl.DataFrame, training: pl.DataFrame) -> alt.VConcatChart | alt.
         "Bars: 95 % intervals over prompts; parts of a checkpoint stand side by side",
         *["Left of the dashed line: before training, at 0 tokens"] * (0 in training[TOKENS]),
         *[f"Without a number of training tokens, not drawn: {', '.join(left_out)}"] * any(left_out),
-        *words.notes(
-            pl.concat([each.select("edge") for each in rows]),
-            missing=missing,
-            cut=n_cut(rows[0], axes[0]) + n_cut(rows[1], axes[1]),
-        ),
+        *words.notes_of(drawn, missing=missing),
     )
 
 
@@ -70,9 +60,10 @@ def caption(depth: pl.DataFrame, training: pl.DataFrame) -> str:
     if _is_unknown(depth, training):
         return UNKNOWN
     parts, _, losses, _ = _rows(depth, training)
+    zero = ", 0 left of the dashed line" * (0 in losses[TOKENS])
     return (
         f"What makes up for ablated attention heads in checkpoints of a model, {words.listed(models_of(losses))},"
-        f" against the tokens that each was trained on (log scale{ZERO * (0 in losses[TOKENS])}); resample"
+        f" against the tokens that each was trained on (log scale{zero}); resample"
         f" ablation, on {words.FROM_LARGEST}: {words.sample(parts, unit='model')}. {words.REPAIR} Top: self-repair"
         " and the parts that add up to it, in logits, means over the heads of the second half of the layers;"
         " middle: the share of the removed direct effect that self-repair restores, a ratio of such means, which"
@@ -104,42 +95,33 @@ def across(tokens: pl.Series) -> tuple[Span, float, float]:
     return Span("place", "Training tokens", limits, options=options), zero, border
 
 
-def _panel(
-    rows: pl.DataFrame,
-    x: Span,
-    y: Span,
-    zero: float,
-    border: float,
-    *,
-    bars: bool = True,
-    color: alt.Color | None = None,
-) -> alt.LayerChart:
-    """The checkpoints, joined if they were trained; parts of one stand side by side about its place."""
+def _stood(rows: pl.DataFrame, x: Span, zero: float) -> pl.DataFrame:
+    """The rows with their `place`; parts of a checkpoint stand side by side about its own."""
     place = pl.when(pl.col(TOKENS) > 0).then(pl.col(TOKENS).log10()).otherwise(zero)
-    if color:
+    if "part" in rows.columns:
         names = list(marks.part_inks(rows))
         step = 0.008 * (x.limits[1] - x.limits[0])
         beside = [step * (number - (len(names) - 1) / 2) for number in range(len(names))]
         place += pl.col("part").replace_strict(names, beside, return_dtype=pl.Float64)
-    layers = marks.joined(
-        rows,
-        y,
-        bars=bars,
-        where=f"datum.{TOKENS} > 0",
-        x=x.x(),
-        color=color or alt.value(BLACK),
-        tooltip=words.tips(
-            rows,
-            "model",
-            TOKENS,
-            *(["part", "n_heads"] if color else []),
-            **{y.column: str(y.title)},
-        ),
-    )
-    if 0 in rows[TOKENS]:
-        layers.append(marks.rule(x=border, color=SILVER, strokeDash=marks.DASHED))
-    layers = [*[marks.rule(y=0.0)] * bars, *layers]
-    return alt.LayerChart(layer=layers, data=rows.with_columns(place=place), width=560, height=130)
+    return rows.with_columns(place=place)
+
+
+def _panel(rows: pl.DataFrame, x: Span, y: Span, border: float) -> alt.LayerChart:
+    """The checkpoints, joined if they were trained. The last panel, of the loss, names the tokens."""
+    last, about = y.column == LOSS, ["part", "n_heads"] * ("part" in rows.columns)
+    if not last:
+        x = replace(x, title=None, options=x.options | {"labels": False})
+    inks = marks.inks("part", "From", marks.part_inks(rows)) if about else alt.value(BLACK)
+    tooltip = words.tips(rows, "model", TOKENS, *about, **{y.column: str(y.title)})
+    look: marks.Look = {"x": x.x(), "color": inks, "tooltip": tooltip}
+    dashed = marks.rule(x=border, color=SILVER, strokeDash=marks.DASHED)
+    layers = [
+        *[dashed] * (0 in rows[TOKENS]),
+        *[marks.rule(y=0.0)] * (not last),
+        *marks.joined(rows, y, bars=not last, where=f"datum.{TOKENS} > 0", **look),
+    ]
+    height = 260 if y.column == "value" else 130
+    return alt.LayerChart(layer=layers, data=rows, width=560, height=height)
 
 
 def _is_unknown(depth: pl.DataFrame, training: pl.DataFrame) -> bool:
@@ -156,12 +138,14 @@ def _rows(
     """Parts, shares and losses of the checkpoints, from the one trained least; how many have no value."""
     known = training.drop_nulls(TOKENS).sort(TOKENS, maintain_order=True)
     table = known.select("model", TOKENS).join(depth, on="model", maintain_order="left_right")
-    names = {name: part for name, (part, _) in marks.PARTS.items()}
     parts = stacked(table, ["self_repair", *terms_of(table)], *DEPTH_KEYS, TOKENS)
+    names = {name: part for name, (part, _) in marks.PARTS.items()}
     parts = parts.with_columns(part=pl.col("quantity").replace_strict(names))
-    of_parts, *missing = depth_rows("E19", parts, "value", TOKENS, "part", depths=[SECOND_HALF])
-    of_shares, no_share = depth_rows("E19", table, SHARE, TOKENS, depths=[SECOND_HALF])
-    of_losses, no_loss = table_rows(
-        "E19", known, "training", columns=TRAINING, finite=[LOSS], one_model=False
+    kept: marks.Look = {"columns": TRAINING, "finite": [LOSS], "one_model": False}
+    found = (
+        depth_rows("E19", parts, "value", TOKENS, "part", depths=[SECOND_HALF]),
+        depth_rows("E19", table, SHARE, TOKENS, depths=[SECOND_HALF]),
+        table_rows("E19", known, "training", **kept),
     )
-    return of_parts, of_shares, of_losses, sum(missing) + no_share + no_loss
+    (of_parts, _), (of_shares, _), (of_losses, _) = found
+    return of_parts, of_shares, of_losses, sum(missing for _, missing in found)

@@ -15,7 +15,7 @@ import polars as pl
 from ..errors import InputError
 from ..vocabulary import bounded
 from . import marks, words
-from .axes import Span, axis_limits, n_cut, placed
+from .axes import Span, axis_limits, placed
 from .rows import count_of, table_rows
 
 # The panels, line by line: what is lost, what makes up for it, and that as the paper's share.
@@ -45,22 +45,19 @@ def draw(comparison: pl.DataFrame) -> alt.VConcatChart:
     """
     rows, missing = _rows(comparison)
     bars, colour = marks.few(rows, "quantity"), marks.layer_colour(count_of(rows, "layer"))
-    parts, cut, lines = [], 0, []
+    drawn, lines = [], []
     for line in PANELS:
         panels = []
-        for name, title in line.items():
-            part = rows.filter(quantity=name)
-            if not part.is_empty():
-                x, y = _axes(part)
-                parts.append(placed(part, x=x, y=y))
-                cut += n_cut(parts[-1], y) * bars
-                panels.append(_panel(parts[-1], x, y, title, colour=colour, bars=bars))
+        for name in [name for name in line if name in rows["quantity"]]:
+            x, y = _axes(rows.filter(quantity=name))
+            drawn.append((placed(rows.filter(quantity=name), x=x, y=y), y))
+            panels.append(_panel(drawn[-1][0], x, y, line[name], colour=colour, bars=bars))
         lines += [alt.hconcat(*panels, spacing=24)] if panels else []
     return words.titled(
         alt.vconcat(*lines, spacing=24),
         "Measured against published",
         f"{rows['model'][0]}, resample ablation, {words.FROM_TOP_TOKENS}; point: head, dashed: y = x",
-        *words.notes(pl.concat(parts), missing=missing, cut=cut),
+        *words.notes_of(drawn, missing=missing, bars=bars),
     )
 
 

@@ -56,6 +56,16 @@ def notes(
     return [words for words, count in counted.items() if count]
 
 
+def notes_of(
+    panels: Sequence[tuple[pl.DataFrame, Span]], *, missing: int, bars: bool = True
+) -> list[str]:
+    """`notes` of several panels, each with the axis along which intervals are drawn, if there are `bars`."""
+    cut = sum(n_cut(points, span) for points, span in panels) * bars
+    return notes(
+        pl.concat([points.select("edge") for points, _ in panels]), missing=missing, cut=cut
+    )
+
+
 # Names and numbers
 
 
@@ -130,23 +140,19 @@ def tips(rows: pl.DataFrame, *columns: str, **titles: str) -> list[alt.Tooltip]:
     """
     lines = []
     for column in (*columns, *titles):
-        kind, name = rows.schema[column], column.replace("_", " ").capitalize()
-        title = titles.get(column, TITLES.get(column, name))
-        if not kind.is_float():
-            number: dict[str, Any] = {"type": "quantitative", "format": ",d"}
-            look = number if kind.is_integer() else {"type": "nominal"}
-            lines.append(alt.Tooltip(field=column, title=title, **look))
-            continue
-        title = title if column in titles else f"{title} (logits)"
-        look: dict[str, Any] = {
-            "type": "quantitative",
-            "format": ".1%" if "(%)" in title else ".3f",
-        }
+        kind = rows.schema[column]
+        named = TITLES.get(column, column.replace("_", " ").capitalize())
+        title = titles.get(column, f"{named} (logits)" if kind.is_float() else named)
         about = title.rpartition(" (")[0] or title
-        ends = zip(
-            bounded(column), (title, f"{about} (95 % low)", f"{about} (95 % high)"), strict=True
-        )
-        lines += [alt.Tooltip(field=end, title=t, **look) for end, t in ends if end in rows.columns]
+        number = ",d" if kind.is_integer() else ".1%" if "(%)" in title else ".3f"
+        look: dict[str, Any] = {"type": "quantitative", "format": number}
+        look = look if kind.is_numeric() else {"type": "nominal"}
+        ends = zip(bounded(column), ("", " (95 % low)", " (95 % high)"), strict=True)
+        lines += [
+            alt.Tooltip(field=end, title=f"{about}{of}" if of else title, **look)
+            for end, of in ends
+            if end in rows.columns
+        ]
     return lines
 
 
