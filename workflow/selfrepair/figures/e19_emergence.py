@@ -141,11 +141,10 @@ def _rows(
     parts = stacked(table, ["self_repair", *terms_of(table)], *DEPTH_KEYS, TOKENS)
     names = {name: part for name, (part, _) in marks.PARTS.items()}
     parts = parts.with_columns(part=pl.col("quantity").replace_strict(names))
-    kept: marks.Look = {"columns": TRAINING, "finite": [LOSS], "one_model": False}
     found = (
         depth_rows("E19", parts, "value", TOKENS, "part", depths=[SECOND_HALF]),
         depth_rows("E19", table, SHARE, TOKENS, depths=[SECOND_HALF]),
-        table_rows("E19", known, "training", **kept),
+        table_rows("E19", known, "training", columns=TRAINING, finite=[LOSS], one_model=False),
     )
     (of_parts, _), (of_shares, _), (of_losses, _) = found
     return of_parts, of_shares, of_losses, sum(missing for _, missing in found)
