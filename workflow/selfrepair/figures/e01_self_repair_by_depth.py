@@ -40,7 +40,7 @@ def draw(heads: pl.DataFrame) -> alt.LayerChart | alt.FacetChart:
     pale = pale.encode(x=place["x"], y=place["y"], detail="model:N")
     layers = [
         marks.rule(y=0.0),
-        *[pale][: len(models) - 1],
+        *[pale] * (len(models) > 1),
         dots.transform_filter("!isValid(datum.line)"),
         line.transform_filter("isValid(datum.line)"),
     ]
