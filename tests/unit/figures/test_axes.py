@@ -9,11 +9,13 @@ import pytest
 from selfrepair.figures.axes import (
     Span,
     axis_limits,
+    fitted,
     interval_limits,
     layer_axis,
     n_beyond,
     n_cut,
     placed,
+    share_axis,
     side_by_side,
 )
 
@@ -108,3 +110,20 @@ def test_an_axis_of_layers_has_whole_numbers(layers: int) -> None:
     assert axis.limits == (-0.5, layers - 0.5)
     assert 1 <= len(axis.options["values"]) <= 21
     assert axis.options["values"][0] == 0
+
+
+def test_a_fitted_axis_shows_the_intervals_that_are_drawn() -> None:
+    rows = pl.DataFrame({"y": [0.0, 1.0], "y_low": [-0.5, 0.9], "y_high": [0.1, 1.4]})
+    low, high = fitted(rows, "y", "Y").limits
+    assert low < -0.5 < 1.4 < high
+    low, high = fitted(rows, "y", "Y", bars=False).limits
+    assert -0.5 < low < 0 < 1 < high < 1.4
+
+
+def test_an_axis_of_shares_ends_at_120_percent() -> None:
+    rows = pl.DataFrame(
+        {"y": [-40.0, 0.3, 9.0], "y_low": [-50.0, 0.2, 8.0], "y_high": [0.0, 0.4, 10.0]}
+    )
+    axis = share_axis(rows, "y", "Y", keep=0.95)
+    assert axis.limits == (-1.2, 1.2)
+    assert axis.y().to_dict()["axis"]["format"] == ".0%"

@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import polars as pl
@@ -48,9 +49,16 @@ def module_of(key: str) -> Any:
     return importlib.import_module(f"selfrepair.figures.{CATALOGUE[key].module}")
 
 
+@cache
+def drawn_of(key: str) -> tuple[dict[str, Any], str]:
+    """The specification and the caption of a figure of its made up tables, drawn once for all tests."""
+    tables = TABLES[key][0]()
+    return module_of(key).draw(*tables).to_dict(), module_of(key).caption(*tables)
+
+
 @pytest.mark.parametrize("key", TABLES)
 def test_captions_say_model_ablation_tokens_and_how_to_read_it(key: str) -> None:
-    text = module_of(key).caption(*TABLES[key][0]())
+    _, text = drawn_of(key)
     for part in ("toy", SAMPLE, "direct effect", *SAID[key]):
         assert part in text
     assert 2 <= len(re.findall(r"[.?](?: |$)", text)) <= 6
@@ -58,10 +66,9 @@ def test_captions_say_model_ablation_tokens_and_how_to_read_it(key: str) -> None
 
 @pytest.mark.parametrize("key", TABLES)
 def test_captions_and_subtitles_say_which_top_tokens_were_measured(key: str) -> None:
-    tables = TABLES[key][0]()
-    chart, text = module_of(key).draw(*tables), module_of(key).caption(*tables)
+    spec, text = drawn_of(key)
     said = "tokens from each head's top" if key in DRAWN else "lie in the experiment's prompts"
-    assert said in subtitle(chart.to_dict())
+    assert said in subtitle(spec)
     assert said in text
 
 
@@ -70,7 +77,7 @@ def test_figures_are_pure_and_say_what_is_drawn(key: str) -> None:
     tables = TABLES[key][0]()
     before = [table.clone() for table in tables]
     spec = module_of(key).draw(*tables).to_dict()
-    assert spec == module_of(key).draw(*tables).to_dict()
+    assert spec == drawn_of(key)[0]
     assert all(table.equals(old) for table, old in zip(tables, before, strict=True))
     sizes = re.findall(r'"\w*[fF]ontSize": (\d+)', json.dumps(spec, allow_nan=False))
     assert min(map(int, sizes)) >= 11
@@ -82,7 +89,7 @@ def test_figures_are_pure_and_say_what_is_drawn(key: str) -> None:
 
 @pytest.mark.parametrize("key", TABLES)
 def test_all_axes_are_titled_with_a_unit(key: str) -> None:
-    spec = module_of(key).draw(*TABLES[key][0]()).to_dict()
+    spec, _ = drawn_of(key)
     titles = {
         str(part["encoding"][axis].get("title"))
         for part in layers_of(spec)
@@ -105,7 +112,7 @@ def test_a_single_row_can_be_drawn(key: str) -> None:
 def test_neurons_that_were_not_measured_are_a_figure_in_words(key: str) -> None:
     tables = [table.head(0) for table in TABLES[key][0]()]
     spec = module_of(key).draw(*tables).to_dict()
-    full = module_of(key).draw(*TABLES[key][0]()).to_dict()
+    full, _ = drawn_of(key)
     assert spec["title"]["text"] == full["title"]["text"]
     assert [row["words"] for part in layers_of(spec) for row in part["rows"]] == ["Not measured"]
     text = module_of(key).caption(*tables)

@@ -15,7 +15,7 @@ from selfrepair.figures.e01_self_repair_by_depth import caption, draw
 
 
 def heads_in(spec: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The chart of the points, and their rows: of several models those that are no line's."""
+    """The chart of the points, and their rows, those that are no line's."""
     (points,) = drawn(spec, "point", "self_repair")
     return points, [row for row in points["rows"] if row.get("line") is None]
 
@@ -68,9 +68,9 @@ def test_several_models_have_a_panel_each_and_every_panel_the_lines_of_all() -> 
 @pytest.mark.parametrize("missing", [float("nan"), None, float("inf")])
 def test_heads_without_a_value_are_left_out_and_counted(missing: float | None) -> None:
     spec = draw(change(heads_table(), 2, 1, self_repair=missing)).to_dict()
-    (points,) = drawn(spec, "point", "self_repair")
-    assert len(points["rows"]) == 11
-    assert (2, 1) not in {(row["layer"], row["head"]) for row in points["rows"]}
+    _, rows = heads_in(spec)
+    assert len(rows) == 11
+    assert (2, 1) not in {(row["layer"], row["head"]) for row in rows}
     assert "without a finite value, not drawn: 1" in subtitle(spec)
     assert "without a finite value" not in subtitle(draw(heads_table()).to_dict())
 
@@ -78,17 +78,19 @@ def test_heads_without_a_value_are_left_out_and_counted(missing: float | None) -
 def test_an_outlier_stays_visible_at_the_edge_and_is_counted() -> None:
     table = heads_table(layers=20, heads=10, ablations=("resample",))
     spec = draw(change(table, 7, 3, self_repair=-90.0)).to_dict()
-    (points,) = drawn(spec, "point", "self_repair")
+    points, rows = heads_in(spec)
     scale = points["encoding"]["y"]["scale"]
     assert scale["clamp"] is True
     low, high = scale["domain"]
     assert low > -30
-    (outlier,) = (row for row in points["rows"] if row["edge"] != "within")
+    (outlier,) = (row for row in rows if row["edge"] != "within")
     assert (outlier["layer"], outlier["head"], outlier["self_repair"]) == (7, 3, -90.0)
     assert outlier["edge"] == "below"
     assert "1 of 200 points" in subtitle(spec)
     (line,) = drawn(spec, "line", "self_repair")
-    assert all(low <= row["self_repair"] <= high for row in line["rows"])
+    means = [row["self_repair"] for row in line["rows"] if row["line"] is not None]
+    assert len(means) == 20
+    assert all(low <= mean <= high for mean in means)
 
 
 def test_more_heads_than_altair_allows_in_a_data_frame_are_drawn() -> None:

@@ -10,7 +10,7 @@ import pytest
 from figure_specs import drawn, layers_of, subtitle
 from figure_tables import change, heads_table, two_models
 from selfrepair.errors import InputError
-from selfrepair.figures.e06_breakdown_by_head import EFFECTS, ROWS, caption, draw
+from selfrepair.figures.e06_breakdown_by_head import EFFECTS, INKS, ROWS, caption, draw
 from selfrepair.tables.terms import POST_NORMS
 from selfrepair.vocabulary import TERMS
 
@@ -26,7 +26,7 @@ def test_a_row_per_quantity_with_all_heads_in_order(post_norms: bool) -> None:
     table = heads_table(layers=3, heads=4, post_norms=post_norms)
     spec = draw(table).to_dict()
     headings = [name for part in spec["vconcat"] for name in part["facet"]["row"]["sort"]]
-    assert headings == [name for key, (name, _) in ROWS.items() if post_norms or key != POST_NORMS]
+    assert headings == [name for key, name in ROWS.items() if post_norms or key != POST_NORMS]
     assert ("post-norms" in caption(table)) is post_norms
     assert ("post-norms" in str(spec)) is post_norms
     want = table.filter(ablation="resample", selection="top")
@@ -62,7 +62,9 @@ def test_effects_share_a_scale_and_terms_another() -> None:
     assert {row["quantity"] for row in second["rows"]} == set(TERMS)
     scales = [part["encoding"]["color"]["scale"] for part in (first, second)]
     assert scales[0] == scales[1]  # else they are merged and colours mixed up
-    assert dict(zip(scales[0]["domain"], scales[0]["range"], strict=True)) == dict(ROWS.values())
+    assert dict(zip(scales[0]["domain"], scales[0]["range"], strict=True)) == {
+        ROWS[name]: ink for name, ink in INKS.items()
+    }
     domains = [part["encoding"]["y"]["scale"]["domain"] for part in (first, second)]
     assert domains[0] != domains[1]
 

@@ -11,13 +11,7 @@ import pytest
 from figure_specs import drawn, headings, subtitle
 from figure_tables import depth_table
 from selfrepair.errors import InputError
-from selfrepair.figures.e12_breakdown_across_models import (
-    PARTS,
-    POST_NORMS_SHARE,
-    TOTAL,
-    caption,
-    draw,
-)
+from selfrepair.figures.e12_breakdown_across_models import PARTS, TOTAL, caption, draw
 from selfrepair.vocabulary import QUARTERS
 
 
@@ -36,10 +30,10 @@ def test_every_quarter_and_part_of_every_model_is_drawn_once() -> None:
     assert whiskers["encoding"]["y2"]["field"] == "value_high"
     want = table.filter(pl.col("depth").is_in(QUARTERS), ablation="resample", selection="top")
     got = {(row["model"], row["depth"], row["part"]): row for row in bars["rows"]}
-    parts = {name: part for name, part in PARTS.items() if name != POST_NORMS_SHARE}
+    parts = {name: part for name, part in PARTS.items() if name != "from_post_norms_share"}
     assert len(got) == len(bars["rows"]) == 4 * 4 * len(parts)
     for row in want.to_dicts():
-        for name, (part, _) in parts.items():
+        for name, part in parts.items():
             mark = got[row["model"], row["depth"], part]
             for end in ("", "_low", "_high"):
                 assert mark[f"value{end}"] == row[f"{name}{end}"]
@@ -52,7 +46,7 @@ def test_every_quarter_and_part_of_every_model_is_drawn_once() -> None:
 def test_post_norms_have_a_bar_in_models_that_have_them_only() -> None:
     table = depth_table("a", "b", post_norms=["b"])
     (bars,) = drawn(draw(table).to_dict(), "bar", "value")
-    name, _ = PARTS[POST_NORMS_SHARE]
+    name = PARTS["from_post_norms_share"]
     own = [row for row in bars["rows"] if row["part"] == name]
     assert {row["model"] for row in own} == {"b"}
     assert len(own) == 4

@@ -31,18 +31,15 @@ def test_every_quarter_of_every_model_is_drawn_once(models: tuple[str, ...]) -> 
 
 def test_models_stand_side_by_side_within_a_quarter() -> None:
     models = list("abcdefgh")
-    (points,) = drawn(draw(depth_table(*models)).to_dict(), "point", SHARE)
-    for number, quarter in enumerate(QUARTERS):
-        row = {each["model"]: each["place"] for each in points["rows"] if each["depth"] == quarter}
-        places = [row[model] for model in models]
-        assert places == sorted(set(places))
-        assert number / 4 < places[0] < places[-1] < (number + 1) / 4
-        assert sum(places) / 8 == pytest.approx((number + 0.5) / 4)
-    (alone,) = drawn(draw(depth_table("a")).to_dict(), "point", SHARE)
-    assert [row["place"] for row in alone["rows"]] == [0.125, 0.375, 0.625, 0.875]
-    axis = points["encoding"]["x"]["axis"]
-    assert axis["values"] == [0.125, 0.375, 0.625, 0.875]
-    assert all(f"'{name}'" in axis["labelExpr"] for name in QUARTERS)
+    spec = draw(depth_table(*models)).to_dict()
+    (points,) = drawn(spec, "point", SHARE)
+    across, beside = points["encoding"]["x"], points["encoding"]["xOffset"]
+    assert (across["field"], across["scale"]["domain"]) == ("depth", list(QUARTERS))
+    assert (beside["field"], beside["scale"]["domain"]) == ("model", models)
+    (line,), (bars,) = (drawn(spec, "line", SHARE), drawn(spec, "rule", f"{SHARE}_low"))
+    for part in (line, bars):
+        assert part["encoding"]["x"] == across
+        assert part["encoding"]["xOffset"] == beside
 
 
 def test_the_order_of_several_models_is_said() -> None:

@@ -15,7 +15,10 @@ from selfrepair.figures.marks import (
     MOST_POINTS,
     cloud,
     cloud_rows,
+    estimates,
     facets,
+    inks,
+    joined,
     layer_colour,
     line_through_zero,
     model_colour,
@@ -79,6 +82,33 @@ def test_a_whisker_is_drawn_only_where_both_ends_are_known() -> None:
     assert spec["encoding"]["y"]["field"] == "v_low"
     assert spec["encoding"]["y2"]["field"] == "v_high"
     assert spec["transform"] == [{"filter": "isValid(datum.v_low) && isValid(datum.v_high)"}]
+
+
+def test_estimates_and_joined_points_have_their_intervals_at_the_same_place() -> None:
+    span = Span("v", "V", (0.0, 1.0))
+    rows = placed(pl.DataFrame({"v": [0.5, 7.0], "k": ["a", "b"]}), y=span)
+    place = {
+        "x": alt.X("k:N"),
+        "color": inks("k", "K", {"a": "red", "b": "blue"}),
+        "tooltip": ["k"],
+    }
+    for layers in (
+        estimates(rows, span, **place),
+        joined(rows, span, where="datum.v > 0", **place),
+    ):
+        spec = alt.layer(*layers, data=rows).to_dict()
+        (dots,), (bars,) = drawn(spec, "point", "v"), drawn(spec, "rule", "v_low")
+        assert dots["encoding"]["x"] == bars["encoding"]["x"]
+        assert dots["encoding"]["color"] == bars["encoding"]["color"]
+        assert dots["encoding"]["color"]["scale"] == {
+            "domain": ["a", "b"],
+            "range": ["red", "blue"],
+        }
+    # No line leads along the edge.
+    (line,) = drawn(spec, "line", "v")
+    assert line["transform"] == [{"filter": "datum.edge == 'within' && datum.v > 0"}]
+    assert len(estimates(rows, span, bars=False, **place)) == 1
+    assert len(joined(rows, span, bars=False, **place)) == 2
 
 
 def test_panels_keep_the_order_of_their_headings() -> None:

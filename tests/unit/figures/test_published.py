@@ -11,7 +11,7 @@ import pytest
 
 from figure_specs import drawn, layers_of, subtitle
 from selfrepair.errors import InputError
-from selfrepair.figures import published as figure
+from selfrepair.figures import marks
 from selfrepair.figures.published import PANELS, caption, draw
 
 QUANTITIES = [name for line in PANELS for name in line]
@@ -83,7 +83,7 @@ def test_the_line_is_the_identity_and_bars_are_our_intervals(
         assert all(end["x"] == end["y"] for end in line["rows"])
     (bars, *_) = drawn(panels_of(spec)[0], "rule", "measured_low")
     assert bars["encoding"]["y2"]["field"] == "measured_high"
-    monkeypatch.setattr(figure, "MOST_BARS", 19)
+    monkeypatch.setattr(marks, "MOST_BARS", 19)
     large = draw(comparison()).to_dict()
     assert not [part for part in layers_of(large) if part["encoding"].get("y2")]
 

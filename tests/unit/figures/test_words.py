@@ -54,3 +54,31 @@ def test_notes_say_only_what_there_is_to_say() -> None:
         "Interval bars cut at the axis: 3",
         "Rows of the table without a finite value, not drawn: 1,234",
     ]
+
+
+def test_notes_of_panels_are_those_of_all() -> None:
+    y, z = Span("y", "Y", (0.0, 1.0)), Span("z", "Z", (0.0, 1.0))
+    bars = {"y_low": [0.1, 0.2], "y_high": [0.9, 2.0]}
+    first = placed(pl.DataFrame({"y": [0.5, 0.5]} | bars), y=y)
+    second = placed(pl.DataFrame({"z": [7.0]}), y=z)
+    beyond = "Beyond the axes, triangles at the edge: 1 of 3 points"
+    cut = "Interval bars cut at the axis: 1"
+    assert words.notes_of([(first, y), (second, z)], missing=0) == [beyond, cut]
+    assert words.notes_of([(first, y), (second, z)], missing=0, bars=False) == [beyond]
+
+
+def test_a_tooltip_is_made_of_the_columns_of_the_rows() -> None:
+    rows = pl.DataFrame(
+        {"model": ["a"], "n_tokens": [9], "self_repair": [0.5], "share": [0.5]}
+        | {"self_repair_low": [0.4], "self_repair_high": [0.6]}
+    )
+    lines = [tip.to_dict() for tip in words.tips(rows, *rows.columns[:3], share="Share (%)")]
+    assert [(line["field"], line["title"], line.get("format")) for line in lines] == [
+        ("model", "Model", None),
+        ("n_tokens", "Tokens", ",d"),
+        ("self_repair", "Self-repair (logits)", ".3f"),
+        ("self_repair_low", "Self-repair (95 % low)", ".3f"),
+        ("self_repair_high", "Self-repair (95 % high)", ".3f"),
+        ("share", "Share (%)", ".1%"),
+    ]
+    assert [line["type"] for line in lines] == ["nominal", *["quantitative"] * 5]

@@ -100,11 +100,28 @@ def interval_limits(rows: pl.DataFrame, *columns: str, **options: Any) -> Limits
     return axis_limits(*ends, core=core, **options)
 
 
-def share_limits(limits: Limits) -> Limits:
-    """Limits for shares of a direct effect, 120 % either way at most: a share of next to nothing, as early
+def fitted(
+    rows: pl.DataFrame,
+    column: str,
+    title: str | list[str],
+    *,
+    bars: bool = True,
+    percent: bool = False,
+    ticks: int | None = None,
+    **limits: Any,
+) -> Span:
+    """The axis that shows a column of these rows, with its intervals if `bars`; limits: of `axis_limits`."""
+    options = {"tickCount": ticks} if ticks else {}
+    fit = interval_limits(rows, column, **limits) if bars else axis_limits(rows[column], **limits)
+    return Span(column, title, fit, percent=percent, options=options)
+
+
+def share_axis(rows: pl.DataFrame, column: str, title: str, *, keep: float, ticks: int = 8) -> Span:
+    """`fitted` to shares of a direct effect, 120 % either way at most: a share of next to nothing, as early
     layers of some models have, can be thousands of percent, and would hide all others."""
-    low, high = limits
-    return max(low, -1.2), min(high, 1.2)
+    low, high = interval_limits(rows, column, keep=keep)
+    limits = max(low, -1.2), min(high, 1.2)
+    return Span(column, title, limits, percent=True, options={"tickCount": ticks})
 
 
 def placed(rows: pl.DataFrame, *, x: Span | None = None, y: Span | None = None) -> pl.DataFrame:
@@ -124,8 +141,10 @@ def n_beyond(points: pl.DataFrame) -> int:
 
 
 def n_cut(points: pl.DataFrame, span: Span) -> int:
-    """How many intervals of points within the axes reach beyond this one."""
+    """How many intervals of points within the axes, if they have any, reach beyond this one."""
     _, low, high = bounded(span.column)
+    if low not in points.columns:
+        return 0
     beyond = (pl.col(low) < span.limits[0]) | (pl.col(high) > span.limits[1])
     return points.filter(pl.col("edge") == WITHIN, beyond).height
 

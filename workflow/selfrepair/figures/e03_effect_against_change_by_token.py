@@ -8,24 +8,14 @@ import altair as alt
 import polars as pl
 
 from ..vocabulary import ALL, TOKEN_REGIONS, TOP
-from . import words
-from .axes import Span, axis_limits, placed
-from .marks import (
-    cloud,
-    cloud_rows,
-    crowded,
-    density_note,
-    facets,
-    headings_of,
-    line_through_zero,
-    rule,
-)
+from . import marks, words
+from .axes import Span, fitted, placed
 from .panels import heads_and_tokens, panel_per_head
-from .rows import estimate, heads_of, models_of, summary_rows, table_rows
+from .rows import estimate, heads_of, summary_rows, table_rows
 from .theme import AMBER, BLUE, ORANGE, SKY
 
-KEYS = ("model", "layer", "head", "prompt", "position", "region")
 EFFECTS = ("direct_effect", "ablated_direct_effect", "delta_logit", "self_repair")
+COLUMNS = ("model", "layer", "head", "prompt", "position", "region", *EFFECTS)
 # The regions from the lowest up, and the slope of the line between each and the next.
 INKS = dict(zip(TOKEN_REGIONS, (ORANGE, AMBER, SKY, BLUE), strict=True))
 SLOPES = (-1.0, -0.5, 0.0)
@@ -34,37 +24,45 @@ WIDTH = 230
 
 def draw(tokens: pl.DataFrame, summaries: pl.DataFrame) -> alt.VConcatChart:
     """One model, resample ablation, both in logits. A point is a top token; the lines y = -x, -x/2
-    and 0 part the regions. Below each head: the share of its tokens in each region.
-
-    Raises:
-        InputError: more than one model, a column is missing, or no rows or shares for the model.
-    """
+    and 0 part the regions. Below each head: the share of its tokens in each region."""
     rows, shares, missing = _rows(tokens, summaries)
-    x = Span("direct_effect", "Direct effect (logits)", axis_limits(rows["direct_effect"]))
+    x = fitted(rows, "direct_effect", "Direct effect (logits)", bars=False)
     y_title = ["Change of the logit", "when ablated (logits)"]
-    y = Span("delta_logit", y_title, axis_limits(rows["delta_logit"]))
+    y = fitted(rows, "delta_logit", y_title, bars=False)
     rows = placed(rows, x=x, y=y)
-    drawn = cloud_rows(rows, x, y, "panel")
-    tooltip = [
-        *words.TOKEN_TIP,
-        *map(words.logits_tip, EFFECTS),
-        words.name_tip("region", "Region"),
-    ]
+    drawn = marks.cloud_rows(rows, x, y, "panel")
+    colour = marks.inks("region", None, INKS, legend=None)
+    tooltip = words.tips(rows, "prompt", "position", *EFFECTS, "region")
     layers = [
-        rule(y=0.0),
-        *cloud(drawn, x, y, "panel", color=_colour(), tooltip=tooltip),
-        *(line_through_zero(slope, x, y, positive=True) for slope in SLOPES),
+        marks.rule(y=0.0),
+        *marks.cloud(drawn, x, y, "panel", color=colour, tooltip=tooltip),
+        *(marks.line_through_zero(slope, x, y, positive=True) for slope in SLOPES),
     ]
-    columns = min(len(headings_of(rows)), 4)
-    above = facets(layers, drawn, size=(WIDTH, WIDTH), columns=columns)
+    # Room right of the bars for their numbers.
+    share = Span(
+        "value", "Share of tokens", (0.0, 1.7), percent=True, options={"values": [0, 0.5, 1]}
+    )
+    base = alt.Chart().encode(y=alt.Y("region:N", title=None, sort=list(TOKEN_REGIONS[::-1])))
+    numbers = base.mark_text(align="right", dy=-7, fontSize=11, lineBreak="\n")
+    bars = [
+        base.mark_bar(height=10).encode(x=share.x(), color=colour),
+        base.transform_filter("isValid(datum.low) && isValid(datum.high)")
+        .mark_rule()
+        .encode(x=share.x("low"), x2="high:Q"),
+        base.mark_point(color="black", size=40).encode(x=share.x("all")),
+        numbers.encode(x=alt.value(WIDTH), text="words:N"),
+    ]
+    columns = min(len(marks.headings_of(rows)), 4)
+    above = marks.facets(layers, drawn, size=(WIDTH, WIDTH), columns=columns)
+    below = marks.facets(bars, shares, size=(WIDTH, 132), columns=columns)
     negative = rows.filter(pl.col("direct_effect") <= 0).height
     return words.titled(
-        alt.vconcat(above, _share_facets(shares, columns), spacing=24),
+        alt.vconcat(above, below, spacing=24),
         "Self-repair token by token",
-        f"{models_of(rows)[0]}, resample ablation, {words.FROM_TOP_TOKENS}: {words.tokens_per_head(rows)}",
+        f"{rows['model'][0]}, resample ablation, {words.FROM_TOP_TOKENS}: {words.tokens_per_head(rows)}",
         "Bars: share of these tokens in each region and its 95 % interval"
         + _of_all(shares, "; circle: of {}"),
-        *density_note(rows, "panel"),
+        *marks.density_note(rows, "panel"),
         *words.notes(rows, missing=missing),
         *[f"Tokens with a direct effect ≤ 0, to which no line applies: {negative:,}"][:negative],
     )
@@ -72,13 +70,9 @@ def draw(tokens: pl.DataFrame, summaries: pl.DataFrame) -> alt.VConcatChart:
 
 def caption(tokens: pl.DataFrame, summaries: pl.DataFrame) -> str:
     rows, shares, _ = _rows(tokens, summaries)
-    mark = (
-        "The darker a cell, the more tokens fall into it"
-        if crowded(rows, "panel")
-        else "A point is one token"
-    )
     return (
-        f"{mark}, for {heads_and_tokens(rows, words.tokens_per_head(rows))}. Across: the head's direct"
+        f"{marks.mark_of(rows, 'token', 'panel')}, for {heads_and_tokens(rows, words.tokens_per_head(rows))}."
+        " Across: the head's direct"
         " effect on the logit of the token to predict; up: by how much that logit changes when the"
         " head is ablated. Below the line y = −x the logit falls by more than the direct effect"
         " (breakage), between y = −x and y = −x/2 less than half of it is made up for"
@@ -92,11 +86,10 @@ def caption(tokens: pl.DataFrame, summaries: pl.DataFrame) -> str:
 def _rows(tokens: pl.DataFrame, summaries: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int]:
     """The tokens; a row per head and region with its shares; how many tokens have no value."""
     finite = ("direct_effect", "delta_logit")
-    columns = [*KEYS, *EFFECTS]
-    rows, missing = table_rows("E3", tokens, "tokens", columns=columns, finite=finite)
+    rows, missing = table_rows("E3", tokens, "tokens", columns=COLUMNS, finite=finite)
     rows = panel_per_head(rows, lambda panel: [f"{panel.height:,} top tokens"])
     found = summary_rows(
-        "E3", summaries, models_of(rows)[0], experiment="E3", quantity="region_share"
+        "E3", summaries, rows["model"][0], experiment="E3", quantity="region_share"
     )
     shares = [_share(found, head, region) for head in heads_of(rows) for region in TOKEN_REGIONS]
     return rows, pl.DataFrame(shares, infer_schema_length=None), missing
@@ -106,11 +99,10 @@ def _share(found: pl.DataFrame, head: dict[str, Any], region: str) -> dict[str, 
     """A region's share of a head's drawn top tokens, `all` its share of `n_all` tokens drawn from all, and
     both as words."""
     top, every = (estimate(found, **head, group=f"{which}/{region}") for which in (TOP, ALL))
-    known = top or dict.fromkeys(("value", "low", "high"))
     return {
         "panel": words.head_name(head),
         "region": region,
-        **{name: known[name] for name in ("value", "low", "high")},
+        **{name: top and top[name] for name in ("value", "low", "high")},
         "all": every and every["value"],
         "n_all": every and every["n_tokens"],
         "words": f"{words.estimated(top)}\nall: {words.estimated(every)}",
@@ -123,25 +115,3 @@ def _of_all(shares: pl.DataFrame, phrase: str) -> str:
     if counts.is_empty():
         return ""
     return phrase.format(f"{words.amount(counts)} tokens drawn at random from all")
-
-
-def _colour() -> alt.Color:
-    scale = alt.Scale(domain=list(INKS), range=list(INKS.values()))
-    return alt.Color("region:N", scale=scale, legend=None)
-
-
-def _share_facets(shares: pl.DataFrame, columns: int) -> alt.FacetChart:
-    # Room right of the bars for their numbers.
-    x = Span("value", "Share of tokens", (0.0, 1.7), percent=True, options={"values": [0, 0.5, 1]})
-    base = alt.Chart().encode(y=alt.Y("region:N", title=None, sort=list(TOKEN_REGIONS[::-1])))
-    layers = [
-        base.mark_bar(height=10).encode(x=x.x(), color=_colour()),
-        base.transform_filter("isValid(datum.low) && isValid(datum.high)")
-        .mark_rule()
-        .encode(x=x.x("low"), x2="high:Q"),
-        base.mark_point(color="black", size=40).encode(x=x.x("all")),
-        base.mark_text(align="right", dy=-7, fontSize=11, lineBreak="\n").encode(
-            x=alt.value(WIDTH), text="words:N"
-        ),
-    ]
-    return facets(layers, shares, size=(WIDTH, 132), columns=columns)

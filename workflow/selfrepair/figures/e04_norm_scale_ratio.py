@@ -8,11 +8,10 @@ import altair as alt
 import polars as pl
 
 from ..ablations import ABLATIONS
-from . import words
+from . import marks, words
 from .axes import Limits, Span, axis_limits
-from .marks import DASHED, rule
 from .panels import heads_and_tokens
-from .rows import estimate, heads_of, models_of, summary_rows, table_rows
+from .rows import estimate, heads_of, summary_rows, table_rows
 from .theme import BLUE, SILVER
 
 COLUMNS = ("model", "ablation", "layer", "head", "prompt", "position", "ratio")
@@ -21,26 +20,37 @@ BINS = 40
 
 def draw(scale_ratios: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
     """One model, top tokens, no unit: histograms with a row per ablation and a column per head. One
-    boundary of the bins is 1; tokens beyond the axis are in its last bins.
-
-    Raises:
-        InputError: more than one model, a column is missing, or no rows or shares for the model.
-    """
+    boundary of the bins is 1; tokens beyond the axis are in its last bins."""
     rows, shares, missing = _rows(scale_ratios, summaries)
     bars, limits, beyond = _bars(rows, shares)
+    x = Span("start", "S / S' (ratio)", limits, options={"tickCount": 3, "grid": False})
+    # Room above the bars for the words.
+    top = 1.6 * max(bars["share"])
+    y = Span("share", "Tokens (%)", (0.0, top), percent=True, options={"tickCount": 3})
+    ink = alt.when("datum.start >= 1").then(alt.value(BLUE)).otherwise(alt.value(SILVER))
+    ends = {"start": "From", "stop": "To"}
+    tooltip = [alt.Tooltip(f"{end}:Q", title=title, format=".4f") for end, title in ends.items()]
+    tooltip += words.tips(bars, count="Tokens", share="Share (%)")
+    tokens = alt.Chart().mark_bar(binSpacing=0.5).encode(x=x.x(), x2="stop:Q", y=y.y(), color=ink)
+    share = alt.Chart().transform_aggregate(groupby=["words"])
+    share = share.mark_text(align="right", baseline="top", lineBreak="\n")
     heads = [words.head_name(head) for head in heads_of(rows)]
     width = 360 if len(heads) == 1 else 190 if len(heads) <= 4 else 130
+    layers = [
+        tokens.encode(y2=alt.datum(0), tooltip=tooltip),
+        marks.rule(x=1.0, color="black", strokeDash=marks.DASHED),
+        share.encode(x=alt.value(width - 2), y=alt.value(4), text="words:N"),
+    ]
+    titles = [_title(name) for name in _names(rows)]
     pooled = shares.filter(pl.col("layer").is_null())
     over_all = [f"{name} {words.estimated(estimate(pooled, group=name))}" for name in _names(rows)]
     return words.titled(
-        alt.layer(*_layers(bars, limits, width), data=bars)
-        .properties(width=width, height=96)
-        .facet(
-            row=alt.Row("row:N", title=None, sort=[_title(name) for name in _names(rows)]),
+        alt.LayerChart(layer=layers, data=bars, width=width, height=96).facet(
+            row=alt.Row("row:N", title=None, sort=titles),
             column=alt.Column("column:N", title=None, sort=heads),
         ),
         "Change of the final norm's scale",
-        f"{models_of(rows)[0]}; {words.FROM_TOP_TOKENS}: {words.tokens_per_head(rows, 'ablation')}",
+        f"{rows['model'][0]}; {words.FROM_TOP_TOKENS}: {words.tokens_per_head(rows, 'ablation')}",
         "Bars: share of the head's tokens; dashed: no change; in each panel the share above 1 and its"
         " 95 % interval",
         *[f"Above 1 over all of these heads: {', '.join(over_all)}"][: pooled.height],
@@ -66,12 +76,10 @@ def _rows(
     scale_ratios: pl.DataFrame, summaries: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, int]:
     """The tokens, the shares above 1, and how many tokens have no value."""
-    rows, missing = table_rows(
-        "E4", scale_ratios, "scale_ratios", columns=COLUMNS, finite=["ratio"]
-    )
-    model = models_of(rows)[0]
-    shares = summary_rows("E4", summaries, model, experiment="E4", quantity="share_above_1")
-    return rows, shares, missing
+    table = ("E4", scale_ratios, "scale_ratios")
+    rows, missing = table_rows(*table, columns=COLUMNS, finite=["ratio"])
+    about: marks.Look = {"experiment": "E4", "quantity": "share_above_1"}
+    return rows, summary_rows("E4", summaries, rows["model"][0], **about), missing
 
 
 def _names(rows: pl.DataFrame) -> list[str]:
@@ -111,25 +119,3 @@ def _bars(rows: pl.DataFrame, shares: pl.DataFrame) -> tuple[pl.DataFrame, Limit
         labelled.append(bar | names)
     beyond = rows.filter(~pl.col("ratio").is_between(*limits)).height
     return pl.DataFrame(labelled), limits, beyond
-
-
-def _layers(bars: pl.DataFrame, limits: Limits, width: int) -> list[alt.Chart]:
-    x = Span("start", "S / S' (ratio)", limits, options={"tickCount": 3, "grid": False})
-    # Room above the bars for the words.
-    top = 1.6 * max(bars["share"])
-    y = Span("share", "Tokens (%)", (0.0, top), percent=True, options={"tickCount": 3})
-    ink = alt.when("datum.start >= 1").then(alt.value(BLUE)).otherwise(alt.value(SILVER))
-    tooltip = [
-        words.tip("start", "From", ".4f"),
-        words.tip("stop", "To", ".4f"),
-        words.count_tip("count", "Tokens"),
-        words.tip("share", "Share", ".1%"),
-    ]
-    tokens = alt.Chart().mark_bar(binSpacing=0.5).encode(x=x.x(), x2="stop:Q", y=y.y(), color=ink)
-    share = alt.Chart().transform_aggregate(groupby=["words"])
-    share = share.mark_text(align="right", baseline="top", lineBreak="\n")
-    return [
-        tokens.encode(y2=alt.datum(0), tooltip=tooltip),
-        rule(x=1.0, color="black", strokeDash=DASHED),
-        share.encode(x=alt.value(width - 2), y=alt.value(4), text="words:N"),
-    ]

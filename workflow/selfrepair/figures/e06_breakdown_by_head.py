@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import altair as alt
 import polars as pl
 
 from ..tables.terms import POST_NORMS, terms_of
-from . import words
-from .axes import Span, interval_limits, layer_axis, n_cut, placed, side_by_side
-from .marks import LINES, MOST_BARS, headings_of, layer_bands, points, rule, whiskers
+from . import marks, words
+from .axes import Span, interval_limits, layer_axis, placed, side_by_side
 from .rows import count_of, head_rows, layer_means, stacked
-from .theme import AMBER, BLACK, BLUE, GREEN, GREY, ORANGE, PINK
+from .theme import BLACK, GREY, ORANGE
 
 EFFECTS = ("direct_effect", "ablated_direct_effect")
+TERMS = {name: ink for name, (_, ink) in marks.PARTS.items() if name != "self_repair"}
+INKS = dict(zip(EFFECTS, (BLACK, GREY), strict=True)) | TERMS
 ROWS = {
-    "direct_effect": ("Direct effect", BLACK),
-    "ablated_direct_effect": ("Direct effect,\nablated", GREY),
-    "from_heads": ("From heads", BLUE),
-    "from_mlps": ("From MLPs", PINK),
-    "from_post_norms": ("From post-norms", AMBER),
-    "from_norm": ("From norm", GREEN),
+    "direct_effect": "Direct effect",
+    "ablated_direct_effect": "Direct effect,\nablated",
+    "from_heads": "From heads",
+    "from_mlps": "From MLPs",
+    "from_post_norms": "From post-norms",
+    "from_norm": "From norm",
 }
-WIDTH, HEIGHT = 760, 110
+WIDTH = 760
 
 
 def draw(heads: pl.DataFrame) -> alt.VConcatChart:
@@ -32,30 +31,25 @@ def draw(heads: pl.DataFrame) -> alt.VConcatChart:
     Within a layer the heads stand side by side in order; the bar across a layer is its mean. The two
     direct effects share one scale and the terms another, so that heights compare. What post-norms make
     up for has a row if the model has any.
-
-    Raises:
-        InputError: more than one model, a column is missing, or the table has no such rows.
     """
-    rows, missing = _rows(heads)
+    rows, missing = head_rows("E6", heads, tuple(ROWS), one_model=True)
     rows = rows.with_columns(side_by_side(count_of(heads, "head")))
     terms = terms_of(rows)
     groups = [_placed(rows, names) for names in (EFFECTS, terms)]
-    bars = rows.height <= MOST_BARS
+    bars, n_layers = rows.height <= marks.MOST_BARS, count_of(heads, "layer")
     # One scale for both parts: Vega-Lite would merge two of them, and mix up their colours.
-    names, colours = zip(*(ROWS[name] for name in (*EFFECTS, *terms)), strict=True)
-    scale = alt.Scale(domain=list(names), range=list(colours))
-    colour = alt.Color("panel:N", scale=scale, legend=None)
+    inks = {ROWS[name]: INKS[name] for name in (*EFFECTS, *terms)}
+    colour = marks.inks("panel", None, inks, legend=None)
     parts = [
-        _facet(part, y, colour, n_layers=count_of(heads, "layer"), bars=bars, last=last)
-        for (part, y), last in zip(groups, (False, True), strict=True)
+        _facet(part, layer_axis(n_layers, title=title), y, colour, bars=bars)
+        for (part, y), title in zip(groups, (None, "Layer"), strict=True)
     ]
-    marked = pl.concat([part for part, _ in groups])
     return words.titled(
         alt.vconcat(*parts, spacing=8),
         "What makes up for each head",
         f"{rows['model'][0]}, resample ablation, {words.FROM_TOP_TOKENS}",
         "Point: head, in order within its layer; bar: layer mean; largest head named",
-        *words.notes(marked, missing=missing, cut=sum(n_cut(part, y) for part, y in groups) * bars),
+        *words.notes_of(groups, missing=missing, bars=bars),
     )
 
 
@@ -64,44 +58,39 @@ def _placed(rows: pl.DataFrame, names: tuple[str, ...]) -> tuple[pl.DataFrame, S
     means = [mean for name in names for mean in layer_means(rows, name)[name]]
     limits = interval_limits(rows, *names, include=[0.0, *means])
     y = Span("value", "logits", limits, options={"tickCount": 4, "minExtent": 30})
-    keys = ("model", "layer", "head", "n_tokens", "depth", "place")
-    size = pl.col("value").abs()
-    largest = pl.int_range(pl.len()) == size.arg_max()
-    part = placed(stacked(rows, names, *keys), y=y).with_columns(
-        panel=pl.col("quantity").replace_strict({name: words for name, (words, _) in ROWS.items()}),
+    part = stacked(rows, names, "model", "layer", "head", "n_tokens", "depth", "place")
+    largest = pl.int_range(pl.len()) == pl.col("value").abs().arg_max()
+    return placed(part, y=y).with_columns(
+        panel=pl.col("quantity").replace_strict(ROWS),
         name=pl.when(largest.over("quantity")).then(pl.format("L{}H{}", "layer", "head")),
-    )
-    return part, y
+    ), y
 
 
 def _facet(
-    rows: pl.DataFrame, y: Span, colour: alt.Color, *, n_layers: int, bars: bool, last: bool
+    rows: pl.DataFrame, x: Span, y: Span, colour: alt.Color, *, bars: bool
 ) -> alt.FacetChart:
-    x = layer_axis(n_layers, title="Layer" if last else None)
-    place: dict[str, Any] = {"x": x.x(), "color": colour}
-    tooltip = [*words.HEAD_TIP, *words.interval_tip("value", "Value")]
+    n_layers = count_of(rows, "layer")
     side = alt.expr("datum.depth > 0.5 ? 'right' : 'left'")
     shift = alt.expr("datum.depth > 0.5 ? -6 : 6")
     label = alt.Chart().mark_text(align=side, dx=shift, dy=-5, fontSize=11)
-    mean = alt.Chart().mark_tick(
-        orient="horizontal", size=0.9 * WIDTH / n_layers, thickness=2.5, color=ORANGE
-    )
+    look: marks.Look = {"orient": "horizontal", "size": 0.9 * WIDTH / n_layers, "thickness": 2.5}
+    mean = alt.Chart().mark_tick(color=ORANGE, **look).encode(x=x.x("layer"), y=y.y("mean(value)"))
+    tooltip = words.tips(rows, *words.HEAD, "value")
     layers = [
-        layer_bands(n_layers),
-        rule(y=0.0),
-        *[whiskers(y).encode(**place)] * bars,
-        points(rows, "panel").encode(**place, y=y.y(), tooltip=tooltip),
-        mean.encode(x=x.x("layer"), y=y.y("mean(value)")),
+        marks.layer_bands(n_layers),
+        marks.rule(y=0.0),
+        *marks.estimates(rows, y, "panel", bars=bars, x=x.x(), color=colour, tooltip=tooltip),
+        mean,
         label.encode(x=x.x(), y=y.y(), text="name:N").transform_filter("isValid(datum.name)"),
     ]
-    chart = alt.LayerChart(layer=layers, data=rows).properties(width=WIDTH, height=HEIGHT)
-    return chart.facet(
-        row=alt.Row("panel:N", title=None, sort=headings_of(rows), header=LINES), spacing=8
+    row = alt.Row("panel:N", title=None, sort=marks.headings_of(rows), header=marks.LINES)
+    return alt.LayerChart(layer=layers, data=rows, width=WIDTH, height=110).facet(
+        row=row, spacing=8
     )
 
 
 def caption(heads: pl.DataFrame) -> str:
-    rows, _ = _rows(heads)
+    rows, _ = head_rows("E6", heads, tuple(ROWS), one_model=True)
     scales = ["the scales of the sublayers' post-norms"] * (POST_NORMS in terms_of(rows))
     sources = ["other heads", "MLPs", *scales, "the final norm's scale"]
     return (
@@ -113,7 +102,3 @@ def caption(heads: pl.DataFrame) -> str:
         " order within its layer, a bar the layer's mean; the first two rows share a scale, the others"
         " another."
     )
-
-
-def _rows(heads: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    return head_rows("E6", heads, tuple(ROWS), one_model=True)

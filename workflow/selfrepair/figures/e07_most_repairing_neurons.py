@@ -9,9 +9,8 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
-from . import words
+from . import marks, words
 from .axes import Span
-from .marks import facets
 from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import table_rows
 from .unmeasured import NOT_MEASURED, is_unmeasured, unmeasured
@@ -25,13 +24,7 @@ COLUMNS = (
 
 def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     """One model, resample ablation, a panel per chosen head (and MLP); a line per threshold, a share
-    of the head's direct effect, in a band of its 95 % interval.
-
-    An empty table, of a model without such neurons: words that say so.
-
-    Raises:
-        InputError: more than one model, a column is missing, or none of the rows has a value.
-    """
+    of the head's direct effect, in a band of its 95 % interval."""
     if is_unmeasured("E7", neuron_ranks, "neuron_ranks", columns=COLUMNS):
         return unmeasured(TITLE)
     rows, missing = _rows(neuron_ranks)
@@ -45,19 +38,20 @@ def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     y = Span("share", "Share of instances (%)", limits, percent=True)
     levels = rows["level"].unique(maintain_order=True).to_list()
     colour = alt.Color("level:O", title=["Repairs at", "least"], sort=levels)
-    tooltip = [
-        words.count_tip("rank", "Rank"),
-        words.name_tip("level", "Repairs at least"),
-        words.tip("share", "Share", ".1%"),
-        words.tip("low", "95 % low", ".1%"),
-        words.tip("high", "95 % high", ".1%"),
-    ]
+    tooltip = words.tips(
+        rows,
+        "rank",
+        level="Repairs at least",
+        share="Share (%)",
+        low="95 % low (%)",
+        high="95 % high (%)",
+    )
     band = alt.Chart().transform_filter("isValid(datum.low) && isValid(datum.high)")
-    band = band.mark_area(opacity=0.18).encode(x=x, y=y.y("low"), y2="high:Q", color=colour)
+    band = band.mark_area(opacity=0.18).encode(y=y.y("low"), y2="high:Q")
     line = alt.Chart().mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=18))
-    line = line.encode(x=x, y=y.y(), color=colour, tooltip=tooltip)
+    layers = [band, line.encode(y=y.y(), tooltip=tooltip)]
     return words.titled(
-        facets([band, line], rows, size=(280, 200)),
+        marks.facets([layer.encode(x=x, color=colour) for layer in layers], rows, size=(280, 200)),
         TITLE,
         about_neurons(rows, words.sample(rows)),
         "Line: the neuron of this rank repairs at least so much of the head's direct effect;"
@@ -86,5 +80,4 @@ def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     rows, missing = table_rows("E7", table, "neuron_ranks", columns=COLUMNS, finite=finite)
     level = [f"{100 * threshold:.3g} %" for threshold in rows["threshold"]]
     rows = rows.with_columns(level=pl.Series(level))
-    rows = rows.sort("threshold", "rank", descending=[True, False])
-    return panel_per_head(rows), missing
+    return panel_per_head(rows.sort("threshold", "rank", descending=[True, False])), missing

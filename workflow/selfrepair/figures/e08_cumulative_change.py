@@ -9,9 +9,8 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from . import words
+from . import marks, words
 from .axes import Span
-from .marks import DASHED, DOTTED, colour_notes, facets, line_through_zero, rule, signed_colour
 from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import table_rows
 from .theme import GREY
@@ -28,48 +27,42 @@ FIRST_NEURONS = 0.01
 def draw(neuron_curve: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     """One model, resample ablation, a panel per chosen head (and MLP). Across: the share of neurons
     counted so far; up: their share of the summed absolute change. Points are groups of neurons,
-    coloured by their median clean direct effect (logits): negative ones erase.
-
-    An empty table, of a model without such neurons: words that say so.
-
-    Raises:
-        InputError: more than one model, a column is missing, or none of the rows has a value.
-    """
+    coloured by their median clean direct effect (logits): negative ones erase."""
     if is_unmeasured("E8", neuron_curve, "neuron_curve", columns=COLUMNS):
         return unmeasured(TITLE)
     rows, missing = _rows(neuron_curve)
     effects = rows["median_direct_effect"]
-    colour_title = ["Median direct effect,", "clean (logits)"]
-    colour, beyond = signed_colour("median_direct_effect", colour_title, effects)
+    title = ["Median direct effect,", "clean (logits)"]
+    colour, beyond = marks.signed_colour("median_direct_effect", title, effects)
     limits = (-0.02, 1.02)
     x = Span("neurons", "Neurons, most repairing first (%)", limits, percent=True)
     y = Span("cumulative_share", "Share of the absolute change (%)", limits, percent=True)
-    tooltip = [
-        words.count_tip("rank_end", "Neurons so far"),
-        words.tip("neurons", "Of all", ".2%"),
-        words.tip("cumulative_share", "Share of the change", ".1%"),
-        words.logits_tip("median_direct_effect"),
-    ]
-    curve = alt.Chart().encode(x=x.x(), y=y.y())
-    groups = curve.transform_filter("datum.rank_end > 0").mark_point(
-        filled=True, size=42, opacity=1, stroke=GREY, strokeWidth=0.6
+    tooltip = words.tips(
+        rows,
+        rank_end="Neurons so far",
+        neurons="Of all (%)",
+        cumulative_share="Share of the change (%)",
+        median_direct_effect="Median direct effect (logits)",
     )
+    curve = alt.Chart().encode(x=x.x(), y=y.y())
+    groups = curve.transform_filter("datum.rank_end > 0").encode(color=colour, tooltip=tooltip)
+    equal: marks.Look = {"positive": True, "color": GREY, "strokeDash": marks.DOTTED}
     layers = [
-        line_through_zero(1.0, x, y, positive=True, color=GREY, strokeDash=DOTTED),
-        rule(x=FIRST_NEURONS, color="black", strokeDash=DASHED),
+        marks.line_through_zero(1.0, x, y, **equal),
+        marks.rule(x=FIRST_NEURONS, color="black", strokeDash=marks.DASHED),
         curve.mark_line(color=GREY, strokeWidth=1.2),
-        groups.encode(color=colour, tooltip=tooltip),
+        groups.mark_point(filled=True, size=42, opacity=1, stroke=GREY, strokeWidth=0.6),
     ]
     # The line starts where no neuron is counted yet.
     names = ("neurons", "cumulative_share", "rank_end")
     start = rows.unique("panel", maintain_order=True).with_columns(pl.col(names) * 0)
     return words.titled(
-        facets(layers, pl.concat([start, rows]), size=(280, 280)),
+        marks.facets(layers, pl.concat([start, rows]), size=(280, 280)),
         TITLE,
         about_neurons(rows, words.sample(rows)),
         "Neurons in order of repair, most repairing first; dotted: equal change of all neurons;"
         f" dashed: after the first {100 * FIRST_NEURONS:g} %",
-        *colour_notes(effects, beyond),
+        *marks.colour_notes(effects, beyond),
         *words.notes(rows, missing=missing),
     )
 

@@ -10,39 +10,24 @@ import altair as alt
 import polars as pl
 
 from ..vocabulary import NEURON_REGIONS
-from . import words
+from . import marks, words
 from .axes import Span, axis_limits, placed
-from .marks import (
-    cloud,
-    cloud_rows,
-    colour_notes,
-    crowded,
-    density_note,
-    facets,
-    line_through_zero,
-    rule,
-    signed_colour,
-)
 from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
-from .rows import estimate, models_of, summary_rows, table_rows
+from .rows import estimate, summary_rows, table_rows
 from .theme import GREY
 from .unmeasured import NOT_MEASURED, is_unmeasured, unmeasured
 
-KEYS = ("model", "layer", "head", "mlp_layer", "prompt", "position", "neuron", "region")
 EFFECTS = ("direct_effect", "ablated_direct_effect", "mlp_direct_effect")
-COLUMNS = (*KEYS, *EFFECTS)
+COLUMNS = (
+    *("model", "layer", "head", "mlp_layer", "prompt", "position", "neuron", "region"),
+    *EFFECTS,
+)
 TITLE = "What the most repairing neurons do"
 
 
 def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     """One model, resample ablation, a panel per chosen head (and MLP), axes of one scale (logits);
-    colour is the clean direct effect of the neuron's whole MLP.
-
-    An empty table, of a model without such neurons: words that say so.
-
-    Raises:
-        InputError: more than one model, a column is missing, no row has a value, or no shares for the model.
-    """
+    colour is the clean direct effect of the neuron's whole MLP."""
     if is_unmeasured("E9", top_neurons, "top_neurons", columns=COLUMNS):
         return unmeasured(TITLE)
     rows, missing = _rows(top_neurons, summaries)
@@ -50,32 +35,27 @@ def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart |
     x = Span(EFFECTS[0], "Neuron's direct effect, clean (logits)", limits)
     y = Span(EFFECTS[1], "The same, head ablated (logits)", limits)
     rows = placed(rows, x=x, y=y)
-    drawn = cloud_rows(rows, x, y, "panel")
-    many = crowded(rows, "panel")
-    coloured = (drawn.filter(pl.col("count").is_null()) if many else drawn)["mlp_direct_effect"]
-    colour_title = ["MLP's direct effect,", "clean (logits)"]
-    colour, beyond = signed_colour("mlp_direct_effect", colour_title, coloured)
-    tooltip = [
-        *words.TOKEN_TIP,
-        words.count_tip("mlp_layer", "MLP of layer"),
-        words.count_tip("neuron", "Neuron"),
-        *map(words.logits_tip, EFFECTS),
-        words.name_tip("region", "Region"),
-    ]
+    drawn = marks.cloud_rows(rows, x, y, "panel")
+    # Of points, not of a density's cells.
+    dots = drawn.filter(pl.col("count").is_null()) if "count" in drawn else drawn
+    coloured = dots["mlp_direct_effect"]
+    title = ["MLP's direct effect,", "clean (logits)"]
+    colour, beyond = marks.signed_colour("mlp_direct_effect", title, coloured)
+    tooltip = words.tips(rows, "prompt", "position", "mlp_layer", "neuron", *EFFECTS, "region")
     layers = [
-        rule(y=0.0),
-        rule(x=0.0),
+        marks.rule(y=0.0),
+        marks.rule(x=0.0),
         _region_names(x, y),
-        *cloud(drawn, x, y, "panel", things="Instances", color=colour, tooltip=tooltip),
-        line_through_zero(1.0, x, y),
+        *marks.cloud(drawn, x, y, "panel", things="Instances", color=colour, tooltip=tooltip),
+        marks.line_through_zero(1.0, x, y),
     ]
     return words.titled(
-        facets(layers, drawn, size=(280, 280)),
+        marks.facets(layers, drawn, size=(280, 280)),
         TITLE,
         about_neurons(rows, words.tokens_per_head(rows, "mlp_layer")),
         "Point: the instance's most repairing neuron; dashed: no change; above: each region's share",
-        *density_note(rows, "panel"),
-        *colour_notes(coloured, beyond),
+        *marks.density_note(rows, "panel"),
+        *marks.colour_notes(coloured, beyond),
         *words.notes(rows, missing=missing),
     )
 
@@ -84,11 +64,9 @@ def caption(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> str:
     if is_unmeasured("E9", top_neurons, "top_neurons", columns=COLUMNS):
         return NOT_MEASURED
     rows, _ = _rows(top_neurons, summaries)
-    many = crowded(rows, "panel")
-    mark = "The darker a cell, the more instances" if many else "A point is one instance"
     sample = words.tokens_per_head(rows, "mlp_layer")
     return (
-        f"{mark}: the neuron of {mlps(rows)} that repairs most on one token, for"
+        f"{marks.mark_of(rows, 'instance', 'panel')}: the neuron of {mlps(rows)} that repairs most on one token, for"
         f" {heads_and_tokens(rows, sample)}. Across: the neuron's direct effect on the logit of the"
         " token to predict, up: the same once the head is ablated; on the dashed line nothing changes."
         " Left of zero the neuron lowers the logit (it erases) and above the dashed line it does so"
@@ -100,11 +78,9 @@ def caption(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> str:
 
 def _rows(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The instances, each with its panel's heading, which holds the shares; how many have no value."""
-    rows, missing = table_rows(
-        "E9", top_neurons, "top_neurons", columns=COLUMNS, finite=EFFECTS[:2]
-    )
-    model = models_of(rows)[0]
-    shares = summary_rows("E9", summaries, model, experiment="E9", quantity="anti_erasure_share")
+    finite, share = EFFECTS[:2], "anti_erasure_share"
+    rows, missing = table_rows("E9", top_neurons, "top_neurons", columns=COLUMNS, finite=finite)
+    shares = summary_rows("E9", summaries, rows["model"][0], experiment="E9", quantity=share)
 
     def note(panel: pl.DataFrame) -> list[str]:
         layer, head, mlp = (panel[name][0] for name in ("layer", "head", "mlp_layer"))

@@ -9,9 +9,8 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
-from . import words
+from . import marks, words
 from .axes import Span
-from .marks import DOTTED, crowded, facets
 from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import table_rows
 from .theme import BLUE, GREY
@@ -27,13 +26,7 @@ NONE = f"{NOT_MEASURED[:-1]}; or no neuron reacts to the heads that were named."
 
 def draw(neuron_counts: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     """One model, resample ablation, a panel per chosen head (and MLP); neurons from the most to the
-    least frequent, on a log axis. Dotted: if the ten were always the same.
-
-    An empty table, of a model without such neurons: words that say so.
-
-    Raises:
-        InputError: more than one model, a column is missing, or none of the rows has a value.
-    """
+    least frequent, on a log axis. Dotted: if the ten were always the same."""
     if is_unmeasured("E10", neuron_counts, "neuron_counts", columns=COLUMNS):
         return unmeasured(TITLE, NONE)
     rows, missing = _rows(neuron_counts)
@@ -43,23 +36,18 @@ def draw(neuron_counts: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     x = x.axis(values=[10**power for power in range(6) if 10**power <= last], format=",d")
     y_title = f"Instances with it in the top {TOP} (%)"
     y = Span("share", y_title, (0.0, 1.04), percent=True).y()
-    tooltip = [
-        words.count_tip("neuron", "Neuron"),
-        words.count_tip("rank", "Rank"),
-        words.count_tip("instances", "Instances"),
-        words.count_tip("prompts", "Prompts"),
-        words.tip("share", "Share", ".1%"),
-    ]
+    tooltip = words.tips(rows, "neuron", "rank", "instances", "prompts", share="Share (%)")
     corners = [{"rank": 1, "share": 1}, {"rank": TOP, "share": 1}, {"rank": TOP, "share": 0}]
-    same = alt.Chart(pl.DataFrame(corners)).mark_line(
-        color=GREY, strokeDash=DOTTED, strokeWidth=1.2
-    )
-    neurons = alt.Chart().mark_line(
-        color=BLUE, strokeWidth=1.6, point=alt.OverlayMarkDef(size=16, color=BLUE)
-    )
-    layers = [same.encode(x=x, y=y), neurons.encode(x=x, y=y, tooltip=tooltip)]
+    dotted: marks.Look = {"color": GREY, "strokeDash": marks.DOTTED, "strokeWidth": 1.2}
+    dots = alt.OverlayMarkDef(size=16, color=BLUE)
+    layers = [
+        alt.Chart(pl.DataFrame(corners)).mark_line(**dotted).encode(x=x, y=y),
+        alt.Chart()
+        .mark_line(color=BLUE, strokeWidth=1.6, point=dots)
+        .encode(x=x, y=y, tooltip=tooltip),
+    ]
     return words.titled(
-        facets(layers, _thinned(rows), size=(280, 200)),
+        marks.facets(layers, _thinned(rows), size=(280, 200)),
         TITLE,
         about_neurons(rows, words.sample(rows)),
         f"Different neurons among the top {TOP} of at least one instance: {_different(rows):,};"
@@ -107,7 +95,7 @@ def _different(rows: pl.DataFrame) -> int:
 
 def _thinned(rows: pl.DataFrame) -> pl.DataFrame:
     """Where there are too many neurons, the first and last of each share: the line is the same."""
-    if not crowded(rows, "panel"):
+    if not marks.crowded(rows, "panel"):
         return rows
     before, after = (pl.col("share").shift(step).over("panel") for step in (1, -1))
     return rows.filter(pl.col("share").ne_missing(before) | pl.col("share").ne_missing(after))

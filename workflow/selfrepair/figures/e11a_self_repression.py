@@ -10,58 +10,49 @@ import polars as pl
 
 from ..errors import InputError
 from ..vocabulary import FED_BACK, bounded
-from . import words
-from .axes import Span, interval_limits, layer_axis, n_cut, placed, side_by_side
-from .marks import MOST_BARS, crowd, facets, layer_bands, points, rule, whiskers
-from .rows import count_of, models_of, table_rows
+from . import marks, words
+from .axes import fitted, layer_axis, placed, side_by_side
+from .rows import count_of, table_rows
 from .theme import BLUE, ORANGE, SILVER
 
-KEYS = ("model", "layer", "head", "kind", "scaling", "n_tokens", "n_prompts")
+COLUMNS = (
+    *("model", "layer", "head", "kind", "scaling", "n_tokens", "n_prompts"),
+    *bounded("slope"),
+)
 # What is added, in words and in colour.
 NAMES = dict(
     zip(FED_BACK, ("its own output", "a random direction", "another head's output"), strict=True)
 )
-INKS = (ORANGE, SILVER, BLUE)
+INKS = dict(zip(NAMES.values(), (ORANGE, SILVER, BLUE), strict=True))
 
 
 def draw(self_repression: pl.DataFrame) -> alt.FacetChart:
     """One model, nothing ablated, a panel per scaling of the added vector. Up: the slope of the new
     direct effect against the old one; 1: unchanged, below 1: the head represses itself. A point is a
-    head, a line joins the means of a layer's heads.
-
-    Raises:
-        InputError: more than one model, a column is missing, an unknown kind of vector, or no rows.
-    """
+    head, a line joins the means of a layer's heads."""
     rows, missing = _rows(self_repression)
     n_layers, first = count_of(rows, "layer"), int(rows["layer"].min())  # type: ignore[arg-type]
-    limits = interval_limits(rows, "slope", include=[1.0, *rows["mean_slope"]])
-    x, y = layer_axis(n_layers, first=first), Span("slope", "Slope, new / old effect", limits)
-    rows = placed(rows, y=y)
-    bars = crowd(rows, "panel") <= MOST_BARS
-    scale = alt.Scale(domain=list(NAMES.values()), range=list(INKS))
-    colour = alt.Color("vector:N", title="Added vector", scale=scale)
-    tooltip = [
-        words.count_tip("layer", "Layer"),
-        words.count_tip("head", "Head"),
-        words.name_tip("vector", "Added vector"),
-        words.count_tip("n_tokens", "Tokens"),
-        *words.interval_tip("slope", "Slope", unit="of 1"),
-    ]
+    x = layer_axis(n_layers, first=first)
+    y = fitted(rows, "slope", "Slope, new / old effect", include=[1.0, *rows["mean_slope"]])
+    rows, bars = placed(rows, y=y), marks.few(rows, "panel")
+    colour = marks.inks("vector", "Added vector", INKS)
+    tooltip = words.tips(
+        rows, "layer", "head", "n_tokens", vector="Added vector", slope="Slope (of 1)"
+    )
     line = alt.Chart().mark_line(strokeWidth=2.2)
     layers = [
-        layer_bands(n_layers, first=first),
-        rule(y=1.0),
-        *[whiskers(y).encode(x=x.x(), color=colour)] * bars,
-        points(rows, "panel").encode(x=x.x(), y=y.y(), color=colour, tooltip=tooltip),
+        marks.layer_bands(n_layers, first=first),
+        marks.rule(y=1.0),
+        *marks.estimates(rows, y, "panel", bars=bars, x=x.x(), color=colour, tooltip=tooltip),
         line.encode(x=x.x("layer"), y=y.y("mean_slope"), color=colour),
     ]
     return words.titled(
-        facets(layers, rows, size=(680, 150), columns=1).resolve_axis(x="shared"),
+        marks.facets(layers, rows, size=(680, 150), columns=1).resolve_axis(x="shared"),
         "Heads fed with their own output",
-        f"{models_of(rows)[0]}, nothing ablated, {words.FROM_TOP_TOKENS}: {words.sample(rows)}",
+        f"{rows['model'][0]}, nothing ablated, {words.FROM_TOP_TOKENS}: {words.sample(rows)}",
         f"Point: head, in order within its layer{', bar: 95 % interval' * bars}; line: layer mean; at 1"
         " the head is unchanged",
-        *words.notes(rows, missing=missing, cut=n_cut(rows, y) * bars),
+        *words.notes(rows, *[y] * bars, missing=missing),
     )
 
 
@@ -70,7 +61,7 @@ def caption(self_repression: pl.DataFrame) -> str:
     scalings = [f"{scaling:g}" for scaling in rows["scaling"].unique().sort()]
     heads = rows.select("layer", "head").n_unique()
     return (
-        f"Do the heads of {models_of(rows)[0]} write less where their output is already there?"
+        f"Do the heads of {rows['model'][0]} write less where their output is already there?"
         f" Nothing is ablated: for {heads:,} heads, on {words.FROM_TOP_TOKENS}"
         f" (those with its largest direct effect; {words.sample(rows)}), {words.listed(scalings)} times a vector is added to the input of the"
         " head's layer at that position, and the slope of the new direct effect against the old one"
@@ -83,8 +74,7 @@ def caption(self_repression: pl.DataFrame) -> str:
 
 def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The heads, with the mean of their layer; how many rows have no value."""
-    columns = [*KEYS, *bounded("slope")]
-    rows, missing = table_rows("E11a", table, "self_repression", columns=columns, finite=["slope"])
+    rows, missing = table_rows("E11a", table, "self_repression", columns=COLUMNS, finite=["slope"])
     unknown = sorted(set(rows["kind"]) - set(FED_BACK))
     if unknown:
         raise InputError(

@@ -12,20 +12,9 @@ import polars as pl
 
 from ..errors import InputError
 from ..vocabulary import BOUNDS, TOP, bounded
-from . import words
-from .axes import Span, axis_limits, layer_axis, placed
-from .marks import (
-    DOTTED,
-    cloud,
-    cloud_rows,
-    crowded,
-    density_note,
-    layer_colour,
-    line_through_zero,
-    rule,
-    whiskers,
-)
-from .rows import count_of, models_of, summary_rows, table_rows
+from . import marks, words
+from .axes import Span, fitted, layer_axis, placed
+from .rows import count_of, summary_rows, table_rows
 
 CHANGES = ("refeed_change", "ablation_change")
 COLUMNS = ("model", "layer", "head", "next_head", *CHANGES, "n_tokens", "n_prompts")
@@ -35,15 +24,12 @@ HEIGHT = 380
 def draw(refeeding: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart:
     """One model, resample ablation, changes of the direct effect in logits. Left: a point per head of
     a layer and head of the next; right: the correlation of the two changes per pair of layers.
-
-    Raises:
-        InputError: more than one model, a column is missing, or no rows or no pooled correlation.
     """
     rows, pooled, pairs, missing = _rows(refeeding, summaries)
     x_title = "Change when it reads the earlier input (logits)"
     y_title = "Change when the earlier head is ablated (logits)"
-    x = Span(CHANGES[0], x_title, axis_limits(rows[CHANGES[0]]))
-    y = Span(CHANGES[1], y_title, axis_limits(rows[CHANGES[1]]))
+    x = fitted(rows, CHANGES[0], x_title, bars=False)
+    y = fitted(rows, CHANGES[1], y_title, bars=False)
     rows = placed(rows, x=x, y=y)
     panels = [_heads_panel(rows, x, y)]
     if pairs["value"].count():
@@ -52,11 +38,11 @@ def draw(refeeding: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart:
     return words.titled(
         alt.hconcat(*panels, spacing=30),
         "Reading an earlier input against losing a head",
-        f"{models_of(rows)[0]}, resample ablation, {words.TOP_TOKENS},"
+        f"{rows['model'][0]}, resample ablation, {words.TOP_TOKENS},"
         f" those that lie in the experiment's prompts: {words.sample(rows)}",
         "Correlation of the two, over tokens and pairs of heads:"
         f" {words.estimated(pooled, unit='')}; dashed: y = x",
-        *density_note(rows),
+        *marks.density_note(rows),
         *words.notes(rows, missing=missing),
         *[f"Pairs of layers without a correlation, not drawn: {empty:,}"][:empty],
     )
@@ -65,9 +51,8 @@ def draw(refeeding: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart:
 def caption(refeeding: pl.DataFrame, summaries: pl.DataFrame) -> str:
     rows, pooled, pairs, _ = _rows(refeeding, summaries)
     right = ", and per pair of layers on the right" if pairs.height else ""
-    mark = "The darker a cell, the more pairs" if crowded(rows) else "A point is a pair"
     return (
-        f"{mark} of a head in one layer of {models_of(rows)[0]} and a head in the next"
+        f"{marks.mark_of(rows, 'pair')} of a head in one layer of {rows['model'][0]} and a head in the next"
         f" ({rows.height:,} pairs), on all of the first head's top tokens that lie in the"
         f" experiment's prompts ({words.LARGEST}; {words.sample(rows)}). Across: by how much the second head's direct effect on the logit of"
         " the token to predict changes when its layer reads the first head's layer's input again, so"
@@ -84,10 +69,8 @@ def _rows(
     """The pairs of heads; the correlation over all of them, and per pair of layers; how many pairs of
     heads have no value."""
     rows, missing = table_rows("E11b", table, "refeeding", columns=COLUMNS, finite=CHANGES)
-    model = models_of(rows)[0]
-    found = summary_rows(
-        "E11b", summaries, model, experiment="E11", quantity="change_correlation"
-    ).filter(group=TOP)
+    about: marks.Look = {"experiment": "E11", "quantity": "change_correlation"}
+    found = summary_rows("E11b", summaries, rows["model"][0], **about).filter(group=TOP)
     pooled = found.filter(pl.col("layer").is_null()).to_dicts()
     if not pooled:
         raise InputError(
@@ -98,48 +81,43 @@ def _rows(
 
 
 def _heads_panel(rows: pl.DataFrame, x: Span, y: Span) -> alt.LayerChart:
-    tooltip = [
-        words.count_tip("layer", "Layer"),
-        words.count_tip("head", "Ablated head"),
-        words.count_tip("next_head", "Head of the next layer"),
-        words.logits_tip(CHANGES[0], "Change, earlier input"),
-        words.logits_tip(CHANGES[1], "Change, ablation"),
-        words.count_tip("n_tokens", "Tokens"),
-    ]
-    drawn = cloud_rows(rows, x, y)
-    colour = layer_colour(count_of(rows, "layer"))
-    layers = [
-        rule(y=0.0),
-        rule(x=0.0),
-        *cloud(drawn, x, y, things="Pairs", color=colour, tooltip=tooltip),
-        line_through_zero(1.0, x, y),
-    ]
-    panel = alt.LayerChart(layer=layers, data=drawn)
-    return panel.properties(
-        width=HEIGHT, height=HEIGHT, title=words.heading("Heads of the next layer")
+    tooltip = words.tips(
+        rows,
+        *("layer", "n_tokens"),
+        head="Ablated head",
+        next_head="Head of the next layer",
+        refeed_change="Change, earlier input (logits)",
+        ablation_change="Change, ablation (logits)",
     )
+    drawn = marks.cloud_rows(rows, x, y)
+    colour = marks.layer_colour(count_of(rows, "layer"))
+    layers = [
+        marks.rule(y=0.0),
+        marks.rule(x=0.0),
+        *marks.cloud(drawn, x, y, things="Pairs", color=colour, tooltip=tooltip),
+        marks.line_through_zero(1.0, x, y),
+    ]
+    title = words.heading("Heads of the next layer")
+    return alt.LayerChart(layer=layers, data=drawn, width=HEIGHT, height=HEIGHT, title=title)
 
 
 def _pairs_panel(pairs: pl.DataFrame, pooled: dict[str, Any]) -> alt.LayerChart:
     pairs = pairs.drop_nulls("value")
     pairs = pairs.rename(dict(zip(("value", *BOUNDS), bounded("correlation"), strict=True)))
     n_layers = count_of(pairs, "layer")
-    x = layer_axis(n_layers, title="Layer of the ablated head").x("layer")
     y = Span("correlation", "Correlation (no unit)", (-1.05, 1.05))
-    colour = layer_colour(n_layers)
-    tooltip = [
-        words.count_tip("layer", "Layer"),
-        *words.interval_tip("correlation", "Correlation", unit="no unit"),
-    ]
+    place: marks.Look = {
+        "x": layer_axis(n_layers, title="Layer of the ablated head").x("layer"),
+        "color": marks.layer_colour(n_layers),
+        "tooltip": words.tips(pairs, "layer", correlation="Correlation (no unit)"),
+    }
+    points = alt.Chart().mark_point(filled=True, size=40, opacity=1)
     layers = [
-        rule(y=0.0),
-        whiskers(y, strokeOpacity=0.6).encode(x=x, color=colour),
-        alt.Chart()
-        .mark_point(filled=True, size=40, opacity=1)
-        .encode(x=x, y=y.y(), color=colour, tooltip=tooltip),
+        marks.rule(y=0.0),
+        marks.whiskers(y, strokeOpacity=0.6).encode(**place),
+        points.encode(y=y.y(), **place),
     ]
     if pooled["value"] is not None:
-        layers.append(rule(y=pooled["value"], color="black", strokeDash=DOTTED))
-    panel = alt.LayerChart(layer=layers, data=pairs)
-    title = "Correlation per pair of layers; dotted: all"
-    return panel.properties(width=300, height=HEIGHT, title=words.heading(title))
+        layers.append(marks.rule(y=pooled["value"], color="black", strokeDash=marks.DOTTED))
+    title = words.heading("Correlation per pair of layers; dotted: all")
+    return alt.LayerChart(layer=layers, data=pairs, width=300, height=HEIGHT, title=title)

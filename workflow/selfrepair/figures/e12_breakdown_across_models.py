@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import altair as alt
 import polars as pl
 
-from ..ablations import RESAMPLE
 from ..tables.terms import POST_NORMS, models_with_post_norms
-from ..vocabulary import QUARTERS, TOP, bounded
-from . import words
-from .axes import WITHIN, Span, interval_limits, n_cut, placed, share_limits
-from .marks import facets, points, rule, whiskers
-from .rows import check_columns, models_of, stacked, table_rows
-from .theme import AMBER, BLACK, BLUE, GREEN, PINK
+from ..vocabulary import QUARTERS, bounded
+from . import marks, words
+from .axes import WITHIN, placed, share_axis
+from .rows import DEPTH_KEYS, check_columns, depth_rows, models_of, stacked
 
-POST_NORMS_SHARE = f"{POST_NORMS}_share"
-PARTS = {
-    "from_heads_share": ("other heads", BLUE),
-    "from_mlps_share": ("MLPs", PINK),
-    POST_NORMS_SHARE: ("post-norms", AMBER),
-    "from_norm_share": ("final norm", GREEN),
-    "self_repair_share": ("all self-repair", BLACK),
-}
-TOTAL = "all self-repair"
+PARTS = {f"{name}_share": part for name, (part, _) in marks.PARTS.items()}
+TOTAL = PARTS["self_repair_share"]
 
 
 def draw(depth: pl.DataFrame) -> alt.FacetChart:
@@ -33,59 +21,47 @@ def draw(depth: pl.DataFrame) -> alt.FacetChart:
     Bars per quarter of the layers (ratio of means over their heads) with 95 % bootstrap intervals
     over prompts, a diamond for all of them together. A bar for post-norms only if a model has any, and
     only in its panel.
-
-    Raises:
-        InputError: a column is missing, or the table has no such rows.
     """
     rows, missing = _rows(depth)
-    limits = share_limits(interval_limits(rows, "value", keep=0.95))
-    y = Span(
-        "value", "Share of the direct effect (%)", limits, percent=True, options={"tickCount": 8}
-    )
-    rows = placed(rows, y=y)
+    y = share_axis(rows, "value", "Share of the direct effect (%)", keep=0.95)
+    rows, inks = placed(rows, y=y), marks.part_inks(rows)
+    axis = alt.Axis(labelAngle=0, grid=False, labelExpr="replace(datum.label, ' quarter', '')")
+    place: marks.Look = {
+        "x": alt.X("depth:O", title="Quarter of the layers", sort=list(QUARTERS), axis=axis),
+        "xOffset": alt.XOffset("part:N", scale=alt.Scale(domain=list(inks))),
+    }
+    look: marks.Look = place | {
+        "y": y.y(),
+        "color": marks.inks("part", "From", inks, legend=alt.Legend(symbolType="square")),
+        "tooltip": words.tips(rows, "model", "depth", "part", "n_heads", value="Share (of 1)"),
+    }
+    total = alt.Chart().mark_point(filled=True, shape="diamond", size=75, opacity=1)
+    beyond = marks.points(rows).mark_point(filled=True, opacity=1, stroke="white", strokeWidth=1)
+    layers = [
+        alt.Chart()
+        .mark_bar()
+        .encode(**look, y2=alt.datum(0))
+        .transform_filter(f"datum.part != '{TOTAL}'"),
+        marks.rule(y=0.0),
+        marks.whiskers(y, color="black", strokeOpacity=1, strokeWidth=1.2).encode(**place),
+        total.encode(**look).transform_filter(
+            f"datum.part == '{TOTAL}' && datum.edge == '{WITHIN}'"
+        ),
+        beyond.encode(**look).transform_filter(f"datum.edge != '{WITHIN}'"),
+    ]
     return words.titled(
-        facets(_layers(rows, y), rows, size=(300, 220), by="model"),
+        marks.facets(layers, rows, size=(300, 220), by="model"),
         "What makes up for ablated heads",
         f"Resample ablation, {words.FROM_TOP_TOKENS}",
         "Share of the direct effect of a quarter's heads; whisker: 95 % interval; diamond: all",
-        *words.notes(rows, missing=missing, cut=n_cut(rows, y), things="bars"),
+        *words.notes(rows, y, missing=missing, things="bars"),
     )
-
-
-def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:
-    drawn = set(rows["part"])
-    names, colours = zip(*(part for part in PARTS.values() if part[0] in drawn), strict=True)
-    axis = alt.Axis(labelAngle=0, grid=False, labelExpr="replace(datum.label, ' quarter', '')")
-    quarter = alt.X("depth:O", title="Quarter of the layers", sort=list(QUARTERS), axis=axis)
-    legend = alt.Legend(symbolType="square")
-    scale = alt.Scale(domain=list(names), range=list(colours))
-    offset = alt.XOffset("part:N", scale=alt.Scale(domain=list(names)))
-    place: dict[str, Any] = {"x": quarter, "xOffset": offset}
-    look = place | {"color": alt.Color("part:N", title="From", scale=scale, legend=legend)}
-    tooltip = [
-        *(words.name_tip(column, column.capitalize()) for column in ("model", "depth", "part")),
-        words.count_tip("n_heads", "Heads"),
-        *words.interval_tip("value", "Share", unit="of 1"),
-    ]
-    look |= {"y": y.y(), "tooltip": tooltip}
-    bars = alt.Chart().mark_bar().encode(**look, y2=alt.datum(0))
-    total = alt.Chart().mark_point(filled=True, shape="diamond", size=75, opacity=1).encode(**look)
-    beyond = points(rows).mark_point(filled=True, opacity=1, stroke="white", strokeWidth=1)
-    return [
-        bars.transform_filter(f"datum.part != '{TOTAL}'"),
-        rule(y=0.0),
-        whiskers(y, color="black", strokeOpacity=1, strokeWidth=1.2).encode(**place),
-        total.transform_filter(f"datum.part == '{TOTAL}' && datum.edge == '{WITHIN}'"),
-        beyond.encode(**look).transform_filter(f"datum.edge != '{WITHIN}'"),
-    ]
 
 
 def caption(depth: pl.DataFrame) -> str:
     rows, _ = _rows(depth)
-    some = PARTS[POST_NORMS_SHARE][0] in set(rows["part"])
-    post_norms = (
-        " Post-norms, which scale what a sublayer writes, have a bar in models with any." * some
-    )
+    some = PARTS[f"{POST_NORMS}_share"] in set(rows["part"])
+    what = " Post-norms, which scale what a sublayer writes, have a bar in models with any." * some
     return (
         f"What makes up for an ablated attention head, in {words.listed(models_of(rows))} under"
         f" resample ablation, on {words.FROM_LARGEST}:"
@@ -93,7 +69,7 @@ def caption(depth: pl.DataFrame) -> str:
         " the heads' direct effect, for a quarter of the model's layers: a ratio of means over the"
         " quarter's heads, so 100 % would restore all that the heads contributed directly and a"
         " negative share adds to the loss. The bars add up to the black diamond; whiskers are 95 %"
-        f" bootstrap intervals over prompts.{post_norms}"
+        f" bootstrap intervals over prompts.{what}"
     )
 
 
@@ -102,21 +78,10 @@ def _rows(depth: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
     No rows for the post-norms of models without any.
     """
-    keys = ("model", "depth", "ablation", "selection", "n_heads", "n_tokens", "n_prompts")
     drawn = (name for part in PARTS for name in bounded(part))
-    check_columns("E12", depth, "depth", [*keys, POST_NORMS, *drawn])
-    names = {part: name for part, (name, _) in PARTS.items()}
+    check_columns("E12", depth, "depth", [*DEPTH_KEYS, POST_NORMS, *drawn])
+    table = stacked(depth, list(PARTS), *DEPTH_KEYS)
     own = pl.col("model").is_in(models_with_post_norms(depth))
-    table = stacked(depth, list(PARTS), *keys)
-    table = table.filter(own | (pl.col("quantity") != POST_NORMS_SHARE)).with_columns(
-        part=pl.col("quantity").replace_strict(names)
-    )
-    return table_rows(
-        "E12",
-        table,
-        "depth",
-        columns=[*keys, "part", *bounded("value")],
-        finite=["value"],
-        only={"ablation": [RESAMPLE.name], "selection": [TOP], "depth": QUARTERS},
-        one_model=False,
-    )
+    table = table.filter(own | (pl.col("quantity") != f"{POST_NORMS}_share"))
+    table = table.with_columns(part=pl.col("quantity").replace_strict(PARTS))
+    return depth_rows("E12", table, "value", "part", depths=QUARTERS)

@@ -7,10 +7,9 @@ import polars as pl
 
 from ..tables.terms import main_ablation
 from ..vocabulary import ATTENTION_NORM, HEAD, MLP, MLP_NORM, second_half
-from . import words
-from .axes import Span
-from .marks import colour_notes, facets, signed_colour
-from .rows import count_of, models_of, table_rows
+from . import marks, words
+from .axes import layer_axis
+from .rows import count_of, table_rows
 from .unmeasured import NOT_MAPPED, is_unmeasured, unmeasured
 
 TITLE = "Which later layer makes up for ablated heads"
@@ -23,53 +22,50 @@ PANELS = {
     ATTENTION_NORM: "Post-norm of its attention",
     MLP_NORM: "Post-norm of its MLP",
 }
-SIZE = 330
-# Layers between the ticks of an axis, so that there are at most MOST_TICKS.
-STEPS, MOST_TICKS = (1, 2, 5, 10, 20, 50, 100), 16
 
 
 def draw(repair_layers: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     """One model and ablation, top tokens, a panel each for heads and MLPs (and post-norms if there are
     any). Across: the layer of the ablated heads; up: the layer whose parts change. Colour: mean change of
-    their direct effect, in logits, on one scale for all panels. Nothing where a part comes before the head.
-
-    An empty table, of a study without a repair map: words that say so.
-
-    Raises:
-        InputError: more than one model, a column is missing, or none of the rows has a value.
-    """
+    their direct effect, in logits, on one scale for all panels. Nothing where a part comes before the head."""
     if is_unmeasured("E13", repair_layers, "repair_layers", columns=COLUMNS):
         return unmeasured(TITLE, NOT_MAPPED)
     rows, missing = _rows(repair_layers)
     colour_title = ["Mean change of", "direct effect", "(logits)"]
     # The few strongest layers are what the map is for: they are not to share their last colour.
-    colour, beyond = signed_colour("mean", colour_title, rows["mean"], keep=0.995, reach=1.0)
+    colour, beyond = marks.signed_colour("mean", colour_title, rows["mean"], keep=0.995, reach=1.0)
     n_layers = count_of(rows, "component_layer")
-    x = _layers("layer", "Layer of the ablated head", n_layers)
-    y = _layers("component_layer", "Later layer", n_layers)
-    sides = [pl.col(name) + shift for name in ("layer", "component_layer") for shift in (-0.5, 0.5)]
-    names = ("x_start", "x_stop", "y_start", "y_stop")
-    cells = rows.with_columns(**dict(zip(names, sides, strict=True)))
-    tooltip = [
-        words.count_tip("layer", "Layer of the ablated head"),
-        words.count_tip("component_layer", "Later layer"),
-        words.name_tip("kind", "Part"),
-        words.logits_tip("mean", "Mean change"),
-        words.count_tip("n_heads", "Ablated heads"),
-        words.count_tip("n_tokens", "Tokens of all of them"),
-    ]
-    marks = alt.Chart().mark_rect(strokeWidth=0).encode(x=x.x("x_start"), x2="x_stop:Q")
-    marks = marks.encode(y=y.y("y_start"), y2="y_stop:Q", color=colour, tooltip=tooltip)
+    x = layer_axis(n_layers, title="Layer of the ablated head")
+    y = layer_axis(n_layers, title="Later layer")
+    # A cell is a unit wide and high, about its layers.
+    cells = rows.with_columns(
+        x_start=pl.col("layer") - 0.5,
+        x_stop=pl.col("layer") + 0.5,
+        y_start=pl.col("component_layer") - 0.5,
+        y_stop=pl.col("component_layer") + 0.5,
+    )
+    rects = alt.Chart().mark_rect(strokeWidth=0)
+    rects = rects.encode(x=x.x("x_start"), x2="x_stop:Q", color=colour)
+    rects = rects.encode(y=y.y("y_start"), y2="y_stop:Q")
+    tooltip = words.tips(
+        rows,
+        layer="Layer of the ablated head",
+        component_layer="Later layer",
+        kind="Part",
+        mean="Mean change (logits)",
+        n_heads="Ablated heads",
+        n_tokens="Tokens of all of them",
+    )
     share = last_mlp_share(rows)
     return words.titled(
-        facets([marks], cells, size=(SIZE, SIZE)),
+        marks.facets([rects.encode(tooltip=tooltip)], cells, size=(330, 330)),
         TITLE,
-        f"{models_of(rows)[0]}, {rows['ablation'][0]} ablation, {words.FROM_TOP_TOKENS}: {_sample(rows)}",
+        f"{rows['model'][0]}, {rows['ablation'][0]} ablation, {words.FROM_TOP_TOKENS}: {_sample(rows)}",
         "Blue: the later part makes up for the head; orange: it adds to the loss; mean over the ablated"
         " layer's heads",
         *[f"The last MLP's part of what all MLPs make up for heads of the second half: {share}"]
         * (share is not None),
-        *colour_notes(rows["mean"], beyond, things="cells"),
+        *marks.colour_notes(rows["mean"], beyond, things="cells"),
         *words.notes(rows, missing=missing),
     )
 
@@ -85,7 +81,7 @@ def caption(repair_layers: pl.DataFrame) -> str:
         " MLP's (a ratio of sums over those heads)."
     )
     return (
-        f"Who repairs in {models_of(rows)[0]} under {rows['ablation'][0]} ablation: each head is ablated"
+        f"Who repairs in {rows['model'][0]} under {rows['ablation'][0]} ablation: each head is ablated"
         f" on {words.FROM_LARGEST} ({_sample(rows)}), and a cell shows by how much the"
         " direct effect on the target token's logit then changes that is due to the heads (left) or the"
         f" MLP (right) of a later layer{scales}, as the mean over the heads of the ablated layer. Blue"
@@ -115,12 +111,6 @@ def _sample(rows: pl.DataFrame) -> str:
     return f"{words.amount(layers['n_tokens'])} tokens of a layer's {words.amount(layers['n_heads'])} heads"
 
 
-def _layers(column: str, title: str, n_layers: int) -> Span:
-    step = next(step for step in STEPS if n_layers <= MOST_TICKS * step)
-    options = {"values": list(range(0, n_layers, step)), "grid": False, "format": "d"}
-    return Span(column, title, (-0.5, n_layers - 0.5), options=options)
-
-
 def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The rows of one ablation whose parts are in a layer, with `panel`; how many have no value."""
     rows, missing = table_rows(
@@ -131,6 +121,6 @@ def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         finite=["mean"],
         only={"ablation": [main_ablation(table)], "kind": list(PANELS)},
     )
-    order = pl.col("kind").replace_strict({kind: at for at, kind in enumerate(PANELS)})
+    order = pl.col("kind").cast(pl.Enum(list(PANELS)))
     rows = rows.with_columns(panel=pl.col("kind").replace_strict(PANELS))
     return rows.sort(order, "layer", "component_layer"), missing

@@ -7,10 +7,9 @@ import polars as pl
 
 from ..tables.terms import main_ablation
 from ..vocabulary import SMALLEST_REPAIR
-from . import words
-from .axes import Span, interval_limits, n_cut, placed
-from .marks import rule
-from .rows import models_of, table_rows
+from . import marks, words
+from .axes import fitted, placed
+from .rows import table_rows
 from .theme import BLUE, GREY
 from .unmeasured import NOT_MAPPED, is_unmeasured, unmeasured
 
@@ -27,49 +26,42 @@ NO_PAIRS = (
 
 def draw(backup_heads: pl.DataFrame) -> alt.LayerChart | alt.Chart:
     """One model and ablation, top tokens: the PAIRS largest mean changes of a later head's direct effect,
-    in logits, largest first, with 95 % intervals; at most three of one ablated head.
-
-    An empty table, of a study without a repair map, or a model without pairs: words that say so.
-
-    Raises:
-        InputError: more than one model, or a column is missing.
-    """
+    in logits, largest first, with 95 % intervals; at most three of one ablated head."""
     if (reason := _nothing(backup_heads)) is not None:
         return unmeasured(TITLE, reason)
     rows = _rows(backup_heads)
-    title = "Mean change of the later head's direct effect (logits)"
-    x = Span("mean", title, interval_limits(rows, "mean"), options={"tickCount": 7})
+    x = fitted(rows, "mean", "Mean change of the later head's direct effect (logits)", ticks=7)
     rows = placed(rows, x=x)
     axis = alt.Axis(grid=False, ticks=False, domain=False, labelPadding=8)
     y = alt.Y("pair:N", title="Ablated head → later head", sort=rows["pair"].to_list(), axis=axis)
-    tooltip = [
-        words.name_tip("pair", "Ablated → later head"),
-        *words.interval_tip("mean", "Mean change"),
-        words.count_tip("n_tokens", "Tokens"),
-        words.count_tip("n_prompts", "Prompts"),
-        words.count_tip("n_backups", "Heads that back up the first"),
-        words.count_tip("backed_up", "Heads that the second backs up"),
-    ]
-    bars = alt.Chart().mark_rule(strokeWidth=1.4, color=BLUE, strokeOpacity=0.6)
-    bars = bars.transform_filter("isValid(datum.mean_low) && isValid(datum.mean_high)")
+    tooltip = words.tips(
+        rows,
+        pair="Ablated → later head",
+        mean="Mean change (logits)",
+        n_tokens="Tokens",
+        n_prompts="Prompts",
+        n_backups="Heads that back up the first",
+        backed_up="Heads that the second backs up",
+    )
     # A hollow point is a pair that is not told from none.
     fill = alt.condition("datum.backs_up", alt.value(BLUE), alt.value("white"))
     dots = alt.Chart().mark_point(size=52, opacity=1, stroke=BLUE, strokeWidth=1.4)
+    bars = marks.whiskers(x, along="x", strokeWidth=1.4, color=BLUE, strokeOpacity=0.6)
     layers = [
-        rule(x=0.0, color=GREY),
-        bars.encode(x=x.x("mean_low"), x2="mean_high:Q", y=y),
+        marks.rule(x=0.0, color=GREY),
+        bars.encode(y=y),
         dots.encode(x=x.x(), y=y, fill=fill, tooltip=tooltip),
     ]
     hollow = rows.filter(~pl.col("backs_up")).height
     return words.titled(
-        alt.LayerChart(layer=layers, data=rows).properties(width=460, height=21 * rows.height),
+        alt.LayerChart(layer=layers, data=rows, width=460, height=21 * rows.height),
         TITLE,
-        f"{models_of(rows)[0]}, {rows['ablation'][0]} ablation, {words.FROM_TOP_TOKENS}:"
+        f"{rows['model'][0]}, {rows['ablation'][0]} ablation, {words.FROM_TOP_TOKENS}:"
         f" {words.sample(rows)}",
         f"The {rows.height} largest of {_possible(backup_heads):,} pairs, at most three of a head; bar:"
         " 95 % interval",
         *[f"Hollow: not told from no backup, {hollow} of {rows.height}"][:hollow],
-        *words.notes(rows, cut=n_cut(rows, x)),
+        *words.notes(rows, x),
     )
 
 
@@ -77,15 +69,14 @@ def caption(backup_heads: pl.DataFrame) -> str:
     if (reason := _nothing(backup_heads)) is not None:
         return reason
     rows, heads = _rows(backup_heads), _of_ablation(backup_heads).filter(rank=1)
-    most = heads.sort("n_backed_up", "layer", "head", descending=[True, False, False]).row(
-        0, named=True
-    )
+    busy = heads.sort("n_backed_up", "layer", "head", descending=[True, False, False])
+    most = busy.row(0, named=True)
     busiest = (
         f" L{most['layer']}H{most['head']} backs up most others, {most['n_backed_up']:,} heads, and"
         f" {heads.filter(pl.col('n_backups') > 0).height:,} of all {heads.height:,} heads have a backup."
     )
     return (
-        f"Of {models_of(rows)[0]}, the {rows.height} pairs of heads in which the later head's direct effect"
+        f"Of {rows['model'][0]}, the {rows.height} pairs of heads in which the later head's direct effect"
         f" on the target token's logit rises most when the earlier one is ablated ({rows['ablation'][0]}"
         f" ablation), as the mean over tokens from the earlier head's top tokens"
         f" ({words.LARGEST}): {words.sample(rows)}. L12H3 is head 3 of layer 12, counted from 0; at most"
@@ -119,18 +110,10 @@ def _possible(table: pl.DataFrame) -> int:
 
 def _rows(table: pl.DataFrame) -> pl.DataFrame:
     """The largest pairs in order, with `pair`, its name, and how many others the later head backs up."""
-    ablation = main_ablation(table)
-    rows, _ = table_rows(
-        "E14",
-        table,
-        "backup_heads",
-        columns=COLUMNS,
-        finite=["mean"],
-        only={"ablation": [ablation]},
-    )
-    busy = table.filter(ablation=ablation, rank=1).select(
-        backup_layer="layer", backup_head="head", backed_up="n_backed_up"
-    )
+    table = _of_ablation(table)
+    rows, _ = table_rows("E14", table, "backup_heads", columns=COLUMNS, finite=["mean"])
+    names = {"backup_layer": "layer", "backup_head": "head", "backed_up": "n_backed_up"}
+    busy = table.filter(rank=1).select(**names)
     name = pl.format("L{}H{} → L{}H{}", "layer", "head", "backup_layer", "backup_head")
     rows = rows.join(busy, on=["backup_layer", "backup_head"], how="left").with_columns(pair=name)
     rows = rows.sort("mean", "layer", "head", "rank", descending=[True, False, False, False])

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import altair as alt
 import polars as pl
 
-from ..ablations import RESAMPLE
-from ..vocabulary import QUARTERS, TOP, bounded
-from . import words
-from .axes import WITHIN, Span, interval_limits, n_cut, placed, share_limits
-from .marks import model_colour, points, rule, whiskers
-from .rows import models_of, table_rows
+from ..vocabulary import QUARTERS
+from . import marks, words
+from .axes import placed, share_axis
+from .rows import depth_rows, models_of
 
 SHARE = "self_repair_share"
-# Models stand side by side about the middle of a quarter, over this part of its width.
-WIDTH = 0.6
-X = Span(
-    "place",
-    "Relative depth (quarter of the layers)",
-    (0.0, 1.0),
-    options={
-        "values": [(quarter + 0.5) / len(QUARTERS) for quarter in range(len(QUARTERS))],
-        "labelExpr": " : ".join(
-            [f"datum.value < {(n + 1) / 4} ? '{name}'" for n, name in enumerate(QUARTERS[:-1])]
-            + [f"'{QUARTERS[-1]}'"]
-        ),
-        "grid": False,
-        "ticks": False,
-        "labelPadding": 6,
-    },
-)
 
 
 def draw(depth: pl.DataFrame) -> alt.LayerChart:
@@ -39,47 +18,37 @@ def draw(depth: pl.DataFrame) -> alt.LayerChart:
 
     Quarters are what models of different depth have in common; within one, models stand side by side, in
     the order of the study.
-
-    Raises:
-        InputError: a column is missing, or the table has no such rows.
     """
-    rows, missing = _rows(depth)
-    title = "Share of the direct effect made up for (%)"
+    rows, missing = depth_rows("E15", depth, SHARE, depths=QUARTERS)
     # So few points that a wild one would be among the outermost 5 %.
-    limits = share_limits(interval_limits(rows, SHARE, keep=0.8))
-    y = Span(SHARE, title, limits, percent=True, options={"tickCount": 8})
-    rows = placed(rows, y=y)
-    several = len(models_of(rows)) > 1
-    chart = alt.LayerChart(layer=_layers(rows, y), data=rows).properties(width=560, height=340)
+    y = share_axis(rows, SHARE, "Share of the direct effect made up for (%)", keep=0.8)
+    rows, models = placed(rows, y=y), models_of(rows)
+    # Lines between quarters, not through them.
+    axis = alt.Axis(
+        labelAngle=0, labelPadding=6, ticks=False, tickBand="extent", grid=True, gridColor="#dddddd"
+    )
+    quarters = alt.Scale(domain=list(QUARTERS), paddingInner=0.4, paddingOuter=0.2)
+    title = "Relative depth (quarter of the layers)"
+    layers = marks.joined(
+        rows,
+        y,
+        x=alt.X("depth:N", title=title, axis=axis, scale=quarters),
+        xOffset=alt.XOffset("model:N", scale=alt.Scale(domain=models)),
+        color=marks.model_colour(models),
+        tooltip=words.tips(rows, "model", "depth", "n_heads", **{SHARE: "Share (of 1)"}),
+    )
+    chart = alt.LayerChart(layer=[marks.rule(y=0.0), *layers], data=rows, width=560, height=340)
     return words.titled(
         chart,
         "Self-repair across models",
         f"Resample ablation, {words.FROM_TOP_TOKENS}; whisker: 95 % interval over prompts",
-        *["Models stand side by side in a quarter, in the order of the legend"] * several,
-        *words.notes(rows, missing=missing, cut=n_cut(rows, y)),
+        *["Models stand side by side in a quarter, in the order of the legend"][: len(models) - 1],
+        *words.notes(rows, y, missing=missing),
     )
 
 
-def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:
-    colour = model_colour(models_of(rows))
-    place: dict[str, Any] = {"x": X.x(), "y": y.y(), "color": colour}
-    tooltip = [
-        words.name_tip("model", "Model"),
-        words.name_tip("depth", "Depth"),
-        words.count_tip("n_heads", "Heads"),
-        *words.interval_tip(SHARE, "Share", unit="of 1"),
-    ]
-    borders = [rule(x=n / len(QUARTERS), color="#dddddd") for n in range(1, len(QUARTERS))]
-    # Not along the edge, where points lie that are beyond it.
-    lines = alt.Chart().mark_line(strokeWidth=1.5, strokeOpacity=0.55).encode(**place)
-    lines = lines.transform_filter(f"datum.edge == '{WITHIN}'")
-    bars = whiskers(y, strokeWidth=2, strokeOpacity=0.9).encode(x=X.x(), color=colour)
-    dots = points(rows).encode(**place, tooltip=tooltip).encode(size=alt.value(70))
-    return [*borders, rule(y=0.0), lines, bars, dots.encode(fillOpacity=alt.value(1))]
-
-
 def caption(depth: pl.DataFrame) -> str:
-    rows, _ = _rows(depth)
+    rows, _ = depth_rows("E15", depth, SHARE, depths=QUARTERS)
     return (
         f"What part of an ablated head's direct effect is made up for, in {words.listed(models_of(rows))} under"
         f" resample ablation, on {words.FROM_LARGEST}: {words.sample(rows, unit='quarter')}."
@@ -89,25 +58,3 @@ def caption(depth: pl.DataFrame) -> str:
         " the quarters of a model that lie within the axis."
         " Whiskers are 95 % bootstrap intervals over prompts."
     )
-
-
-def _rows(depth: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """The rows with `place`, where they stand across."""
-    keys = ("model", "depth", "ablation", "selection", "n_heads", "n_tokens", "n_prompts")
-    rows, missing = table_rows(
-        "E15",
-        depth,
-        "depth",
-        columns=[*keys, *bounded(SHARE)],
-        finite=[SHARE],
-        only={"ablation": [RESAMPLE.name], "selection": [TOP], "depth": QUARTERS},
-        one_model=False,
-    )
-    models = models_of(rows)
-    beside = {model: WIDTH * ((n + 0.5) / len(models) - 0.5) for n, model in enumerate(models)}
-    middle = {name: n + 0.5 for n, name in enumerate(QUARTERS)}
-    quarter, offset = (
-        pl.col(name).replace_strict(places, return_dtype=pl.Float64)
-        for name, places in (("depth", middle), ("model", beside))
-    )
-    return rows.with_columns(place=(quarter + offset) / len(QUARTERS)), missing

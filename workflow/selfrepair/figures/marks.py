@@ -14,9 +14,10 @@ import polars as pl
 
 from ..vocabulary import bounded
 from .axes import ABOVE, BELOW, EDGES, LEFT, RIGHT, WITHIN, Span, axis_limits
-from .theme import BLUE, COLOURS, GREY, ORANGE
-from .words import count_tip
+from .theme import AMBER, BLACK, BLUE, COLOURS, GREEN, GREY, ORANGE, PINK
 
+# Keywords of a mark, or channels.
+Look = dict[str, Any]
 # More intervals than this in a panel hide the points that they belong to.
 MOST_BARS = 400
 # More points than this in a panel are drawn as a density, in so many cells across and up.
@@ -88,17 +89,60 @@ def points(rows: pl.DataFrame, *panel: str, shapes: Mapping[str, str] = EDGES) -
     )
 
 
-def whiskers(span: Span, **style: Any) -> alt.Chart:
-    """The 95 % intervals of what the axis shows, upright, cut at its ends."""
+def whiskers(span: Span, *, along: str = "y", **style: Any) -> alt.Chart:
+    """The 95 % intervals of what the axis shows, cut at its ends; along: "y", upright, or "x"."""
     _, low, high = bounded(span.column)
     known = alt.Chart().transform_filter(f"isValid(datum.{low}) && isValid(datum.{high})")
     look: dict[str, Any] = {"strokeWidth": 1, "strokeOpacity": 0.4} | style
-    return known.mark_rule(**look).encode(y=span.y(low), y2=f"{high}:Q")
+    channel = span.y if along == "y" else span.x
+    return known.mark_rule(**look).encode(**{along: channel(low), f"{along}2": f"{high}:Q"})
+
+
+def estimates(
+    rows: pl.DataFrame, y: Span, *panel: str, bars: bool = True, tooltip: Any, **place: Any
+) -> list[alt.Chart]:
+    """`points`, on upright intervals if there are `bars`; place: x and colour of both."""
+    dots = points(rows, *panel).encode(y=y.y(), tooltip=tooltip, **place)
+    return [*[whiskers(y).encode(**place)] * bars, dots]
+
+
+def joined(
+    rows: pl.DataFrame,
+    y: Span,
+    *,
+    bars: bool = True,
+    where: str = "true",
+    tooltip: Any,
+    **place: Any,
+) -> list[alt.Chart]:
+    """Large points on their intervals, joined by a line per colour through those within the axis for
+    which `where` holds; place: x and colour of all."""
+    lines = alt.Chart().mark_line(strokeWidth=1.5, strokeOpacity=0.55).encode(y=y.y(), **place)
+    look = {"size": alt.value(60), "fillOpacity": alt.value(1)}
+    return [
+        lines.transform_filter(f"datum.edge == '{WITHIN}' && {where}"),
+        *[whiskers(y, strokeWidth=1.8, strokeOpacity=0.85).encode(**place)] * bars,
+        points(rows).encode(y=y.y(), tooltip=tooltip, **place).encode(**look),
+    ]
+
+
+def few(rows: pl.DataFrame, *panel: str) -> bool:
+    """Are there so few points in a panel that each can have a bar?"""
+    return crowd(rows, *panel) <= MOST_BARS
 
 
 def crowded(rows: pl.DataFrame, *panel: str) -> bool:
     """Has a panel too many points to draw them one by one?"""
     return crowd(rows, *panel) > MOST_POINTS
+
+
+def mark_of(rows: pl.DataFrame, thing: str, *panel: str) -> str:
+    """How to read a cloud, as a caption begins: what a mark of it is."""
+    return (
+        f"The darker a cell, the more {thing}s"
+        if crowded(rows, *panel)
+        else f"A point is one {thing}"
+    )
 
 
 def density_note(rows: pl.DataFrame, *panel: str) -> list[str]:
@@ -143,7 +187,9 @@ def cloud(
     )
     cells = alt.Chart().mark_rect(strokeWidth=0).transform_filter("isValid(datum.count)")
     sides = {"x": x.x("x_start"), "x2": "x_stop:Q", "y": y.y("y_start"), "y2": "y_stop:Q"}
-    density = cells.encode(**sides, fill=fill, tooltip=count_tip("count", things))
+    density = cells.encode(
+        **sides, fill=fill, tooltip=alt.Tooltip("count:Q", title=things, format=",d")
+    )
     # No dots where there are none: their colours would have a legend without a mark.
     beyond = [dots.transform_filter("!isValid(datum.count)")]
     return [density, *(beyond if rows["count"].has_nulls() else [])]
@@ -181,6 +227,26 @@ def layer_bands(n_layers: int, *, first: int = 0) -> alt.Chart:
 
 
 # Colours
+
+# What makes up for a head, and the whole of it: what figures call it, and its colour.
+PARTS = {
+    "from_heads": ("other heads", BLUE),
+    "from_mlps": ("MLPs", PINK),
+    "from_post_norms": ("post-norms", AMBER),
+    "from_norm": ("final norm", GREEN),
+    "self_repair": ("all self-repair", BLACK),
+}
+
+
+def inks(column: str, title: str | None, colours: Mapping[str, str], **options: Any) -> alt.Color:
+    """These colours for these words of a column, which are in this order in the legend."""
+    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
+    return alt.Color(f"{column}:N", title=title, scale=scale, **options)
+
+
+def part_inks(rows: pl.DataFrame) -> dict[str, str]:
+    """The colours of those PARTS that the column `part` has."""
+    return {name: ink for name, ink in PARTS.values() if name in set(rows["part"])}
 
 
 def model_colour(models: Sequence[str]) -> alt.Color:

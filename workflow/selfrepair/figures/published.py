@@ -7,24 +7,15 @@ the measured value's 95 % interval; effects are in logits, shares in 0..1.
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
 
 import altair as alt
 import polars as pl
 
 from ..errors import InputError
 from ..vocabulary import bounded
-from . import words
-from .axes import Span, axis_limits, n_cut, placed
-from .marks import (
-    MOST_BARS,
-    crowd,
-    layer_colour,
-    line_through_zero,
-    points,
-    rule,
-    whiskers,
-)
+from . import marks, words
+from .axes import Span, axis_limits, placed
 from .rows import count_of, table_rows
 
 # The panels, line by line: what is lost, what makes up for it, and that as the paper's share.
@@ -43,7 +34,6 @@ PANELS = (
     },
 )
 COLUMNS = ("model", "quantity", "layer", "head", "published", *bounded("measured"))
-SIDE = 190
 
 
 def draw(comparison: pl.DataFrame) -> alt.VConcatChart:
@@ -52,33 +42,22 @@ def draw(comparison: pl.DataFrame) -> alt.VConcatChart:
     One model. Both axes of a panel have the same limits, dashed is y = x. Bars are our 95 % bootstrap
     intervals over prompts, where the quantity has one and there are not too many heads to tell them
     apart. Correlations are over the heads drawn, triangles included.
-
-    Raises:
-        InputError: more than one model, a column is missing, an unknown quantity, or no row with
-            both values.
     """
     rows, missing = _rows(comparison)
-    colour, bars = layer_colour(count_of(rows, "layer")), _bars(rows)
-    axes = {name: _axes(part) for (name,), part in rows.group_by("quantity")}
-    parts = {name: placed(rows.filter(quantity=name), x=x, y=y) for name, (x, y) in axes.items()}
-    lines = [
-        alt.hconcat(
-            *(
-                _panel(parts[name], *axes[name], title, colour=colour, bars=bars)
-                for name, title in line.items()
-                if name in parts
-            ),
-            spacing=24,
-        )
-        for line in PANELS
-        if any(name in parts for name in line)
-    ]
-    cut = sum(n_cut(part, axes[name][1]) for name, part in parts.items()) * bars
+    bars, colour = marks.few(rows, "quantity"), marks.layer_colour(count_of(rows, "layer"))
+    drawn, lines = [], []
+    for line in PANELS:
+        panels = []
+        for name in [name for name in line if name in rows["quantity"]]:
+            x, y = _axes(rows.filter(quantity=name))
+            drawn.append((placed(rows.filter(quantity=name), x=x, y=y), y))
+            panels.append(_panel(drawn[-1][0], x, y, line[name], colour=colour, bars=bars))
+        lines += [alt.hconcat(*panels, spacing=24)] if panels else []
     return words.titled(
         alt.vconcat(*lines, spacing=24),
         "Measured against published",
         f"{rows['model'][0]}, resample ablation, {words.FROM_TOP_TOKENS}; point: head, dashed: y = x",
-        *words.notes(pl.concat(parts.values()), missing=missing, cut=cut),
+        *words.notes_of(drawn, missing=missing, bars=bars),
     )
 
 
@@ -88,44 +67,34 @@ def _axes(rows: pl.DataFrame) -> tuple[Span, Span]:
     limits = axis_limits(both, rows["measured_low"], rows["measured_high"], core=both)
     share = rows["quantity"][0].endswith("_share_clipped")
     unit = "share" if share else "logits"
-    look: dict[str, Any] = {"tickCount": 5}
-    return (
-        Span("published", f"Published ({unit})", limits, percent=share, options=look),
-        # So that the panels of a column line up.
-        Span(
-            "measured",
-            f"Measured ({unit})",
-            limits,
-            percent=share,
-            options=look | {"minExtent": 38},
-        ),
-    )
+    # So that the panels of a column line up.
+    look: marks.Look = {"tickCount": 5, "minExtent": 38}
+    x = Span("published", f"Published ({unit})", limits, percent=share, options={"tickCount": 5})
+    return x, replace(x, column="measured", title=f"Measured ({unit})", options=look)
 
 
 def _panel(
     rows: pl.DataFrame, x: Span, y: Span, title: str, *, colour: alt.Color, bars: bool
 ) -> alt.LayerChart:
-    tooltip = [
-        *words.HEAD_TIP[:3],
-        words.tip("published", str(x.title)),
-        *words.interval_tip("measured", "Measured", unit="share" if x.percent else "logits"),
-    ]
+    about: marks.Look = {"published": str(x.title), "measured": str(y.title)}
+    tooltip = words.tips(rows, "model", "layer", "head", **about)
     layers = [
-        rule(y=0.0),
-        line_through_zero(1.0, x, y),
-        *[whiskers(y, strokeWidth=0.8).encode(x=x.x(), color=colour)] * bars,
-        points(rows).encode(x=x.x(), y=y.y(), color=colour, tooltip=tooltip),
+        marks.rule(y=0.0),
+        marks.line_through_zero(1.0, x, y),
+        *marks.estimates(rows, y, bars=bars, x=x.x(), color=colour, tooltip=tooltip),
     ]
     r = rows.select(pl.corr("published", "measured")).item()
     known = f"r = {r:.2f}" if r is not None and math.isfinite(r) else "r undefined"
     heading = words.heading(title, f"{known}, {rows.height:,} heads")
-    return alt.LayerChart(layer=layers, data=rows, width=SIDE, height=SIDE, title=heading)
+    return alt.LayerChart(layer=layers, data=rows, width=190, height=190, title=heading)
 
 
 def caption(comparison: pl.DataFrame) -> str:
     rows, _ = _rows(comparison)
     counts = rows.group_by("quantity").len()["len"]
-    bounds = rows.drop_nulls(["measured_low", "measured_high"]).height > 0 and _bars(rows)
+    bounds = rows.drop_nulls(["measured_low", "measured_high"]).height > 0 and marks.few(
+        rows, "quantity"
+    )
     bars = " bars are 95 % bootstrap intervals over this study's prompts;" * bounds
     return (
         f"A point is an attention head of {rows['model'][0]} ({words.amount(counts)} per panel)"
@@ -149,7 +118,3 @@ def _rows(comparison: pl.DataFrame) -> tuple[pl.DataFrame, int]:
             f"published: no panel for {', '.join(unknown)}; quantities are {', '.join(known)}"
         )
     return rows, missing
-
-
-def _bars(rows: pl.DataFrame) -> bool:
-    return crowd(rows, "quantity") <= MOST_BARS

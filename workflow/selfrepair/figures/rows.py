@@ -16,6 +16,9 @@ from ..errors import InputError
 from ..formats import listed
 from ..vocabulary import SUMMARY_COLUMNS, TOP, bounded
 
+# What tells rows by depth apart, and what they are means over.
+DEPTH_KEYS = ("model", "depth", "ablation", "selection", "n_heads", "n_tokens", "n_prompts")
+
 
 def table_rows(
     figure: str,
@@ -87,8 +90,28 @@ def head_rows(
         only={"ablation": ablations, "selection": selections},
         one_model=one_model,
     )
-    order = pl.col("model").replace_strict(_ranks(models_of(heads)), return_dtype=pl.Int64)
+    order = pl.col("model").cast(pl.Enum(models_of(heads)))
     return rows.sort(order, "selection", "ablation", "layer", "head"), missing
+
+
+def depth_rows(
+    figure: str,
+    depth: pl.DataFrame,
+    column: str,
+    *keys: str,
+    depths: Sequence[str],
+) -> tuple[pl.DataFrame, int]:
+    """Rows of a table by depth, of resample ablation and top tokens, in these groups of layers, with the
+    column, its interval and further `keys`. Raises and counts as `table_rows`."""
+    return table_rows(
+        figure,
+        depth,
+        "depth",
+        columns=[*DEPTH_KEYS, *keys, *bounded(column)],
+        finite=[column],
+        only={"ablation": [RESAMPLE.name], "selection": [TOP], "depth": depths},
+        one_model=False,
+    )
 
 
 def summary_rows(
@@ -150,20 +173,14 @@ def layer_means(rows: pl.DataFrame, column: str, *keys: str) -> pl.DataFrame:
 
 def stacked(rows: pl.DataFrame, columns: Sequence[str], *keys: str) -> pl.DataFrame:
     """A row per column of each row: `quantity`, the column's name, and `value` with its interval."""
-    names = bounded("value")
-    parts = [
-        rows.select(
-            *keys,
-            pl.lit(column).alias("quantity"),
-            **{
-                new: pl.col(old).cast(pl.Float64)
-                for new, old in zip(names, bounded(column), strict=True)
-            },
-        )
+    values = [
+        [
+            pl.col(old).cast(pl.Float64).alias(new)
+            for old, new in zip(bounded(column), bounded("value"), strict=True)
+        ]
         for column in columns
     ]
-    return pl.concat(parts)
-
-
-def _ranks(names: Sequence[str]) -> dict[str, int]:
-    return {name: rank for rank, name in enumerate(names)}
+    return pl.concat(
+        rows.select(*keys, pl.lit(column).alias("quantity"), *ends)
+        for column, ends in zip(columns, values, strict=True)
+    )

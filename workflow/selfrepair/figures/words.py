@@ -10,7 +10,8 @@ import polars as pl
 
 from ..formats import Unit, listed, with_interval
 from ..vocabulary import TOP_SHARE, bounded
-from .axes import n_beyond
+from .axes import Span, n_beyond, n_cut
+from .rows import estimate, summary_rows
 
 # How texts call the top tokens of each head (docs/method.md section 4).
 TOP_TOKENS = f"each head's top {100 * TOP_SHARE:g} % of tokens"
@@ -39,16 +40,30 @@ def heading(title: str, *lines: str) -> alt.Title:
 
 
 def notes(
-    points: pl.DataFrame, *, missing: int = 0, cut: int = 0, things: str = "points"
+    points: pl.DataFrame, *bars: Span, missing: int = 0, cut: int = 0, things: str = "points"
 ) -> list[str]:
-    """What is beyond the axes (if `axes.placed`), cut or missing: a line each, none if nothing is."""
+    """What is beyond the axes (if `axes.placed`), cut or missing: a line each, none if nothing is.
+
+    bars: the axes along which intervals are drawn; cut: further intervals that are.
+    """
     beyond = n_beyond(points) if "edge" in points.columns else 0
+    cut += sum(n_cut(points, span) for span in bars)
     counted = {
         f"Beyond the axes, triangles at the edge: {beyond:,} of {points.height:,} {things}": beyond,
         f"Interval bars cut at the axis: {cut:,}": cut,
         f"Rows of the table without a finite value, not drawn: {missing:,}": missing,
     }
     return [words for words, count in counted.items() if count]
+
+
+def notes_of(
+    panels: Sequence[tuple[pl.DataFrame, Span]], *, missing: int, bars: bool = True
+) -> list[str]:
+    """`notes` of several panels, each with the axis along which intervals are drawn, if there are `bars`."""
+    cut = sum(n_cut(points, span) for points, span in panels) * bars
+    return notes(
+        pl.concat([points.select("edge") for points, _ in panels]), missing=missing, cut=cut
+    )
 
 
 # Names and numbers
@@ -88,36 +103,57 @@ def estimated(row: Mapping[str, Any] | None, *, unit: Unit = "share") -> str:
     return with_interval(row["value"], row["low"], row["high"], unit=unit)
 
 
+def told(
+    figure: str,
+    summaries: pl.DataFrame,
+    rows: pl.DataFrame,
+    quantity: str,
+    *,
+    unit: Unit = "share",
+    **keys: Any,
+) -> str:
+    """`estimated`, of the only estimate with these keys that the experiment of this figure has of the
+    rows' model. Raises as `summary_rows`."""
+    found = summary_rows(figure, summaries, rows["model"][0], experiment=figure, quantity=quantity)
+    return estimated(estimate(found, **keys), unit=unit)
+
+
 # Tooltips
 
-
-def tip(column: str, title: str, format: str = ".3f") -> alt.Tooltip:
-    return alt.Tooltip(field=column, type="quantitative", title=title, format=format)
-
-
-def count_tip(column: str, title: str) -> alt.Tooltip:
-    return tip(column, title, ",d")
-
-
-def name_tip(column: str, title: str) -> alt.Tooltip:
-    return alt.Tooltip(field=column, type="nominal", title=title)
-
-
-def logits_tip(column: str, title: str | None = None) -> alt.Tooltip:
-    words = title or column.replace("_", " ").capitalize()
-    return tip(column, f"{words} (logits)")
+# What a column is called, where its name does not say it.
+TITLES = {
+    "self_repair": "Self-repair",
+    "mlp_layer": "MLP of layer",
+    "n_tokens": "Tokens",
+    "n_prompts": "Prompts",
+    "n_heads": "Heads",
+    "name": "Head",
+    "ablation_name": "Ablation",
+    "kind_name": "Second head",
+}
 
 
-def interval_tip(column: str, title: str, *, unit: str = "logits") -> list[alt.Tooltip]:
-    """A value, and the ends of its interval."""
-    ends = zip(bounded(column), (unit, "95 % low", "95 % high"), strict=True)
-    return [tip(name, f"{title} ({end})") for name, end in ends]
+def tips(rows: pl.DataFrame, *columns: str, **titles: str) -> list[alt.Tooltip]:
+    """A line per column of the rows: words, a whole number, or a number with the ends of its interval, if
+    the rows have them. titles: of further columns; by default the column's name, in logits if it is a
+    fraction. A title that ends in (%) is of a share.
+    """
+    lines = []
+    for column in (*columns, *titles):
+        kind = rows.schema[column]
+        named = TITLES.get(column, column.replace("_", " ").capitalize())
+        title = titles.get(column, f"{named} (logits)" if kind.is_float() else named)
+        about = title.rpartition(" (")[0] or title
+        number = ",d" if kind.is_integer() else ".1%" if "(%)" in title else ".3f"
+        look: dict[str, Any] = {"type": "quantitative", "format": number}
+        look = look if kind.is_numeric() else {"type": "nominal"}
+        ends = zip(bounded(column), ("", " (95 % low)", " (95 % high)"), strict=True)
+        lines += [
+            alt.Tooltip(field=end, title=f"{about}{of}" if of else title, **look)
+            for end, of in ends
+            if end in rows.columns
+        ]
+    return lines
 
 
-HEAD_TIP = (
-    name_tip("model", "Model"),
-    count_tip("layer", "Layer"),
-    count_tip("head", "Head"),
-    count_tip("n_tokens", "Tokens"),
-)
-TOKEN_TIP = (count_tip("prompt", "Prompt"), count_tip("position", "Position"))
+HEAD = ("model", "layer", "head", "n_tokens")
