@@ -12,9 +12,7 @@ from selfrepair.study.heads import swept_heads
 
 def main(snakemake):
     parts = read_parts(snakemake.input.parts)
-    heads = swept_heads(
-        snakemake.params.settings["sweep.heads"], len(parts.layers), parts.n_heads
-    )
+    heads = swept_heads(snakemake.params.settings["sweep.heads"], len(parts.layers), parts.n_heads)
     drawn = pl.read_parquet(snakemake.input.drawn)
     wanted = pl.DataFrame(heads, schema=drawn.select("layer", "head").schema, orient="row")
     kept = drawn.join(wanted, on=["layer", "head"], how="semi", maintain_order="left")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 import pytest
@@ -54,16 +56,23 @@ def shard(prompts: int, *, seed: int, right: float = 0.9) -> dict[str, np.ndarra
     }
 
 
-def text(*, selections: tuple[str, ...] = (TOP, ALL), ablation: str = "resample") -> pl.DataFrame:
-    """A table of heads; the last head has no tokens."""
+def text(
+    *,
+    selections: tuple[str, ...] = (TOP, ALL),
+    ablation: str = "resample",
+    left_out: Sequence[tuple[int, int]] = (),
+) -> pl.DataFrame:
+    """A table of heads; the last head has no tokens, and those left out were not ablated."""
     draw = np.random.default_rng(9)
     rows = []
     for selection in selections:
         for layer, head in np.ndindex(*SHAPE):
             row = {"model": "m", "ablation": ablation, "selection": selection}
             row |= {"layer": layer, "head": head}
+            tokens = None if (layer, head) in left_out else 6 * ((layer, head) != (3, 2))
+            row |= {"n_tokens": tokens}
             for name in ("self_repair", "direct_effect"):
-                value = draw.normal() + layer if (layer, head) != (3, 2) else np.nan
+                value = draw.normal() + layer if tokens else np.nan
                 row |= dict(zip(bounded(name), (value, value - 1, value + 1), strict=True))
             rows.append(row)
     return pl.DataFrame(rows)

@@ -56,6 +56,7 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
         "Resample ablation; solid: sum of from_norm / sum of direct effect over a layer's heads with"
         " positive direct effect",
         f"Dotted: the {100 * PAPER_SHARE:g} % of the paper; crosses: heads with {NEGATIVE}",
+        *words.left_out(heads),
         *[
             note
             for name in (TOP, ALL)

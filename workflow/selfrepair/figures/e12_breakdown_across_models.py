@@ -13,8 +13,9 @@ from ..vocabulary import QUARTERS, TOP, bounded
 from . import words
 from .axes import WITHIN, Span, interval_limits, n_cut, placed, share_limits
 from .marks import facets, points, rule, whiskers
-from .rows import check_columns, models_of, stacked, table_rows
+from .rows import check_columns, models_of, stacked, table_rows, whole_groups
 from .theme import AMBER, BLACK, BLUE, GREEN, PINK
+from .unmeasured import NOT_WHOLE, unmeasured
 
 POST_NORMS_SHARE = f"{POST_NORMS}_share"
 PARTS = {
@@ -25,19 +26,23 @@ PARTS = {
     "self_repair_share": ("all self-repair", BLACK),
 }
 TOTAL = "all self-repair"
+TITLE = "What makes up for ablated heads"
 
 
-def draw(depth: pl.DataFrame) -> alt.FacetChart:
+def draw(depth: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     """Resample ablation, top tokens, a panel per model.
 
     Bars per quarter of the layers (ratio of means over their heads) with 95 % bootstrap intervals
     over prompts, a diamond for all of them together. A bar for post-norms only if a model has any, and
-    only in its panel.
+    only in its panel. Without a quarter whose heads were all ablated: words that say so.
 
     Raises:
         InputError: a column is missing, or the table has no such rows.
     """
-    rows, missing = _rows(depth)
+    whole, others = whole_groups("E12", depth, QUARTERS)
+    if whole.is_empty() and others:
+        return unmeasured(TITLE, NOT_WHOLE)
+    rows, missing = _rows(whole)
     limits = share_limits(interval_limits(rows, "value", keep=0.95))
     y = Span(
         "value", "Share of the direct effect (%)", limits, percent=True, options={"tickCount": 8}
@@ -45,9 +50,10 @@ def draw(depth: pl.DataFrame) -> alt.FacetChart:
     rows = placed(rows, y=y)
     return words.titled(
         facets(_layers(rows, y), rows, size=(300, 220), by="model"),
-        "What makes up for ablated heads",
+        TITLE,
         f"Resample ablation, {words.FROM_TOP_TOKENS}",
         "Share of the direct effect of a quarter's heads; whisker: 95 % interval; diamond: all",
+        *words.left_out_groups(others),
         *words.notes(rows, missing=missing, cut=n_cut(rows, y), things="bars"),
     )
 
@@ -81,7 +87,10 @@ def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:
 
 
 def caption(depth: pl.DataFrame) -> str:
-    rows, _ = _rows(depth)
+    whole, others = whole_groups("E12", depth, QUARTERS)
+    if whole.is_empty() and others:
+        return NOT_WHOLE
+    rows, _ = _rows(whole)
     some = PARTS[POST_NORMS_SHARE][0] in set(rows["part"])
     post_norms = (
         " Post-norms, which scale what a sublayer writes, have a bar in models with any." * some
@@ -94,6 +103,7 @@ def caption(depth: pl.DataFrame) -> str:
         " quarter's heads, so 100 % would restore all that the heads contributed directly and a"
         " negative share adds to the loss. The bars add up to the black diamond; whiskers are 95 %"
         f" bootstrap intervals over prompts.{post_norms}"
+        + "".join(f" {line}." for line in words.left_out_groups(others))
     )
 
 

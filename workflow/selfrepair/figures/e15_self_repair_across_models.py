@@ -12,8 +12,10 @@ from ..vocabulary import QUARTERS, TOP, bounded
 from . import words
 from .axes import WITHIN, Span, interval_limits, n_cut, placed, share_limits
 from .marks import model_colour, points, rule, whiskers
-from .rows import models_of, table_rows
+from .rows import models_of, table_rows, whole_groups
+from .unmeasured import NOT_WHOLE, unmeasured
 
+TITLE = "Self-repair across models"
 SHARE = "self_repair_share"
 # Models stand side by side about the middle of a quarter, over this part of its width.
 WIDTH = 0.6
@@ -34,16 +36,19 @@ X = Span(
 )
 
 
-def draw(depth: pl.DataFrame) -> alt.LayerChart:
+def draw(depth: pl.DataFrame) -> alt.LayerChart | alt.Chart:
     """Resample ablation, top tokens: ratio of means over the heads of a quarter, whiskers its 95 % interval.
 
     Quarters are what models of different depth have in common; within one, models stand side by side, in
-    the order of the study.
+    the order of the study. Without a quarter whose heads were all ablated: words that say so.
 
     Raises:
         InputError: a column is missing, or the table has no such rows.
     """
-    rows, missing = _rows(depth)
+    whole, others = whole_groups("E15", depth, QUARTERS)
+    if whole.is_empty() and others:
+        return unmeasured(TITLE, NOT_WHOLE)
+    rows, missing = _rows(whole)
     title = "Share of the direct effect made up for (%)"
     # So few points that a wild one would be among the outermost 5 %.
     limits = share_limits(interval_limits(rows, SHARE, keep=0.8))
@@ -53,9 +58,10 @@ def draw(depth: pl.DataFrame) -> alt.LayerChart:
     chart = alt.LayerChart(layer=_layers(rows, y), data=rows).properties(width=560, height=340)
     return words.titled(
         chart,
-        "Self-repair across models",
+        TITLE,
         f"Resample ablation, {words.FROM_TOP_TOKENS}; whisker: 95 % interval over prompts",
         *["Models stand side by side in a quarter, in the order of the legend"] * several,
+        *words.left_out_groups(others),
         *words.notes(rows, missing=missing, cut=n_cut(rows, y)),
     )
 
@@ -79,7 +85,10 @@ def _layers(rows: pl.DataFrame, y: Span) -> list[alt.Chart]:
 
 
 def caption(depth: pl.DataFrame) -> str:
-    rows, _ = _rows(depth)
+    whole, others = whole_groups("E15", depth, QUARTERS)
+    if whole.is_empty() and others:
+        return NOT_WHOLE
+    rows, _ = _rows(whole)
     return (
         f"What part of an ablated head's direct effect is made up for, in {words.listed(models_of(rows))} under"
         f" resample ablation, on {words.FROM_LARGEST}: {words.sample(rows, unit='quarter')}."
@@ -88,6 +97,7 @@ def caption(depth: pl.DataFrame) -> str:
         " restore what the heads contributed directly, below zero the rest of the model adds to the loss. A line joins"
         " the quarters of a model that lie within the axis."
         " Whiskers are 95 % bootstrap intervals over prompts."
+        + "".join(f" {line}." for line in words.left_out_groups(others))
     )
 
 

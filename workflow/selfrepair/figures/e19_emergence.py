@@ -17,9 +17,9 @@ from ..vocabulary import SECOND_HALF, TOP, bounded
 from . import words
 from .axes import WITHIN, Span, axis_limits, interval_limits, n_cut, placed, share_limits
 from .marks import DASHED, points, rule, whiskers
-from .rows import check_columns, models_of, stacked, table_rows
+from .rows import check_columns, models_of, stacked, table_rows, whole_groups
 from .theme import AMBER, BLACK, BLUE, GREEN, PINK, SILVER
-from .unmeasured import unmeasured
+from .unmeasured import NOT_WHOLE, unmeasured
 
 TITLE = "Self-repair over training"
 UNKNOWN = (
@@ -58,13 +58,14 @@ def draw(depth: pl.DataFrame, training: pl.DataFrame) -> alt.VConcatChart | alt.
     interval over prompts. Below it the restored share, and the loss.
 
     Tokens are on a log scale; a checkpoint before training stands left of it, behind a dashed line. Models
-    that do not state their training tokens are not drawn. If fewer than two do: words that say so.
+    that do not state their training tokens are not drawn. If fewer than two do, or the second half was not
+    ablated whole: words that say so.
 
     Raises:
         InputError: a column is missing, or no rows with these checkpoints.
     """
-    if _is_unknown(depth, training):
-        return unmeasured(TITLE, UNKNOWN)
+    if (reason := _nothing(depth, training)) is not None:
+        return unmeasured(TITLE, reason)
     rows = _rows(depth, training)
     places = Places.of(training[TOKENS].drop_nulls())
     spans = {
@@ -105,8 +106,8 @@ def draw(depth: pl.DataFrame, training: pl.DataFrame) -> alt.VConcatChart | alt.
 
 
 def caption(depth: pl.DataFrame, training: pl.DataFrame) -> str:
-    if _is_unknown(depth, training):
-        return UNKNOWN
+    if (reason := _nothing(depth, training)) is not None:
+        return reason
     rows = _rows(depth, training)
     zero = ", 0 left of the dashed line" * Places.of(training[TOKENS].drop_nulls()).has_zero
     return (
@@ -242,8 +243,8 @@ def _tooltip(rows: pl.DataFrame, y: Span) -> list[alt.Tooltip]:
     return [*about, part, *words.interval_tip("value", "Mean over heads"), heads]
 
 
-def _is_unknown(depth: pl.DataFrame, training: pl.DataFrame) -> bool:
-    """Whether fewer than two models state their training tokens.
+def _nothing(depth: pl.DataFrame, training: pl.DataFrame) -> str | None:
+    """Why there is nothing to draw, if there is not.
 
     Raises:
         InputError: a column of either table is missing.
@@ -251,7 +252,10 @@ def _is_unknown(depth: pl.DataFrame, training: pl.DataFrame) -> bool:
     check_columns("E19", training, "training", TRAINING)
     drawn = [column for name in (*PARTS, SHARE) for column in bounded(name)]
     check_columns("E19", depth, "depth", [*KEYS, *drawn])
-    return training[TOKENS].count() < 2
+    if training[TOKENS].count() < 2:
+        return UNKNOWN
+    whole, others = whole_groups("E19", depth, [SECOND_HALF])
+    return NOT_WHOLE if whole.is_empty() and others else None
 
 
 def _left_out(training: pl.DataFrame) -> str:

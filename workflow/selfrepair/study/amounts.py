@@ -88,7 +88,7 @@ def recorded(shape: Shape, config: Mapping[str, Any], ablation: str) -> float:
     """Expected prompts of a sweep that any of its heads has a token in: others are not even recorded."""
     prompts: int = config["ablations"][ablation]["prompts"]
     if not is_sampled(config):
-        return prompts
+        return float(prompts)
     return rows(swept(shape, config) * drawn(config, ablation), prompts)
 
 

@@ -8,7 +8,6 @@ from ..errors import InputError
 from ..other_ablations import ALL_HEADS
 from ..vocabulary import SECOND_HALF, Head, second_half
 
-
 # What a config names: a word, or a list.
 Asked = str | Sequence[Sequence[int]]
 

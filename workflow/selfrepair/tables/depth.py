@@ -60,7 +60,9 @@ class DepthMeans:
         names = next(iter(self._sums.values()))
         means = {
             name: np.where(
-                known, np.stack([divide(*sums[name]) for sums in self._sums.values()], axis=1), np.nan
+                known,
+                np.stack([divide(*sums[name]) for sums in self._sums.values()], axis=1),
+                np.nan,
             )
             for name in names
         }
