@@ -75,8 +75,8 @@ def complete_config(config: Any, schema: Schema, *, materials: Materials) -> Con
     _check_sizes(complete)
     for model in complete["models"]:
         _check_sizes_of(model, complete)
-    _check_maps(complete)
     _check_swept(complete)
+    _check_maps(complete)
     formats = complete["figures"]["formats"]
     if not {"html", "png"} <= set(formats):
         raise InputError(
