@@ -20,6 +20,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+import tiny_models
 from checkouts import ROOT, new_checkout
 from gguf_files import tiny_model, write_gguf
 from hub_server import GRANTED, Hub, Repository, serve
@@ -131,7 +132,8 @@ def write_data_set(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of the repositories: models `new`, `old`, `pickled`, `weightless`, `quantised`; data set `words`."""
+    """Folders of the repositories: models `new`, `old`, `pickled`, `weightless`, `quantised`, `mamba`, `coded` (its
+    config asks for code of its own); data set `words`."""
     folder = tmp_path_factory.mktemp("material")
     new, _ = (
         save_tiny_model("gpt2", folder / name, seed=n) for n, name in enumerate(("new", "old"))
@@ -149,6 +151,12 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_gguf(folder / "quantised/files/tiny.gguf", tiny_model("llama"))
     (folder / "quantised/other.gguf").write_bytes(b"of the same model")
     write_data_set(folder / "words")
+    tiny_models.save(tiny_models.CONFIGS["mamba"], folder / "mamba")
+    shutil.copytree(new, folder / "coded")
+    settings = json.loads((folder / "coded/config.json").read_text()) | {"model_type": "mine"}
+    settings["auto_map"] = {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}
+    (folder / "coded/config.json").write_text(json.dumps(settings))
+    (folder / "coded/mine.py").write_text("raise SystemExit('the code of the model has run')")
     return folder
 
 
@@ -165,6 +173,8 @@ def hub(material: Path) -> Iterator[Hub]:
         "models/org/weightless": repository("weightless"),
         "models/org/gated": repository("new", gated=True),
         "models/org/quantised": repository("quantised"),
+        "models/org/mamba": repository("mamba"),
+        "models/org/coded": repository("coded"),
         "models/org/gated-quantised": repository("quantised", gated=True),
         "datasets/org/words": repository("words", WORDS),
         "datasets/org/gated": repository("words", WORDS, gated=True),
@@ -459,3 +469,127 @@ def test_a_study_of_hub_names_equals_that_of_local_directories(
     assert len(at[0]) >= 3 * 3
     expected = swept.self_repair[at]
     torch.testing.assert_close(expected, found["self_repair"], rtol=0, atol=1e-5)
+
+
+# --- the command line --------------------------------------------------------------------------
+
+# Each command's exit status, and what it prints; the speed of a single replay is as good as any here.
+COMMANDS = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+from selfrepair.__main__ import main
+from selfrepair.command import check
+
+check.replay_rate = partial(check.replay_rate, seconds=0.0)
+def command(line):
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main(line.split())
+    return status, out.getvalue(), err.getvalue().splitlines()[-1:]
+print(json.dumps({key: command(line) for key, line in json.loads(sys.argv[1]).items()}))
+"""
+ONLINE = {
+    "supported": "check org/tiny --json",
+    "commit": "check org/tiny --revision step1000 --json",
+    "written": "init mine.yaml --model org/tiny --text text.txt",
+    "pinned": "init pinned.yaml --model org/tiny --revision step1000 --text text.txt --prompts 40",
+    "architecture": "check org/mamba",
+    "code": "init coded.yaml --model org/coded --text text.txt",
+    "absent": "check org/nothing --json",
+    "no revision": "init none.yaml --model org/tiny --revision step2000",
+    "gated": "check org/gated",
+}
+OFFLINE = {
+    "commit": "check org/tiny --revision step1000 --json",
+    "written": "init again.yaml --model org/tiny --text text.txt",
+    "absent": "check org/nothing",
+}
+
+
+@pytest.fixture(scope="module")
+def commands(
+    hub: Hub, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Machine, Path, dict[str, list], list[str]]:
+    """A machine on which `check` and `init` were given hub names, where, what they said and downloaded."""
+    machine, folder = Machine(hub, tmp_path_factory.mktemp("home")), tmp_path_factory.mktemp("work")
+    documents = (random_words(300, seed=seed) for seed in range(30))
+    (folder / "text.txt").write_text("\n\n\n".join(documents))
+    before = len(hub.downloads)
+    answers = said(machine, ONLINE, folder)
+    return machine, folder, answers, hub.downloads[before:]
+
+
+def said(
+    machine: Machine, lines: dict[str, str], folder: Path, *, offline: bool = False
+) -> dict[str, list]:
+    done = machine.run("-c", COMMANDS, json.dumps(lines), folder=folder, offline=offline)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_hub_name_is_checked_by_its_small_files(commands) -> None:
+    machine, _, answers, downloads = commands
+    for key in ("supported", "commit"):
+        status, told, wrong = answers[key]
+        assert (status, wrong) == (0, [])
+        report = json.loads(told)
+        assert (report["supported"], report["model"]) == (True, "tiny")
+        assert (report["shape"]["layers"], report["shape"]["heads"]) == (3, 3)
+        assert report["weights"] is None
+    assert machine.cached("models", "org/tiny") == NEEDED - {"model.safetensors"}
+    snapshots = machine.home / "hub/models--org--tiny/snapshots"
+    assert {path.name for path in snapshots.iterdir()} == {NEW, OLD}
+    assert not [file for file in downloads if file.endswith((".safetensors", ".bin", ".h5", ".py"))]
+
+
+def test_init_writes_a_config_for_a_hub_name(commands) -> None:
+    _, folder, answers, _ = commands
+    for key in ("written", "pinned"):
+        status, told, wrong = answers[key]
+        assert (status, wrong) == (0, []), wrong
+        assert "is written. To run it" in told
+    plain, pinned = (
+        yaml.safe_load((folder / name).read_text()) for name in ("mine.yaml", "pinned.yaml")
+    )
+    assert plain["models"] == {"tiny": {"title": "tiny", "name": "org/tiny"}}
+    assert pinned["models"]["tiny"]["revision"] == "step1000"
+    assert pinned["text"]["prompts"] == 40
+
+
+@pytest.mark.parametrize(
+    ("key", "parts"),
+    [
+        ("architecture", ["org/mamba", "no separable attention heads"]),
+        ("code", ["org/coded", "asks for code of its own (auto_map), which is never run"]),
+        ("absent", ["org/nothing", "no model of this name", "correct `name`", "HF_TOKEN"]),
+        ("no revision", ["org/tiny", "no revision 'step2000'", "correct `revision`"]),
+        ("gated", ["org/gated", "accept its licence", "HF_TOKEN"]),
+    ],
+)
+def test_a_hub_name_that_cannot_be_studied_is_one_line(
+    commands, key: str, parts: list[str]
+) -> None:
+    _, folder, answers, _ = commands
+    status, told, (line,) = answers[key]
+    assert status == 1
+    assert line.startswith("error: model ")
+    assert [part for part in parts if part not in line] == []
+    if told:  # --json
+        assert json.loads(told) == {"supported": False, "reason": line.removeprefix("error: ")}
+    assert {path.name for path in folder.iterdir()} == {"text.txt", "mine.yaml", "pinned.yaml"}
+
+
+def test_without_the_hub_a_name_is_found_in_its_cache(commands) -> None:
+    machine, folder, online, _ = commands
+    offline = said(machine, OFFLINE, folder, offline=True)
+    for key in ("commit", "written"):
+        assert offline[key][0] == 0, offline[key]
+    assert json.loads(offline["commit"][1])["shape"] == json.loads(online["commit"][1])["shape"]
+    again, before = (yaml.safe_load((folder / n).read_text()) for n in ("again.yaml", "mine.yaml"))
+    assert again["models"] == before["models"]
+    status, _, (line,) = offline["absent"]
+    assert status == 1
+    for part in ("model org/nothing", "HF_HUB_OFFLINE is set", "hf download org/nothing"):
+        assert part in line
+    (folder / "again.yaml").unlink()

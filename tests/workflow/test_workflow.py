@@ -221,6 +221,37 @@ def test_drawn_tokens_are_what_the_config_asks_for_and_what_was_measured(finishe
             assert drawn[name].cast(pl.Int64).to_list() == measured[name].tolist(), name
 
 
+def test_a_sweep_of_some_heads_measures_of_them_what_a_whole_one_does(finished, copy_of_finished):
+    """Layers 1 and 2 of three: the same tokens of the same heads, whatever else is swept."""
+    changes = {
+        "sweep": {"heads": "second_half", "prompts_per_shard": 20},
+        "ablations": {"resample": finished.config["ablations"]["resample"]},
+    }
+    figure = "figures/tiny/E1-self-repair-by-depth"
+    targets = ("results/tiny/gpt2/heads.parquet", f"{figure}.png", "results/tiny/findings.md")
+    done = copy_of_finished.snakemake(*targets, **changes)
+    assert done.returncode == 0, done.stderr
+    for target in targets:
+        assert (copy_of_finished.folder / target).exists()
+    whole, some = (
+        pl.read_parquet(checkout.folder / targets[0]).filter(ablation="resample")
+        for checkout in (finished, copy_of_finished)
+    )
+    assert some.filter(pl.col("n_tokens").is_not_null())["layer"].unique().to_list() == [1, 2]
+    expected, found = (table.filter(pl.col("layer") > 0) for table in (whole, some))
+    numbers = pl.selectors.float()
+    assert found.select(~numbers).equals(expected.select(~numbers))
+    # One shard in place of two: float32 rounds otherwise; measured: 4e-7.
+    np.testing.assert_allclose(
+        found.select(numbers).to_numpy(), expected.select(numbers).to_numpy(), atol=1e-5, rtol=1e-4
+    )
+    drawn = pl.read_parquet(copy_of_finished.folder / "results/tiny/gpt2/swept/resample.parquet")
+    assert drawn["layer"].unique().to_list() == [1, 2]
+    assert "Ablated: 6 of 9 heads" in (copy_of_finished.folder / f"{figure}.html").read_text()
+    findings = (copy_of_finished.folder / targets[2]).read_text()
+    assert "The sweeps ablated 6 of 9 heads, those of the second half of the layers" in findings
+
+
 def test_a_beginning_of_sequence_token_is_in_every_prompt_and_never_selected(finished):
     results = finished.folder / "results/tiny/gpt2"
     prompts = pl.read_parquet(results / "prompts.parquet")
@@ -540,6 +571,10 @@ def test_the_workflow_reads_modules_only_from_the_checkout(finished):
         ),
         ({"seed": -1}, r"seed: -1 is less than the minimum of 0"),
         ({"models": {"x": {"name": "/nowhere/at/all"}}}, r"/nowhere/at/all is no Hugging Face"),
+        (
+            {"sweep": {"heads": [[3, 0]]}},
+            r"sweep.heads, model gpt2: \[3, 0\] is not one of 3 layers",
+        ),
     ],
 )
 def test_a_wrong_config_is_one_line_before_any_job(fresh, changes, line):

@@ -30,6 +30,29 @@ for ablation in ABLATIONS:
         script:
             "../scripts/draw_tokens.py"
 
+    # What is drawn of a head depends on no other head, so every head's draw is made, and those not wanted left out.
+    if SOME_HEADS:
+
+        rule:
+            name:
+                f"select_heads_{ablation}"
+            input:
+                drawn=f"{RESULTS}/{{model}}/drawn/{ablation}.parquet",
+                parts=rules.find_parts.output[0],
+                code=code_of("select_heads"),
+            output:
+                f"{RESULTS}/{{model}}/swept/{ablation}.parquet",
+            log:
+                f"{LOGS}/{{model}}/select_heads_{ablation}.log",
+            localrule: True
+            conda:
+                "../envs/selfrepair.yaml"
+            threads: 1
+            params:
+                settings=settings("sweep.heads"),
+            script:
+                "../scripts/select_heads.py"
+
     rule:
         name:
             f"ablate_{ablation}"

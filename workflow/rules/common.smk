@@ -6,6 +6,7 @@ from pathlib import Path
 
 from selfrepair import catalogue
 from selfrepair.errors import InputError
+from selfrepair.other_ablations import ALL_HEADS
 from selfrepair.study.config import (
     CLEAN,
     complete_config,
@@ -14,6 +15,7 @@ from selfrepair.study.config import (
     n_shards,
 )
 from selfrepair.study.materials import read_materials
+from selfrepair.study.planning import check_named_heads
 from selfrepair.study.schema import read_schema
 from selfrepair.study.sizes import config_of_model
 from selfrepair.vocabulary import SAMPLED
@@ -31,11 +33,13 @@ def checked_config():
     schema = read_schema(folder / "schema.yaml")
     try:
         materials = read_materials(folder / "materials.yaml", schema)
-        return complete_config(config, schema, materials=materials)
+        complete = complete_config(config, schema, materials=materials)
+        check_named_heads(complete)
     except InputError as error:
         sys.exit(
             f"error: {', '.join(map(str, workflow.configfiles)) or 'config'}: {error}"
         )
+    return complete
 
 
 config = checked_config()
@@ -44,6 +48,8 @@ MODELS = list(config["models"])
 ABLATIONS = list(config["ablations"])
 # Those of which it is measured who repairs.
 MAPPED = mapped_ablations(config)
+# Whether sweeps leave heads out.
+SOME_HEADS = config["sweep"]["heads"] != ALL_HEADS
 EXPERIMENTS = {experiment.name: experiment for experiment in catalogue.EXPERIMENTS}
 # The released tables of models whose heads are compared with the numbers that the authors released.
 RELEASED = config.get("published", {}).get("tables", {})

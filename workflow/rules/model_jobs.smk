@@ -108,7 +108,8 @@ def drawn_tokens(ablation):
     """Named input of a sweep of drawn tokens; none where all tokens are measured."""
     if config["sweep"]["tokens"] != SAMPLED:
         return {}
-    return {"drawn": f"{RESULTS}/{{model}}/drawn/{ablation}.parquet"}
+    folder = "swept" if SOME_HEADS else "drawn"
+    return {"drawn": f"{RESULTS}/{{model}}/{folder}/{ablation}.parquet"}
 
 
 def prompts_of_shard(measurement):

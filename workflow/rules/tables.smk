@@ -10,6 +10,7 @@ rule decompose:
             f"{RESULTS}/{{{{model}}}}/sweeps/{{ablation}}.json", ablation=ABLATIONS
         ),
         clean=rules.rank_tokens.output.provenance,
+        parts=rules.find_parts.output[0],
         beside=shards_behind("sweeps", *ABLATIONS),
         code=code_of("decompose"),
     output:
@@ -22,7 +23,7 @@ rule decompose:
         "../envs/selfrepair.yaml"
     threads: 1
     params:
-        settings=settings(*STATISTICS, "models.{model}.weights"),
+        settings=settings(*STATISTICS, "models.{model}.weights", "sweep.heads"),
     script:
         "../scripts/decompose.py"
 

@@ -74,7 +74,7 @@ def test_the_words_say_what_is_shown_and_how_it_was_picked() -> None:
     for words in (
         *("toy", "resample ablation", "22 tokens", "22 prompts", "95 % intervals over prompts"),
         *(f"the largest of {pairs} pairs", "L12H3 is head 3 of layer 12", f"{most} heads"),
-        f"{backed} of all 18 heads have a backup",
+        f"{backed} of all 18 ablated heads have a backup",
     ):
         assert words in text
     assert 2 <= len(re.findall(r"\.(?: |$)", text)) <= 6

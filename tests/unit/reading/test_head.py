@@ -1,9 +1,13 @@
 """One head of a study's results."""
 
+import shutil
+
 import polars as pl
 import pytest
 
 from selfrepair.errors import InputError
+from selfrepair.reading.study import load_results
+from selfrepair.vocabulary import SECOND_HALF
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +74,25 @@ def test_a_head_that_was_not_chosen(model):
     head = model.head(28, 6)
     assert head.neurons.is_empty()
     assert "not measured of this head; they were of L21H3, L27H7 and L28H7." in head.explain()
+
+
+def test_a_head_that_the_sweeps_left_out(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "families")
+    left_out = {"heads": pl.col("head") == 6, "depth": pl.col("depth") == SECOND_HALF}
+    for name, which in left_out.items():
+        path = copy / "smollm2" / f"{name}.parquet"
+        counts = [pl.when(~which).then(n).alias(n) for n in ("n_tokens", "n_prompts")]
+        numbers = pl.when(which).then(float("nan")).otherwise(pl.selectors.float()).name.keep()
+        pl.read_parquet(path).with_columns(numbers, *counts).write_parquet(path)
+    model = load_results(copy).model("smollm2")
+    _, told, neurons = model.head(28, 6).explain().splitlines()
+    assert told == "Not measured: the sweeps of this study left the head out (sweep.heads)."
+    assert neurons.startswith("Single neurons: not measured of this head")
+    assert "0 tokens" in repr(model.head(28, 6))
+    explained = model.explain()
+    assert "Of the second half not every head was ablated, so it has no mean." in explained
+    assert "for heads of the second half the last MLP" not in explained
+    assert "nan" not in explained
 
 
 def test_how_it_looks(head):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 import pytest
@@ -54,16 +56,24 @@ def shard(prompts: int, *, seed: int, right: float = 0.9) -> dict[str, np.ndarra
     }
 
 
-def text(*, selections: tuple[str, ...] = (TOP, ALL), ablation: str = "resample") -> pl.DataFrame:
-    """A table of heads; the last head has no tokens."""
+def text(
+    *,
+    selections: tuple[str, ...] = (TOP, ALL),
+    ablation: str = "resample",
+    left_out: Sequence[tuple[int, int]] = (),
+) -> pl.DataFrame:
+    """A table of heads; the last head has no tokens, and those left out were not ablated."""
     draw = np.random.default_rng(9)
     rows = []
     for selection in selections:
         for layer, head in np.ndindex(*SHAPE):
             row = {"model": "m", "ablation": ablation, "selection": selection}
             row |= {"layer": layer, "head": head}
+            tokens = None if (layer, head) in left_out else 6 * ((layer, head) != (3, 2))
+            row |= {"n_tokens": tokens}
             for name in ("self_repair", "direct_effect"):
                 value = draw.normal() + layer if (layer, head) != (3, 2) else np.nan
+                value = np.nan if tokens is None else value
                 row |= dict(zip(bounded(name), (value, value - 1, value + 1), strict=True))
             rows.append(row)
     return pl.DataFrame(rows)
@@ -267,6 +277,25 @@ def test_without_resample_ablation_or_a_map_there_is_nothing_to_compare(shards):
     names = {quantity for quantity, _ in by_quantity(summaries)}
     assert "accuracy" in names
     assert not {name for name in names if "correlation" in name or "overlap" in name}
+
+
+def test_of_heads_that_were_left_out_nothing_is_compared(shards, tables):
+    """Neither the groups that they are in, nor what would be taken over from them."""
+    early = text(left_out=[(0, 1)])
+    table, summaries = narrow_tables(shards, heads=early, repair_map=map_of_text(), **OPTIONS)
+    found, full = by_quantity(summaries), by_quantity(tables[1])
+    name = "self_repair_correlation"
+    assert np.isnan(found[name, f"{ALL_HEADS}, top tokens"]["value"])
+    for group in (f"{SECOND_HALF}, top tokens", JUDGED):
+        assert found[name, group]["value"] == pytest.approx(full[name, group]["value"])
+    assert table["full_takes_over"].is_nan().all()
+    assert not [quantity for quantity, _ in found if "overlap" in quantity]
+    late = text(left_out=[(3, 0)])
+    _, summaries = narrow_tables(shards, heads=late, repair_map=map_of_text(), **OPTIONS)
+    depth = pl.DataFrame({"model": ["m"], "ablation": "mean", "selection": "top", "depth": "none"})
+    (row,) = judge(depth, summaries).filter(id=CLAIM).to_dicts()
+    assert (row["value"], row["verdict"]) == (None, UNDECIDED)
+    assert by_quantity(summaries)["accuracy", ""] == full["accuracy", ""]
 
 
 @pytest.mark.parametrize("empty", ["no shards", "no prompts"])

@@ -58,6 +58,7 @@ export function headCards(model, place, state, choose) {
 export function keyNumbers(model, place, state) {
   const row = headRow(model, place, state);
   if (row === null) return h("p", { class: "note" }, `No ${state.tokens === "top" ? "top" : "random"} tokens were measured under ${state.ablation} ablation.`);
+  if (number(model.heads, "n_tokens", row) === null) return h("p", { class: "note" }, "Not measured: the sweeps of this study left this head out.");
   const of = (/** @type {string} */ column, /** @type {string} */ unit) =>
     withInterval(number(model.heads, column, row), number(model.heads, `${column}_low`, row), number(model.heads, `${column}_high`, row), unit);
   const facts = [
@@ -136,6 +137,7 @@ function repairCard(model, place, state, choose, name) {
   const rows = matching(model.repair_map, { ablation: state.ablation, layer, head }).map((row) => ({ name: partName(row), ...row }));
   if (!rows.length) {
     const maps = levels(model.repair_map, "ablation");
+    if (maps.includes(state.ablation)) return emptyCard(title, "The map has no token of this head.");
     return emptyCard(title, maps.length ? `There is a map under ${maps.join(" and ")} ablation, not under ${state.ablation}.` : "This study keeps no map of this model.");
   }
   const size = (/** @type {Row} */ row) => -Math.abs(Number(row.mean));

@@ -1,5 +1,6 @@
 /** What was run: a line per model, the rest of its facts behind it, and the sources of text. */
 
+import { height, value } from "./data.js";
 import { controlTag, factList, h, scrolling } from "./dom.js";
 import { counted } from "./quantities.js";
 
@@ -12,7 +13,16 @@ export function leadOf(study) {
   const own = study.models.length - controls;
   const models = `${own} ${own === 1 ? "model" : "models"}${controls ? ` and ${controls} control${controls === 1 ? "" : "s"}` : ""}`;
   const heads = study.models.reduce((sum, model) => sum + model.layers * model.heads_per_layer, 0);
-  return `Study “${study.study}”: every attention head of ${models}, ${counted(heads)} in all, ablated one at a time, and what later parts make up for.`;
+  const ablated = study.models.reduce((sum, model) => sum + ablatedHeads(model), 0);
+  const which = ablated === heads ? `every attention head of ${models}, ${counted(heads)} in all`
+    : `${counted(ablated)} of the ${counted(heads)} attention heads of ${models}`;
+  return `Study “${study.study}”: ${which}, ablated one at a time, and what later parts make up for.`;
+}
+
+/** How many heads the sweeps did not leave out. @param {ModelData} model */
+function ablatedHeads({ heads }) {
+  const rows = Array.from({ length: height(heads) }, (_, row) => row).filter((row) => value(heads, "n_tokens", row) !== null);
+  return new Set(rows.map((row) => `${value(heads, "layer", row)}.${value(heads, "head", row)}`)).size;
 }
 
 /** @param {StudyData} study */

@@ -91,7 +91,8 @@ def _measured(
         return dict.fromkeys(VALUE, math.nan) | dict.fromkeys(SIZES, 0)
     row = rows.row(0, named=True)
     names = zip((*VALUE, *SIZES), (*columns, *SIZES), strict=True)
-    return {key: row[column] for key, column in names}
+    found = {key: row[column] for key, column in names}
+    return found | {key: found[key] or 0 for key in SIZES}
 
 
 def post_norm_notes(depth: pl.DataFrame) -> dict[str, list[str]]:

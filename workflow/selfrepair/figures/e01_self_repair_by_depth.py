@@ -52,6 +52,7 @@ def draw(heads: pl.DataFrame) -> alt.LayerChart | alt.FacetChart:
         else alt.LayerChart(layer=layers, data=both, width=620, height=360),
         "Self-repair by depth",
         f"Resample ablation, {words.FROM_TOP_TOKENS}; point: head, line: layer mean{others}",
+        *words.left_out(heads),
         *words.notes(rows, missing=missing),
     )
 
@@ -61,7 +62,7 @@ def caption(heads: pl.DataFrame) -> str:
     others = " (grey: of the other models)" * (len(models_of(rows)) > 1)
     return (
         f"Self-repair of the attention heads of {words.listed(models_of(rows))}"
-        f" ({rows.height:,} in all) under resample ablation, each averaged over"
+        f" ({words.number_of(rows, heads)}) under resample ablation, each averaged over"
         f" {words.FROM_LARGEST}: {words.sample(rows)}. {words.REPAIR} A point is one head and a line"
         f" joins the means of a model's layers{others}; above zero the rest of the model compensates"
         " for the head, below zero it adds to the damage."

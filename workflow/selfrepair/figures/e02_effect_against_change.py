@@ -47,20 +47,20 @@ def draw(heads: pl.DataFrame, compared: pl.DataFrame | None = None) -> alt.Facet
         "Change of the logit against direct effect",
         f"{rows['model'][0]}, {words.FROM_TOP_TOKENS}; point: head, dashed: y = −x, no self-repair"
         + ", bar: 95 % interval" * bars,
+        *words.left_out(heads),
         *words.notes(rows, *[y] * bars, missing=missing),
     )
 
 
 def caption(heads: pl.DataFrame, compared: pl.DataFrame | None = None) -> str:
     rows, _ = _rows(heads, compared)
-    number = rows.select("layer", "head").n_unique()
     bars = "; bars are 95 % bootstrap intervals over prompts" * marks.few(rows, "panel")
     optimal = (
         " Optimal ablation, by the constant that does the least harm, is of chosen heads alone, on other tokens of"
         " theirs, and leaves a beginning-of-sequence token as it is."
     ) * (OPTIMAL in rows["ablation"])
     return (
-        f"A point is an attention head of {rows['model'][0]} ({number:,} in all) under"
+        f"A point is an attention head of {rows['model'][0]} ({words.number_of(rows, heads)}) under"
         f" {words.listed(marks.headings_of(rows, 'ablation'))} ablation, averaged over {words.FROM_LARGEST}:"
         f" {words.sample(rows)}{bars}. Across: the head's direct effect on the target token's logit;"
         " up: by how much that logit changes when the head is ablated. On the dashed line y = −x the"

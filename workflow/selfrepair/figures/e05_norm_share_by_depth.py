@@ -77,6 +77,7 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
         "Resample ablation; solid: sum of from_norm / sum of direct effect over a layer's heads with"
         " positive direct effect",
         f"Dotted: the {100 * PAPER_SHARE:g} % of the paper; crosses: heads with {NEGATIVE}",
+        *words.left_out(heads),
         *words.notes(rows.filter(selection=TOP), things=f"heads on {TOP} tokens"),
         *words.notes(rows.filter(selection=ALL), things=f"heads on {ALL} tokens"),
         *words.notes(rows.clear(), missing=missing),

@@ -49,6 +49,7 @@ def draw(heads: pl.DataFrame) -> alt.VConcatChart:
         "What makes up for each head",
         f"{rows['model'][0]}, resample ablation, {words.FROM_TOP_TOKENS}",
         "Point: head, in order within its layer; bar: layer mean; largest head named",
+        *words.left_out(heads),
         *words.notes_of(groups, missing=missing, bars=bars),
     )
 
@@ -94,7 +95,7 @@ def caption(heads: pl.DataFrame) -> str:
     scales = ["the scales of the sublayers' post-norms"] * (POST_NORMS in terms_of(rows))
     sources = ["other heads", "MLPs", *scales, "the final norm's scale"]
     return (
-        f"Every attention head of {rows['model'][0]} ({rows.height:,} in all) under resample"
+        f"The attention heads of {rows['model'][0]} ({words.number_of(rows, heads)}) under resample"
         f" ablation, averaged over {words.FROM_LARGEST}: {words.sample(rows)}. The first"
         " two rows are the head's direct effect on the target token's logit before and after"
         f" ablation; the others are what {words.listed(sources)} then make up for, and add up to"

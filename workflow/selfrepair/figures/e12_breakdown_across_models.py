@@ -9,20 +9,25 @@ from ..tables.terms import POST_NORMS, models_with_post_norms
 from ..vocabulary import QUARTERS, bounded
 from . import marks, words
 from .axes import WITHIN, placed, share_axis
-from .rows import DEPTH_KEYS, check_columns, depth_rows, models_of, stacked
+from .rows import DEPTH_KEYS, check_columns, depth_rows, models_of, stacked, whole_groups
+from .unmeasured import NOT_WHOLE, unmeasured
 
 PARTS = {f"{name}_share": part for name, (part, _) in marks.PARTS.items()}
+TITLE = "What makes up for ablated heads"
 TOTAL = PARTS["self_repair_share"]
 
 
-def draw(depth: pl.DataFrame) -> alt.FacetChart:
+def draw(depth: pl.DataFrame) -> alt.FacetChart | alt.Chart:
     """Resample ablation, top tokens, a panel per model.
 
     Bars per quarter of the layers (ratio of means over their heads) with 95 % bootstrap intervals
     over prompts, a diamond for all of them together. A bar for post-norms only if a model has any, and
-    only in its panel.
+    only in its panel. Without a quarter whose heads were all ablated: words that say so.
     """
-    rows, missing = _rows(depth)
+    whole, others = whole_groups("E12", depth, QUARTERS)
+    if whole.is_empty() and others:
+        return unmeasured(TITLE, NOT_WHOLE)
+    rows, missing = _rows(whole)
     y = share_axis(rows, "value", "Share of the direct effect (%)", keep=0.95)
     rows, inks = placed(rows, y=y), marks.part_inks(rows)
     axis = alt.Axis(labelAngle=0, grid=False, labelExpr="replace(datum.label, ' quarter', '')")
@@ -51,15 +56,19 @@ def draw(depth: pl.DataFrame) -> alt.FacetChart:
     ]
     return words.titled(
         marks.facets(layers, rows, size=(300, 220), by="model"),
-        "What makes up for ablated heads",
+        TITLE,
         f"Resample ablation, {words.FROM_TOP_TOKENS}",
         "Share of the direct effect of a quarter's heads; whisker: 95 % interval; diamond: all",
+        *words.left_out_groups(others),
         *words.notes(rows, y, missing=missing, things="bars"),
     )
 
 
 def caption(depth: pl.DataFrame) -> str:
-    rows, _ = _rows(depth)
+    whole, others = whole_groups("E12", depth, QUARTERS)
+    if whole.is_empty() and others:
+        return NOT_WHOLE
+    rows, _ = _rows(whole)
     some = PARTS[f"{POST_NORMS}_share"] in set(rows["part"])
     what = " Post-norms, which scale what a sublayer writes, have a bar in models with any." * some
     return (
@@ -70,6 +79,7 @@ def caption(depth: pl.DataFrame) -> str:
         " quarter's heads, so 100 % would restore all that the heads contributed directly and a"
         " negative share adds to the loss. The bars add up to the black diamond; whiskers are 95 %"
         f" bootstrap intervals over prompts.{what}"
+        + "".join(f" {line}." for line in words.left_out_groups(others))
     )
 
 

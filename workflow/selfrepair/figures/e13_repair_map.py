@@ -63,8 +63,11 @@ def draw(repair_layers: pl.DataFrame) -> alt.FacetChart | alt.Chart:
         f"{rows['model'][0]}, {rows['ablation'][0]} ablation, {words.FROM_TOP_TOKENS}: {_sample(rows)}",
         "Blue: the later part makes up for the head; orange: it adds to the loss; mean over the ablated"
         " layer's heads",
-        *[f"The last MLP's part of what all MLPs make up for heads of the second half: {share}"]
+        *[
+            f"The last MLP's part of what all MLPs make up for ablated heads of the second half: {share}"
+        ]
         * (share is not None),
+        *_without_heads(rows, n_layers),
         *marks.colour_notes(rows["mean"], beyond, things="cells"),
         *words.notes(rows, missing=missing),
     )
@@ -77,7 +80,7 @@ def caption(repair_layers: pl.DataFrame) -> str:
     share, post_norms = last_mlp_share(rows), set(rows["kind"]) - {HEAD, MLP}
     scales = ", or by the post-norms that scale what they write" * bool(post_norms)
     last = (
-        f" Of all that MLPs make up for the heads of the second half of the layers, {share} is the last"
+        f" Of all that MLPs make up for the ablated heads of the second half of the layers, {share} is the last"
         " MLP's (a ratio of sums over those heads)."
     )
     return (
@@ -111,11 +114,18 @@ def _sample(rows: pl.DataFrame) -> str:
     return f"{words.amount(layers['n_tokens'])} tokens of a layer's {words.amount(layers['n_heads'])} heads"
 
 
+def _without_heads(rows: pl.DataFrame, n_layers: int) -> list[str]:
+    """In how many layers no head was ablated: a line, or none."""
+    left_out = n_layers - rows["layer"].n_unique()
+    return [f"Layers without an ablated head: {left_out} of {n_layers}"] * (left_out > 0)
+
+
 def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The rows of one ablation whose parts are in a layer, with `panel`; how many have no value."""
+    ablated = table.filter(pl.col("n_heads") > 0)
     rows, missing = table_rows(
         "E13",
-        table,
+        table if ablated.is_empty() else ablated,
         "repair_layers",
         columns=COLUMNS,
         finite=["mean"],

@@ -69,11 +69,12 @@ def caption(backup_heads: pl.DataFrame) -> str:
     if (reason := _nothing(backup_heads)) is not None:
         return reason
     rows, heads = _rows(backup_heads), _of_ablation(backup_heads).filter(rank=1)
+    ablated = heads.filter(pl.col("n_tokens") > 0).height
     busy = heads.sort("n_backed_up", "layer", "head", descending=[True, False, False])
     most = busy.row(0, named=True)
     busiest = (
         f" L{most['layer']}H{most['head']} backs up most others, {most['n_backed_up']:,} heads, and"
-        f" {heads.filter(pl.col('n_backups') > 0).height:,} of all {heads.height:,} heads have a backup."
+        f" {heads.filter(pl.col('n_backups') > 0).height:,} of all {ablated:,} ablated heads have a backup."
     )
     return (
         f"Of {rows['model'][0]}, the {rows.height} pairs of heads in which the later head's direct effect"

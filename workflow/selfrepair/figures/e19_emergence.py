@@ -11,9 +11,17 @@ from ..tables.terms import terms_of
 from ..vocabulary import SECOND_HALF, bounded
 from . import marks, words
 from .axes import Span, fitted, placed, share_axis
-from .rows import DEPTH_KEYS, check_columns, depth_rows, models_of, stacked, table_rows
+from .rows import (
+    DEPTH_KEYS,
+    check_columns,
+    depth_rows,
+    models_of,
+    stacked,
+    table_rows,
+    whole_groups,
+)
 from .theme import BLACK, SILVER
-from .unmeasured import unmeasured
+from .unmeasured import NOT_WHOLE, unmeasured
 
 TITLE = "Self-repair over training"
 UNKNOWN = (
@@ -26,11 +34,12 @@ TRAINING = ("model", TOKENS, LOSS, "n_tokens")
 
 def draw(depth: pl.DataFrame, training: pl.DataFrame) -> alt.VConcatChart | alt.Chart:
     """Resample ablation, top tokens, heads of the second half: a point per checkpoint and part, with its 95 %
-    interval over prompts; below it the restored share, and the loss. Tokens are on a log scale; a checkpoint before training stands left of it, behind a dashed line. Models
-    that do not state their training tokens are not drawn. If fewer than two do: words that say so.
+    interval over prompts; below it the restored share, and the loss. Tokens are on a log scale; a checkpoint
+    before training stands left of it, behind a dashed line. Models that do not state their training tokens are
+    not drawn. If fewer than two do, or the second half was not ablated whole: words that say so.
     """
-    if _is_unknown(depth, training):
-        return unmeasured(TITLE, UNKNOWN)
+    if (reason := _nothing(depth, training)) is not None:
+        return unmeasured(TITLE, reason)
     *tables, missing = _rows(depth, training)
     parts, shares, losses = tables
     x, zero, border = across(training[TOKENS].drop_nulls())
@@ -57,8 +66,8 @@ def draw(depth: pl.DataFrame, training: pl.DataFrame) -> alt.VConcatChart | alt.
 
 
 def caption(depth: pl.DataFrame, training: pl.DataFrame) -> str:
-    if _is_unknown(depth, training):
-        return UNKNOWN
+    if (reason := _nothing(depth, training)) is not None:
+        return reason
     parts, _, losses, _ = _rows(depth, training)
     zero = ", 0 left of the dashed line" * (0 in losses[TOKENS])
     return (
@@ -124,12 +133,15 @@ def _panel(rows: pl.DataFrame, x: Span, y: Span, border: float) -> alt.LayerChar
     return alt.LayerChart(layer=layers, data=rows, width=560, height=height)
 
 
-def _is_unknown(depth: pl.DataFrame, training: pl.DataFrame) -> bool:
-    """Whether fewer than two models state their training tokens. Raises InputError if a column is missing."""
+def _nothing(depth: pl.DataFrame, training: pl.DataFrame) -> str | None:
+    """Why there is nothing to draw, if there is not. Raises InputError if a column is missing."""
     check_columns("E19", training, "training", TRAINING)
     drawn = [column for name in (*marks.PARTS, SHARE) for column in bounded(name)]
     check_columns("E19", depth, "depth", [*DEPTH_KEYS, *drawn])
-    return training[TOKENS].count() < 2
+    if training[TOKENS].count() < 2:
+        return UNKNOWN
+    whole, others = whole_groups("E19", depth, [SECOND_HALF])
+    return NOT_WHOLE if whole.is_empty() and others else None
 
 
 def _rows(

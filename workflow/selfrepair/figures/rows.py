@@ -81,6 +81,7 @@ def head_rows(
     check_columns(figure, heads, "heads", [*keys, *drawn])
     last = pl.col("layer").cast(pl.Int64).max().over("model")
     table = heads.with_columns(depth=pl.when(last > 0).then(pl.col("layer") / last).otherwise(0.0))
+    table = table.filter(pl.col("n_tokens").is_not_null())  # heads that were ablated
     rows, missing = table_rows(
         figure,
         table,
@@ -112,6 +113,21 @@ def depth_rows(
         only={"ablation": [RESAMPLE.name], "selection": [TOP], "depth": depths},
         one_model=False,
     )
+
+
+def whole_groups(
+    figure: str, depth: pl.DataFrame, groups: Sequence[str]
+) -> tuple[pl.DataFrame, list[str]]:
+    """Of the table by depth, the rows of those of these groups of layers whose heads were all ablated; and the
+    names of the others.
+
+    Raises:
+        InputError: a column is missing.
+    """
+    check_columns(figure, depth, "depth", ("depth", "n_tokens"))
+    rows = depth.filter(pl.col("depth").is_in(groups))
+    known = pl.col("n_tokens").is_not_null()
+    return rows.filter(known), rows.filter(~known)["depth"].unique(maintain_order=True).to_list()
 
 
 def summary_rows(

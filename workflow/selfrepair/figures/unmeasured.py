@@ -18,6 +18,7 @@ NOT_MAPPED = (
     "Not measured: no ablation of this study keeps a map of who repairs (map: true of an ablation in the"
     " config)."
 )
+NOT_WHOLE = "Not measured: the sweeps of this study ablated no such group of layers whole (sweep.heads in the config)."
 
 
 def is_unmeasured(figure: str, table: pl.DataFrame, name: str, *, columns: Sequence[str]) -> bool:

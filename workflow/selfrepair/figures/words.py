@@ -66,7 +66,27 @@ def notes_of(
     )
 
 
+def left_out(heads: pl.DataFrame) -> list[str]:
+    """How many heads of the table were ablated, if not all: a line, or none."""
+    every, ablated = (
+        rows.select("model", "layer", "head").n_unique()
+        for rows in (heads, heads.filter(pl.col("n_tokens").is_not_null()))
+    )
+    return [f"Ablated: {ablated:,} of {every:,} heads"] * (ablated < every)
+
+
+def left_out_groups(groups: Sequence[str]) -> list[str]:
+    """Groups of layers that have no mean, because not every head of theirs was ablated: a line, or none."""
+    return [f"Left out, as not every head was ablated: {listed(groups)}"] * bool(groups)
+
+
 # Names and numbers
+
+
+def number_of(rows: pl.DataFrame, heads: pl.DataFrame) -> str:
+    """How many of the table's heads the rows are of: 270 in all, or 135 of 270."""
+    shown, every = (table.select("model", "layer", "head").n_unique() for table in (rows, heads))
+    return f"{shown:,} in all" if shown == every else f"{shown:,} of {every:,}"
 
 
 def head_name(head: Mapping[str, Any]) -> str:

@@ -95,7 +95,7 @@ def _model(model: ModelResults, documents: pl.DataFrame) -> dict[str, Any]:
         "scale_ratios": columns(_rows(tables, "scale_ratios", _RATIOS)),
         "neuron_counts": columns(_rows(tables, "neuron_counts", _COUNTS)),
         "top_neurons": columns(_rows(tables, "top_neurons", _NEURONS), places=_PLACES),
-        "repair_map": columns(_rows(tables, "repair_map", _MAP), places=_PLACES),
+        "repair_map": columns(_known(_rows(tables, "repair_map", _MAP)), places=_PLACES),
     }
 
 
@@ -121,6 +121,11 @@ def _rows(tables: Mapping[str, pl.DataFrame], name: str, wanted: Sequence[str]) 
     if name not in tables or not tables[name].height:
         return pl.DataFrame(schema=dict.fromkeys(wanted, pl.Float64))
     return tables[name].select(wanted)
+
+
+def _known(repair_map: pl.DataFrame) -> pl.DataFrame:
+    """Without the rows of heads that have no tokens, or that no sweep has ablated."""
+    return repair_map.filter(pl.col("mean").is_finite())
 
 
 def _heads(heads: pl.DataFrame) -> Columns:

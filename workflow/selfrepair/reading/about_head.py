@@ -53,6 +53,8 @@ def sentences(row: Row, others: Sequence[Row], terms: Sequence[str]) -> list[str
     row: of the head in `heads.parquet`, top tokens; others: the same under other ablations; terms: those
     that add up to self-repair in this model.
     """
+    if row["n_tokens"] is None:
+        return ["Not measured: the sweeps of this study left the head out (sweep.heads)."]
     if not row["n_tokens"]:
         return [f"Not measured: {row['ablation']} ablation of this head has no token."]
     lines = [

@@ -36,6 +36,8 @@ def depth_sentences(rows: pl.DataFrame, terms: Sequence[str]) -> list[str]:
         " of means over heads)."
     ]
     half, last = groups[SECOND_HALF], groups.get(LAST_BUT_ONE)
+    if half["n_tokens"] is None:
+        return [*lines, f"Of the {SECOND_HALF} not every head was ablated, so it has no mean."]
     parts = [f"{stated(half, f'{name}_share', 'share')} from {TERM_WORDS[name]}" for name in terms]
     lines.append(
         f"In the {SECOND_HALF} it is {stated(half, 'self_repair_share', 'share')}: {listed(parts)}. Of the"

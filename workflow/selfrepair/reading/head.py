@@ -94,14 +94,18 @@ class HeadResults:
         (row,) = rows.filter(ablation=ablation).to_dicts()
         others = rows.filter(pl.col("ablation") != ablation).to_dicts()
         of_map = {"ablation": ablation}
+        # A head without tokens has no map either.
+        parts = (
+            (self.parts.filter(**of_map), self.backups.filter(**of_map))
+            if row["n_tokens"]
+            else None
+        )
         return Text(
             "\n".join(
                 [
                     f"Layer {self.layer}, head {self.head} of {self.folder.title}.",
                     *about_head.sentences(row, others, terms_of(self.folder.table("heads"))),
-                    *about_head.map_sentences(
-                        self.parts.filter(**of_map), self.backups.filter(**of_map)
-                    ),
+                    *(about_head.map_sentences(*parts) if parts else []),
                     *self._neurons(),
                 ]
             )
@@ -133,7 +137,7 @@ class HeadResults:
         row = self._row(main_ablation(self.rows), TOP)
         names = ("direct_effect", "self_repair", *terms_of(self.folder.table("heads")))
         cells = {name: [about_head.stated(row, name)] for name in names}
-        title = f"Head {self.name} of {self.folder.title}, {row['ablation']} ablation, {row['n_tokens']} tokens"
+        title = f"Head {self.name} of {self.folder.title}, {row['ablation']} ablation, {row['n_tokens'] or 0} tokens"
         return title, pl.DataFrame(cells), HINT
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ import polars as pl
 
 from ..errors import InputError
 from ..tables.terms import main_ablation, terms_of
-from ..vocabulary import QUARTERS, TOP
+from ..vocabulary import QUARTERS, SECOND_HALF, TOP
 from . import about_head, about_models, pictures
 from .display import Text, as_html, as_text
 from .folder import ModelFolder
@@ -100,18 +100,20 @@ class ModelResults:
                 [
                     f"{self.title}{control}: {layers} layers of {heads} heads. {' '.join(self.notes)}".strip(),
                     *about_models.depth_sentences(depth, terms_of(depth)),
-                    *about_models.map_sentences(self._last_mlp_share(depth["ablation"][0])),
+                    *about_models.map_sentences(self._last_mlp_share(depth)),
                     *about_models.neuron_sentences(self.table("neuron_summaries")),
                     *about_models.verdict_sentences(self.claims),
                 ]
             )
         )
 
-    def _last_mlp_share(self, ablation: str) -> str | None:
+    def _last_mlp_share(self, depth: pl.DataFrame) -> str | None:
         from ..figures.e13_repair_map import last_mlp_share  # loads Altair
 
-        layers = self.table("repair_layers").filter(ablation=ablation)
-        return None if layers.is_empty() else last_mlp_share(layers)
+        layers = self.table("repair_layers").filter(ablation=depth["ablation"][0])
+        # Of heads of the second half, so all of them must have been ablated.
+        whole = not depth.filter(pl.col("n_tokens").is_not_null(), depth=SECOND_HALF).is_empty()
+        return last_mlp_share(layers) if whole and not layers.is_empty() else None
 
     def _shape(self) -> tuple[int, int]:
         last = self.table("heads").select(pl.col("layer", "head").cast(pl.Int64).max() + 1)

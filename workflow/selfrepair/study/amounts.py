@@ -11,6 +11,7 @@ from typing import Any
 
 from ..model.sizes import ARRAYS, LENGTH_STEP, Shape
 from ..vocabulary import SAMPLED, TOP_SHARE
+from .heads import swept_heads
 
 # Bytes of a candidate or a top token: its index and its direct effect.
 RANKED_BYTES = 8
@@ -97,6 +98,19 @@ def replayed_of_sweep(config: Mapping[str, Any], ablation: str) -> float:
     return min(alone, of_top + replayed(random, prompts, positions))
 
 
+def swept(shape: Shape, config: Mapping[str, Any]) -> int:
+    """Heads of a model that sweeps ablate."""
+    return len(swept_heads(config["sweep"]["heads"], shape.layers, shape.heads))
+
+
+def recorded(shape: Shape, config: Mapping[str, Any], ablation: str) -> float:
+    """Expected prompts of a sweep that any of its heads has a token in: others are not even recorded."""
+    prompts: int = config["ablations"][ablation]["prompts"]
+    if not is_sampled(config):
+        return float(prompts)
+    return rows(swept(shape, config) * drawn(config, ablation), prompts)
+
+
 def map_bytes(shape: Shape) -> float:
     """A map of who repairs, as it is summed up and stored."""
     heads = shape.layers * shape.heads
@@ -119,7 +133,7 @@ def ranked_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
 
 def sweep_bytes(shape: Shape, config: Mapping[str, Any], ablation: str, prompts: int) -> float:
     """What a job of a sweep keeps of so many prompts, its map left out."""
-    heads, total = shape.layers * shape.heads, config["ablations"][ablation]["prompts"]
+    heads, total = swept(shape, config), config["ablations"][ablation]["prompts"]
     if not is_sampled(config):
         return float(heads * (SUMS_BYTES * prompts + HISTOGRAM_BYTES))
     # Direct effects and clean scales stay in float32.

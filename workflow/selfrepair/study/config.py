@@ -10,7 +10,7 @@ from typing import Any
 from ..catalogue import EXPERIMENTS
 from ..errors import InputError
 from ..model.weights import block_formats, is_converted
-from ..other_ablations import check_training_prompts
+from ..other_ablations import ALL_HEADS, check_training_prompts
 from ..vocabulary import SAMPLED, TOP_SHARE
 from .materials import FILE, Materials, read_materials, used_wheels, with_materials
 from .schema import (
@@ -75,6 +75,7 @@ def complete_config(config: Any, schema: Schema, *, materials: Materials) -> Con
     _check_sizes(complete)
     for model in complete["models"]:
         _check_sizes_of(model, complete)
+    _check_swept(complete)
     _check_maps(complete)
     formats = complete["figures"]["formats"]
     if not {"html", "png"} <= set(formats):
@@ -265,3 +266,13 @@ def _check_maps(config: Config) -> None:
             raise InputError(
                 f"ablations.{name}.map: true needs sweep.tokens {SAMPLED}, not {config['sweep']['tokens']}"
             )
+
+
+def _check_swept(config: Config) -> None:
+    """Some heads alone are a matter of which tokens are drawn."""
+    sweep = config["sweep"]
+    if sweep["heads"] != ALL_HEADS and sweep["tokens"] != SAMPLED:
+        raise InputError(
+            f"sweep.heads: {sweep['heads']} needs sweep.tokens {SAMPLED}, not {sweep['tokens']}, which takes"
+            " every head"
+        )

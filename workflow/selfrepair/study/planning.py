@@ -18,6 +18,7 @@ from ..model.weights import converted_folder, is_converted
 from ..other_ablations import ALL_HEADS, CHOSEN_HEADS, COMPARED
 from . import amounts
 from .config import CLEAN, n_shards, shard_prompts
+from .heads import swept_heads
 from .shapes import stated_shape
 from .sizes import config_of_model
 
@@ -101,17 +102,36 @@ def plan_model(key: str, config: Mapping[str, Any]) -> ModelPlan | None:
     )
 
 
+def check_named_heads(config: Mapping[str, Any]) -> None:
+    """InputError if a completed config names a head that a model has not, where its sizes are known here."""
+    named = {
+        "sweep.heads": config["sweep"]["heads"],
+        "experiments.optimal_heads": config["experiments"]["optimal_heads"],
+    }
+    for key, model in config["models"].items():
+        own = {f"models.{key}.chosen_heads": model.get("chosen_heads", ALL_HEADS)}
+        lists = {n: heads for n, heads in (named | own).items() if not isinstance(heads, str)}
+        shape = shape_of(model, config) if lists else None
+        if shape is None:
+            continue
+        for name, heads in lists.items():
+            of_model = name if name in own else f"{name}, model {key}"
+            swept_heads(heads, shape.layers, shape.heads, name=of_model)
+
+
 def replay_flop(shape: Shape, config: Mapping[str, Any], ablation: str) -> float:
-    """Operations of a sweep's replays: of every head, on the positions that its tokens need."""
-    return amounts.replayed_of_sweep(config, ablation) * shape.flop_of_sweep()
+    """Operations of a sweep's replays: of the heads that it ablates, on the positions that their tokens need."""
+    heads = swept_heads(config["sweep"]["heads"], shape.layers, shape.heads)
+    of_heads = sum(shape.flop_of_head(layer) for layer, _ in heads)
+    return amounts.replayed_of_sweep(config, ablation) * of_heads
 
 
 def _flop_by_measurement(shape: Shape, config: Mapping[str, Any]) -> dict[str, float]:
     """Operations of each measurement that is scattered over jobs: clean pass, sweeps, experiments."""
     positions, experiments = amounts.positions_of(config), config["experiments"]
     flop = {CLEAN: config["text"]["prompts"] * positions * shape.flop_of_pass()}
-    for ablation, asked in config["ablations"].items():
-        recorded = asked["prompts"] * positions * shape.flop_of_pass()
+    for ablation in config["ablations"]:
+        recorded = amounts.recorded(shape, config, ablation) * positions * shape.flop_of_pass()
         flop[ablation] = recorded + replay_flop(shape, config, ablation)
     for experiment in EXPERIMENTS:
         length = amounts.NARROW_POSITIONS if experiment.own_prompts else positions

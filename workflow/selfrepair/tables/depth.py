@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import polars as pl
@@ -46,17 +46,24 @@ class DepthMeans:
         tokens: Int[np.ndarray, "prompt group"],
         *,
         n_prompts: int | None = None,
+        left_out: Collection[str] = (),
     ) -> pl.DataFrame:
         """A row for each group; keys: what else the rows are about, as first columns.
 
         A mean is over heads, a share the ratio of such means, a standard deviation the root of the mean
         variance. tokens: how many of each prompt are selected for any head of the group; n_prompts: what
-        the column says instead of the number of prompts that have such tokens.
+        the column says instead of the number of prompts that have such tokens. left_out: groups whose rows
+        are without numbers.
         """
         prompts = (tokens > 0).sum(0)
+        known = np.array([name not in left_out for name in self.groups])
         names = next(iter(self._sums.values()))
         means = {
-            name: np.stack([divide(*sums[name]) for sums in self._sums.values()], axis=1)
+            name: np.where(
+                known,
+                np.stack([divide(*sums[name]) for sums in self._sums.values()], axis=1),
+                np.nan,
+            )
             for name in names
         }
         table = pl.DataFrame(
@@ -68,4 +75,5 @@ class DepthMeans:
                 **with_intervals(means, prompts=prompts),
             }
         )
-        return labelled(table, keys)
+        counts = [pl.when(pl.Series(known)).then(n).alias(n) for n in ("n_tokens", "n_prompts")]
+        return labelled(table.with_columns(counts) if left_out else table, keys)

@@ -57,7 +57,8 @@ def headline(depth: pl.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
             for name in names
             if np.isfinite(row[name]) and (row["model"] in normed or POST_NORMS not in name)
         }
-        found.setdefault(row["model"], {})[row["depth"]] = values
+        if values:
+            found.setdefault(row["model"], {})[row["depth"]] = values
     return found
 
 
@@ -172,7 +173,9 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _counts(row: Mapping[str, Any] | None) -> list[str]:
-    return [f"{row[name]:,}" if row else "" for name in ("n_tokens", "n_prompts")]
+    return [
+        "" if row is None or row[n] is None else f"{row[n]:,}" for n in ("n_tokens", "n_prompts")
+    ]
 
 
 def _caution(table: pl.DataFrame) -> list[str]:
@@ -208,5 +211,7 @@ def _cell(row: Mapping[str, Any] | None, name: str) -> str:
     """A number with its interval; a table's heading says that the rest is in logits."""
     if row is None:
         return ""
+    if row["n_tokens"] is None:  # not every head was ablated
+        return "not measured"
     value, low, high = (row[column] for column in bounded(name))
     return with_interval(value, low, high, unit="share" if name.endswith("_share") else "")

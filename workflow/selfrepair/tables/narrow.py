@@ -203,9 +203,11 @@ class _Task:
     ) -> None:
         self.rows, self.model, self.weights = rows, model, weights
         self.n_prompts, self.n_layers, self.n_heads = rows["self_repair"].shape
+        self.heads = heads.filter(ablation=RESAMPLE.name)
         self.takes_over = taking_over(changes)
         self.full_takes_over = taking_over_on_text(repair_map, self.n_layers, self.n_heads)
-        self.heads = heads.filter(ablation=RESAMPLE.name)
+        if self.left_out().any():  # what would be taken over from them is not known
+            self.full_takes_over = np.full_like(self.full_takes_over, np.nan)
 
     def means(
         self, name: str, some: Bool[np.ndarray, " prompt"] | None = None
@@ -221,6 +223,13 @@ class _Task:
         rows = self.heads.filter(selection=selection)
         if not rows.is_empty():
             found[rows["layer"].to_numpy(), rows["head"].to_numpy()] = rows[name].to_numpy()
+        return found.ravel()
+
+    def left_out(self) -> Bool[np.ndarray, " head"]:
+        """Heads that the sweeps of the study's text did not ablate."""
+        found = np.zeros((self.n_layers, self.n_heads), dtype=bool)
+        rows = self.heads.filter(pl.col("n_tokens").is_null())
+        found[rows["layer"].to_numpy(), rows["head"].to_numpy()] = True
         return found.ravel()
 
     def table(self) -> pl.DataFrame:
@@ -271,9 +280,9 @@ class _Task:
         ]
 
     def _correlations(self, *, able: bool) -> Rows:
-        """With the study's text, over heads that have a value there; judged: of the second half's self-repair on
-        top tokens, if the model does the task."""
-        rows, groups = [], self._groups()
+        """With the study's text, over heads that have a value there; NaN of a group that was not ablated whole.
+        Judged: of the second half's self-repair on top tokens, if the model does the task."""
+        rows, groups, left_out = [], self._groups(), self.left_out()
         late = groups[SECOND_HALF]
         groups[POSITIVE] = late[self.means("direct_effect")[0, late] > 0]
         for name in COMPARED:
@@ -282,12 +291,14 @@ class _Task:
                 there = self.on_text(name, selection)
                 for group, heads in groups.items():
                     known = heads[~np.isnan(there[heads])]
-                    if len(known) < 2:
+                    in_part = left_out[heads].any()
+                    if len(known) < 2 and not in_part:
                         continue
-                    values = centred(
-                        rank_correlations(
-                            here[:, known], np.broadcast_to(there[known], (len(here), len(known)))
-                        )
+                    others = np.broadcast_to(there[known], (len(here), len(known)))
+                    values = (
+                        np.full(len(here), np.nan)
+                        if in_part
+                        else centred(rank_correlations(here[:, known], others))
                     )
                     told = {"n_tokens": self.n_prompts * len(known)}
                     quantity = f"{name}_correlation"
