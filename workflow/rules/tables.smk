@@ -1,5 +1,7 @@
 # Tables: self-repair and what it is made of, per head and by depth, and those of the experiments.
 
+# Every table waits for the first shard to be checked: no number of a device that computes something else gets there.
+
 # All that tables depend on besides what was measured.
 STATISTICS = ("models.{model}.title", "seed", "statistics.resamples")
 
@@ -11,6 +13,7 @@ rule decompose:
         ),
         clean=rules.rank_tokens.output.provenance,
         beside=shards_behind("sweeps", *ABLATIONS),
+        agreement=rules.check_sweep.output[0],
         code=code_of("decompose"),
     output:
         heads=table("heads"),
@@ -31,6 +34,7 @@ rule decompose:
 rule tabulate_training:
     input:
         clean=rules.rank_tokens.output.provenance,
+        agreement=rules.check_sweep.output[0],
         code=code_of("tabulate_training"),
     output:
         training=table("training"),
@@ -53,6 +57,7 @@ rule map_repair:
             f"{RESULTS}/{{{{model}}}}/sweeps/{{ablation}}.json", ablation=MAPPED
         ),
         beside=shards_behind("sweeps", *MAPPED),
+        agreement=rules.check_sweep.output[0],
         code=code_of("map_repair"),
     output:
         **{
@@ -74,6 +79,7 @@ rule tabulate_tokens:
     input:
         index=f"{RESULTS}/{{model}}/experiments/chosen.json",
         beside=shards_behind("experiments", "chosen"),
+        agreement=rules.check_sweep.output[0],
         code=code_of("tabulate_tokens"),
     output:
         **experiment_tables("chosen"),
@@ -92,6 +98,7 @@ rule tabulate_neurons:
     input:
         index=f"{RESULTS}/{{model}}/experiments/neurons.json",
         beside=shards_behind("experiments", "neurons"),
+        agreement=rules.check_sweep.output[0],
         code=code_of("tabulate_neurons"),
     output:
         **experiment_tables("neurons"),
@@ -110,6 +117,7 @@ rule tabulate_iterative:
     input:
         index=f"{RESULTS}/{{model}}/experiments/iterative.json",
         beside=shards_behind("experiments", "iterative"),
+        agreement=rules.check_sweep.output[0],
         code=code_of("tabulate_iterative"),
     output:
         **experiment_tables("iterative"),
@@ -128,6 +136,7 @@ rule tabulate_pairs:
     input:
         index=f"{RESULTS}/{{model}}/experiments/pairs.json",
         beside=shards_behind("experiments", "pairs"),
+        agreement=rules.check_sweep.output[0],
         code=code_of("tabulate_pairs"),
     output:
         **experiment_tables("pairs"),
@@ -146,6 +155,7 @@ rule tabulate_compared:
     input:
         index=f"{RESULTS}/{{model}}/experiments/compared.json",
         beside=shards_behind("experiments", "compared"),
+        agreement=rules.check_sweep.output[0],
         code=code_of("tabulate_compared"),
     output:
         **experiment_tables("compared"),
@@ -167,6 +177,7 @@ rule tabulate_narrow:
         beside=shards_behind("experiments", "narrow"),
         heads=rules.decompose.output.heads,
         repair_map=rules.map_repair.output.repair_map,
+        agreement=rules.check_sweep.output[0],
         code=code_of("tabulate_narrow"),
     output:
         **experiment_tables("narrow"),

@@ -1,0 +1,101 @@
+"""10,000 prompts of a tiny model in one process: memory stays flat (`make test-long`)."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from selfrepair.files.storage import read_tensors, write_tensors
+from selfrepair.measure.clean_pass import clean_shard
+from selfrepair.measure.drawing import draw_tokens
+from selfrepair.measure.neurons import neuron_repair
+from selfrepair.measure.ranking import rank
+from selfrepair.measure.token_sweep import sweep_tokens
+from selfrepair.model.decoder import Decoder
+from tiny_models import random_tokens
+
+PROMPTS, SHARD, LENGTH = int(os.environ.get("PROMPTS", "10000")), 50, 32
+HEADS = [(1, 0), (2, 1)]
+# Growth of resident memory over the second half of the run, bytes an hour.
+BOUND = 20e6
+
+
+def growth(hours: list[float], sizes: list[int]) -> float:
+    """Slope of a straight line through the second half of the sizes, bytes an hour."""
+    half = len(sizes) // 2
+    return float(np.polyfit(hours[half:], sizes[half:], 1)[0])
+
+
+def watched(work: Callable[[int], Any], times: int) -> tuple[list[float], list[int]]:
+    """Hours since the start and resident bytes after each call of work(number)."""
+    process, start = psutil.Process(), time.monotonic()
+    hours, sizes = [], []
+    for number in range(times):
+        work(number)
+        gc.collect()
+        hours.append((time.monotonic() - start) / 3600)
+        sizes.append(process.memory_info().rss)
+    return hours, sizes
+
+
+def measure_shard(model: Decoder, number: int, folder: Path) -> None:
+    """What a study does of a shard: clean pass, sweep of drawn tokens with its map, neurons; written and read."""
+    tokens = random_tokens(SHARD, LENGTH, seed=number)
+    donors, positions = tokens.roll(1, 0), LENGTH - 1
+    clean = clean_shard(model, tokens, candidate_share=0.1, batch=16)
+    write_tensors(folder / "clean.safetensors", clean.arrays(), {"shard": number})
+    shard, _ = read_tensors(folder / "clean.safetensors")
+    drawn = draw_tokens(
+        rank([shard], first_position=0).top_token,
+        positions=positions,
+        prompts=SHARD,
+        tokens_per_head=6,
+        random_tokens_per_head=3,
+        first_position=0,
+        seed=number,
+    )
+    options: dict[str, Any] = {"donors": donors, "batch": 16}
+    sweep = sweep_tokens(model, tokens, drawn, mapped=True, **options)
+    write_tensors(folder / "sweep.safetensors", sweep.arrays(), {"shard": number})
+    selected = drawn.mask(HEADS, prompts=SHARD, positions=positions)
+    neurons = neuron_repair(model, tokens, heads=HEADS, selected=selected, **options)
+    write_tensors(folder / "neurons.safetensors", neurons.arrays(), {"shard": number})
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("shapes_unchecked")  # as for a user
+@pytest.mark.parametrize("name", ["gpt2", "gemma2"])
+def test_memory_is_flat(
+    name: str, tiny: Callable[..., Decoder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny(name)
+    hours, sizes = watched(lambda number: measure_shard(model, number, tmp_path), PROMPTS // SHARD)
+    found, half = growth(hours, sizes), len(sizes) // 2
+    with capsys.disabled():
+        print(
+            f"\n{name}: {PROMPTS:,} prompts in {60 * hours[-1]:.1f} minutes, {sizes[half] / 1e6:.1f} MB in"
+            f" the middle, {sizes[-1] / 1e6:.1f} MB at the end, {found / 1e6:+.2f} MB an hour"
+        )
+    assert found < BOUND
+
+
+@pytest.mark.long
+def test_a_leak_is_seen(tiny: Callable[..., Decoder], tmp_path: Path) -> None:
+    """The same with 20 kB kept of each shard: the least that a forgotten result of a shard would be."""
+    model, kept = tiny("gpt2"), []
+
+    def leaking(number: int) -> None:
+        measure_shard(model, number, tmp_path)
+        kept.append(torch.ones(5000) * number)
+
+    hours, sizes = watched(leaking, 40)
+    assert growth(hours, sizes) > BOUND
