@@ -38,7 +38,10 @@ def main(snakemake):
         except Unsuitable as reason:
             found = not_checked(str(reason).rstrip("."))
     if asked and not found["checked"]:
-        warn(snakemake, f"{snakemake.wildcards.model}: not checked against the plain model: {found['reason']}")
+        warn(
+            snakemake,
+            f"{snakemake.wildcards.model}: not checked against the plain model: {found['reason']}",
+        )
     made = {"wall_seconds": watch.seconds(), **environment()}
     write_json(Path(snakemake.output[0]), found | made)
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from common.adapter import run
 from common.settings import title_of
-from selfrepair.files.archives import restore_shards
+from selfrepair.files.agreement import agreement_note
+from selfrepair.files.measured import check_errors, restore_measured
 from selfrepair.files.provenance import environment
 from selfrepair.files.shards import SummedLayers, read_instances, worst_errors
 from selfrepair.files.storage import file_sha256, read_json, write_json, write_table
@@ -18,7 +19,8 @@ def main(snakemake):
     settings, output = snakemake.params.settings, snakemake.output
     indices = {Path(path).stem: Path(path) for path in snakemake.input.sweeps}
     sweeps = {ablation: read_json(index) for ablation, index in indices.items()}
-    clean = read_json(Path(snakemake.input.clean))
+    clean, agreement = (read_json(Path(snakemake.input[name])) for name in ("clean", "agreement"))
+    check_errors(Path(snakemake.input.clean), clean)
     n_layers = len(clean["parallel_layers"])
     # The same for all: they are sweeps of one sample.
     bos_token = next(iter(sweeps.values()))["bos_token"]
@@ -34,7 +36,10 @@ def main(snakemake):
         "sha256": file_sha256(Path(output.heads)),
         "title": title_of(snakemake),
         "bos_token": bos_token,
-        "notes": model_notes(clean, weights=settings["models.{model}.weights"]),
+        "notes": [
+            *model_notes(clean, weights=settings["models.{model}.weights"]),
+            agreement_note(agreement),
+        ],
         **worst_errors(sweeps.values()),
         "sweeps": sweeps,
         "config": snakemake.config,
@@ -45,7 +50,7 @@ def main(snakemake):
 
 def swept_heads(index, record, n_layers):
     """What the tables read of a gathered sweep; record: the content of its index."""
-    restore_shards(index)
+    restore_measured(index)
     if record["tokens"] == SAMPLED:
         return DrawnHeads(read_instances(index), prompts=record["prompts"], n_layers=n_layers)
     layers = SummedLayers(index)

@@ -50,7 +50,9 @@ class Place:
         values = shard.get(f"{ALL}.{quantity}" if self.summed else quantity)
         if values is None:
             return None
-        return float(values[self.row, self.head[0], self.head[1]] if self.summed else values[self.row])
+        return float(
+            values[self.row, self.head[0], self.head[1]] if self.summed else values[self.row]
+        )
 
 
 @dataclass(frozen=True)
