@@ -24,6 +24,7 @@ from gguf_files import tiny_model, write_gguf
 from selfrepair import catalogue
 from selfrepair.claims.claims import CLAIMS
 from selfrepair.files.shards import read_instances
+from selfrepair.files.storage import write_tensors
 from selfrepair.other_ablations import COMPARED
 from selfrepair.text.prompts import read_prompts
 from selfrepair.vocabulary import EFFECTS
@@ -483,6 +484,7 @@ def test_whatever_is_missing_is_noticed(copy_of_finished):
         "gpt2/chosen-heads.json": "choose_heads",
         "gpt2/experiments/neurons.json": "gather_experiment",
         "gpt2/repair_layers.parquet": "map_repair",
+        "gpt2/agreement.json": "check_sweep",
         "gpt2/heads.parquet": "decompose",
     }.items():
         path = copy_of_finished.folder / "results/tiny" / name
@@ -491,6 +493,31 @@ def test_whatever_is_missing_is_noticed(copy_of_finished):
         assert rule in copy_of_finished.planned(), name
         aside.rename(path)
     assert copy_of_finished.planned() == set()
+
+
+def test_a_wrong_number_stops_the_study_before_any_table(copy_of_finished):
+    """In the first shard, which its sidecar vouches for, as a device that computes wrongly would leave it."""
+    results = copy_of_finished.folder / "results/tiny/gpt2"
+    shard = results / "sweeps/resample/shard-0of2.safetensors"
+    record = json.loads(shard.with_suffix(".json").read_text())
+    arrays = load_file(shard)
+    arrays["self_repair"] += 0.01
+    write_tensors(shard, arrays, {k: v for k, v in record.items() if k != "sha256"})
+    before = {path: path.stat().st_mtime_ns for path in results.glob("*.parquet")}
+    done = copy_of_finished.snakemake()
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "error: results/tiny/gpt2/sweeps/resample/shard-0of2.safetensors (model gpt2,"
+    )
+    assert ": self_repair is " in last
+    assert {path: path.stat().st_mtime_ns for path in results.glob("*.parquet")} == before
+    assert not (results / "agreement.json").exists()
+    sweep = copy_of_finished.config["sweep"] | {"checked_heads": 0}
+    done = copy_of_finished.snakemake("results/tiny/gpt2/heads.parquet", sweep=sweep)
+    assert done.returncode == 0, done.stderr
+    notes = json.loads((results / "heads.json").read_text())["notes"]
+    assert notes[-1] == "Not checked against the plain model: sweep.checked_heads is 0."
 
 
 def test_a_damaged_shard_is_refused_by_name_and_rebuilt_once_deleted(copy_of_finished):
