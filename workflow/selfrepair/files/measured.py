@@ -47,12 +47,12 @@ def check_errors(path: Path, record: Mapping[str, Any]) -> None:
     path: where it stands, for the message; a record without a number format has finite errors.
     """
     # A TF32 product has the mantissa of float16.
-    dtype = "float16" if record.get("tf32") else record.get("dtype")
+    dtype = "float16" if record.get("tf32") else record.get("dtype", "")
     for name, value in record.items():
         if not name.endswith("_error") and name not in UNBOUNDED:
             continue
-        free = name in UNBOUNDED or dtype is None
-        bound = math.inf if free else ERROR_BOUNDS[dtype]
+        free = name in UNBOUNDED or not dtype
+        bound = math.inf if free else ERROR_BOUNDS[str(dtype)]
         if not (math.isfinite(value) and value <= bound):
             allowed = "a number" if free else f"{bound:g} logits at most in {record['dtype']}"
             raise ExactnessError(f"{path}: {name} is {value:.3g}, not {allowed}; {REMEDY}")

@@ -72,16 +72,17 @@ def plain_model(
     Raises:
         Unsuitable: it does not fit into memory, or does not run there.
     """
+    # Without the layout of oneDNN, which would hold the weights a third time.
+    onednn: Any = torch.backends.mkldnn
+    before, onednn.enabled = onednn.enabled, False
     try:
-        # Without the layout of oneDNN, which would hold the weights a third time.
-        with torch.backends.mkldnn.flags(enabled=False):
-            decoder = load_model(
-                location, device="cpu", dtype=dtype, revision=revision, parts=parts
-            )
+        decoder = load_model(location, device="cpu", dtype=dtype, revision=revision, parts=parts)
         # As it was measured: transformers' eager attention is not the same in every family.
         return HookedModel(decoder, attention=decoder.network.config._attn_implementation)
     except Exception as error:
         raise Unsuitable(first_line(error)) from error
+    finally:
+        onednn.enabled = before
 
 
 def drawn_places(shard: Shard, *, heads: int, seed: int) -> list[Place]:
@@ -181,9 +182,9 @@ def _reference(
     except Exception as error:
         raise Unsuitable(first_line(error)) from error
     terms = torch.stack([effects[name] for name in TERMS]).sum(0)
-    error = float((effects["self_repair"] - terms).abs().max())
-    if not error <= ERROR_BOUNDS[hooked.decoder.dtype_name]:
-        raise Unsuitable(f"its own terms are {error:.3g} logits from its self-repair")
+    off = float((effects["self_repair"] - terms).abs().max())
+    if not off <= ERROR_BOUNDS[hooked.decoder.dtype_name]:
+        raise Unsuitable(f"its own terms are {off:.3g} logits from its self-repair")
     return effects
 
 
