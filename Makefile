@@ -8,7 +8,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .PHONY: help setup fetch study verify plan pull record dvc-stages check check-model quick test test-faults \
-	test-hostile audit test-browser test-remotes test-cluster test-gpu benchmark benchmark-gpu docs page-bundle
+	test-hostile audit test-browser test-remotes test-cluster test-gpu test-long benchmark benchmark-gpu docs page-bundle
 
 help:
 	@printf '%s\n' \
@@ -43,6 +43,7 @@ help:
 	'  make test-faults               runs that are killed, damaged and disturbed, over half an hour' \
 	'  make test-hostile              models, texts and configs that were made to harm, at length, 10 minutes' \
 	'  make audit                     known vulnerabilities of the pinned packages, where a database can be reached' \
+	'  make test-long                 10,000 prompts in one process with flat memory, LONGMIN' \
 	'  make test-browser              the pages of results in a browser' \
 	'  make test-remotes              stores on S3, WebDAV and SSH servers' \
 	'  make test-cluster              the workflow through SLURM' \
@@ -141,6 +142,10 @@ test-faults: .venv/ready
 # What comes from outside and was made to harm (docs/reliability.md); `make test` has a short version of each.
 test-hostile: .venv/ready
 	$(BIN)/python -m pytest -m hostile tests
+
+# Memory of a process that measures 10,000 prompts of a tiny model (docs/reliability.md).
+test-long: .venv/ready
+	$(BIN)/python -m pytest -m long tests/long
 
 # Known vulnerabilities of the pinned packages; status 3 and a line where no database of them can be reached.
 audit: .venv/ready

@@ -45,6 +45,8 @@ MODELS = (
 CHOSEN = {(2, 1): (21, 3), (3, 0): (27, 7), (3, 2): (28, 7)}
 ABLATIONS = ("resample", "zero")
 CLEAN = {"prompts": [0, 8], "tokens_per_prompt": 128, "mean_surprisal_nats": 3.4}
+AGREEMENT = {"checked": True, "ablation": "resample", "instances": 9, "heads": [[0, 1]]}
+AGREEMENT |= {"largest_difference": {"delta_logit": 3e-5}, "tolerance": 1e-3}
 
 
 def save_study(folder: Path) -> Path:
@@ -63,6 +65,7 @@ def save_study(folder: Path) -> Path:
         notes = [f"Weights: made up for {model.key}."]
         about = {"title": model.title, "notes": notes, "config": config}
         (path / "heads.json").write_text(json.dumps(about))
+        (path / "agreement.json").write_text(json.dumps(AGREEMENT))
         (path / "clean.json").write_text(json.dumps({"notes": ["Logits are capped."]}))
     titles = {model.key: model.title for model in MODELS}
     models = [StudyModel(m.title, titles.get(m.control_of or ""), 10**8) for m in MODELS]

@@ -277,7 +277,8 @@ def test_number_formats_and_tokens_are_parameters_of_what_they_change():
     content = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     for phase in ("clean", "ablate", "experiments"):
         assert {"dtype", "tf32"} < set(content[phase]["do"]["params"][0][CONFIG]), phase
-    assert "sweep" in content["ablate"]["do"]["params"][0][CONFIG]
+    assert {"sweep.store", "sweep.tokens"} < set(content["ablate"]["do"]["params"][0][CONFIG])
+    assert "sweep.checked_heads" in content["check"]["do"]["params"][0][CONFIG]
     assert "measure_precision" in content["clean"]["do"]["cmd"]
 
 

@@ -24,6 +24,7 @@ from gguf_files import tiny_model, write_gguf
 from selfrepair import catalogue
 from selfrepair.claims.claims import CLAIMS
 from selfrepair.files.shards import read_instances
+from selfrepair.files.storage import write_tensors
 from selfrepair.other_ablations import COMPARED
 from selfrepair.text.prompts import read_prompts
 from selfrepair.vocabulary import EFFECTS
@@ -79,6 +80,12 @@ def test_everything_promised_is_there(finished):
     assert set(metrics) == {claim.id for claim in CLAIMS}
     assert "correlation" in json.loads((results / "gpt2/published.json").read_text())["delta_logit"]
     assert "| Tiny GPT-2 |" in finished.told
+    agreement = json.loads((results / "gpt2/agreement.json").read_text())
+    assert agreement["checked"] is True
+    assert max(agreement["largest_difference"].values()) < 1e-4
+    checked = f"Checked against the plain model on the CPU: {agreement['instances']} instances"
+    assert checked in (results / "findings.md").read_text()
+    assert checked in page
     assert "Figures: figures/tiny/" in finished.told
 
 
@@ -514,6 +521,7 @@ def test_whatever_is_missing_is_noticed(copy_of_finished):
         "gpt2/chosen-heads.json": "choose_heads",
         "gpt2/experiments/neurons.json": "gather_experiment",
         "gpt2/repair_layers.parquet": "map_repair",
+        "gpt2/agreement.json": "check_sweep",
         "gpt2/heads.parquet": "decompose",
     }.items():
         path = copy_of_finished.folder / "results/tiny" / name
@@ -522,6 +530,26 @@ def test_whatever_is_missing_is_noticed(copy_of_finished):
         assert rule in copy_of_finished.planned(), name
         aside.rename(path)
     assert copy_of_finished.planned() == set()
+
+
+def test_a_wrong_number_stops_the_study_before_any_table(copy_of_finished):
+    """In the first shard, which its sidecar vouches for, as a device that computes wrongly would leave it."""
+    results = copy_of_finished.folder / "results/tiny/gpt2"
+    shard = results / "sweeps/resample/shard-0of2.safetensors"
+    record = json.loads(shard.with_suffix(".json").read_text())
+    arrays = load_file(shard)
+    arrays["self_repair"] += 0.01
+    write_tensors(shard, arrays, {k: v for k, v in record.items() if k != "sha256"})
+    before = {path: path.stat().st_mtime_ns for path in results.glob("*.parquet")}
+    done = copy_of_finished.snakemake()
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "error: results/tiny/gpt2/sweeps/resample/shard-0of2.safetensors (model gpt2,"
+    )
+    assert ": self_repair is " in last
+    assert {path: path.stat().st_mtime_ns for path in results.glob("*.parquet")} == before
+    assert not (results / "agreement.json").exists()
 
 
 def test_a_damaged_shard_is_refused_by_name_and_rebuilt_once_deleted(copy_of_finished):

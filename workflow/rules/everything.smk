@@ -38,7 +38,7 @@ def all_of_models():
             *made_on_the_way(model),
             *(
                 path
-                for phase in ("clean", "ablate", "experiments", "tables")
+                for phase in ("clean", "ablate", "check", "experiments", "tables")
                 for path in getattr(rules, f"{phase}@{model}").input
             ),
         ]

@@ -71,6 +71,13 @@ if workflow.local_exec and not workflow.remote_exec:
         )
 
 
+def mem_mb_of_check(wildcards):
+    """The same of the job that measures a few numbers again on a CPU, in float32 at least."""
+    plan = planned(wildcards.model)
+    needed = round(1.25e-6 * plan.check_bytes) if plan else 0
+    return max(needed, mem_mb_of_job(wildcards))
+
+
 def runtime_of_job(wildcards):
     """Minutes that a job that runs a model may take: as the config says, else three times the longest
     one planned and a quarter of an hour to start, else a day."""

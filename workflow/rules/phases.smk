@@ -25,6 +25,12 @@ for model in MODELS:
 
     rule:
         name:
+            f"check@{model}"
+        input:
+            expand(rules.check_sweep.output, model=model),
+
+    rule:
+        name:
             f"experiments@{model}"
         input:
             expand(rules.gather_experiment.output, model=model, experiment=EXPERIMENTS),

@@ -1,5 +1,7 @@
 # Tables: self-repair and what it is made of, per head and by depth, and those of the experiments.
 
+# Every table waits for the first shard to be checked: no number of a device that computes something else gets there.
+
 # All that tables depend on besides what was measured.
 STATISTICS = ("models.{model}.title", "seed", "statistics.resamples")
 
@@ -12,6 +14,7 @@ rule decompose:
         clean=rules.rank_tokens.output.provenance,
         parts=rules.find_parts.output[0],
         beside=shards_behind("sweeps", *ABLATIONS),
+        agreement=rules.check_sweep.output[0],
         code=code_of("decompose"),
     output:
         heads=table("heads"),
@@ -32,6 +35,7 @@ rule decompose:
 rule tabulate_training:
     input:
         clean=rules.rank_tokens.output.provenance,
+        agreement=rules.check_sweep.output[0],
         code=code_of("tabulate_training"),
     output:
         training=table("training"),
@@ -54,6 +58,7 @@ rule map_repair:
             f"{RESULTS}/{{{{model}}}}/sweeps/{{ablation}}.json", ablation=MAPPED
         ),
         beside=shards_behind("sweeps", *MAPPED),
+        agreement=rules.check_sweep.output[0],
         code=code_of("map_repair"),
     output:
         **{
@@ -75,6 +80,7 @@ rule tabulate_tokens:
     input:
         index=f"{RESULTS}/{{model}}/experiments/chosen.json",
         beside=shards_behind("experiments", "chosen"),
+        agreement=rules.check_sweep.output[0],
         code=code_of("tabulate_tokens"),
     output:
         **experiment_tables("chosen"),
@@ -93,6 +99,7 @@ rule tabulate_neurons:
     input:
         index=f"{RESULTS}/{{model}}/experiments/neurons.json",
         beside=shards_behind("experiments", "neurons"),
+        agreement=rules.check_sweep.output[0],
         code=code_of("tabulate_neurons"),
     output:
         **experiment_tables("neurons"),
@@ -111,6 +118,7 @@ rule tabulate_iterative:
     input:
         index=f"{RESULTS}/{{model}}/experiments/iterative.json",
         beside=shards_behind("experiments", "iterative"),
+        agreement=rules.check_sweep.output[0],
         code=code_of("tabulate_iterative"),
     output:
         **experiment_tables("iterative"),
@@ -129,6 +137,7 @@ rule tabulate_pairs:
     input:
         index=f"{RESULTS}/{{model}}/experiments/pairs.json",
         beside=shards_behind("experiments", "pairs"),
+        agreement=rules.check_sweep.output[0],
         code=code_of("tabulate_pairs"),
     output:
         **experiment_tables("pairs"),
@@ -147,6 +156,7 @@ rule tabulate_compared:
     input:
         index=f"{RESULTS}/{{model}}/experiments/compared.json",
         beside=shards_behind("experiments", "compared"),
+        agreement=rules.check_sweep.output[0],
         code=code_of("tabulate_compared"),
     output:
         **experiment_tables("compared"),
@@ -168,6 +178,7 @@ rule tabulate_narrow:
         beside=shards_behind("experiments", "narrow"),
         heads=rules.decompose.output.heads,
         repair_map=rules.map_repair.output.repair_map,
+        agreement=rules.check_sweep.output[0],
         code=code_of("tabulate_narrow"),
     output:
         **experiment_tables("narrow"),

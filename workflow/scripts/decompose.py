@@ -4,7 +4,8 @@ from pathlib import Path
 
 from common.adapter import run
 from common.settings import title_of
-from selfrepair.files.archives import restore_shards
+from selfrepair.files.agreement import agreement_note
+from selfrepair.files.measured import check_errors, restore_measured
 from selfrepair.files.provenance import environment
 from selfrepair.files.shards import SummedLayers, read_instances, worst_errors
 from selfrepair.files.storage import file_sha256, read_json, write_json, write_table
@@ -20,7 +21,9 @@ def main(snakemake):
     settings, output = snakemake.params.settings, snakemake.output
     indices = {Path(path).stem: Path(path) for path in snakemake.input.sweeps}
     sweeps = {ablation: read_json(index) for ablation, index in indices.items()}
-    clean, parts = read_json(Path(snakemake.input.clean)), read_parts(snakemake.input.parts)
+    clean, agreement = (read_json(Path(snakemake.input[name])) for name in ("clean", "agreement"))
+    check_errors(Path(snakemake.input.clean), clean)
+    parts = read_parts(snakemake.input.parts)
     shape, asked = (len(parts.layers), parts.n_heads), settings["sweep.heads"]
     # The same for all: they are sweeps of one sample.
     bos_token = next(iter(sweeps.values()))["bos_token"]
@@ -40,6 +43,7 @@ def main(snakemake):
         "notes": [
             *model_notes(clean, weights=settings["models.{model}.weights"]),
             *swept_note(asked, *shape),
+            agreement_note(agreement),
         ],
         **worst_errors(sweeps.values()),
         "sweeps": sweeps,
@@ -51,7 +55,7 @@ def main(snakemake):
 
 def sweep_of(index, record, n_layers, n_heads):
     """What the tables read of a gathered sweep; record: the content of its index."""
-    restore_shards(index)
+    restore_measured(index)
     if record["tokens"] == SAMPLED:
         rows = read_instances(index)
         return DrawnHeads(rows, prompts=record["prompts"], n_layers=n_layers, n_heads=n_heads)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from common.adapter import run
 from common.settings import title_of
-from selfrepair.files.archives import restore_shards
 from selfrepair.files.arrays import read_arrays
+from selfrepair.files.measured import restore_measured
 from selfrepair.files.storage import read_json, write_table
 from selfrepair.tables.compared_ablations import compared_tables
 
@@ -13,7 +13,7 @@ from selfrepair.tables.compared_ablations import compared_tables
 def main(snakemake):
     settings, output = snakemake.params.settings, snakemake.output
     index = Path(snakemake.input.index)
-    restore_shards(index)
+    restore_measured(index)
     record = read_json(index)
     heads, summaries = compared_tables(
         read_arrays(index),

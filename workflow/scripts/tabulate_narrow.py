@@ -6,8 +6,8 @@ import polars as pl
 
 from common.adapter import run
 from common.settings import title_of
-from selfrepair.files.archives import restore_shards
 from selfrepair.files.arrays import read_arrays
+from selfrepair.files.measured import restore_measured
 from selfrepair.files.storage import write_table
 from selfrepair.tables.narrow import narrow_tables
 
@@ -15,7 +15,7 @@ from selfrepair.tables.narrow import narrow_tables
 def main(snakemake):
     settings, output = snakemake.params.settings, snakemake.output
     index = Path(snakemake.input.index)
-    restore_shards(index)
+    restore_measured(index)
     heads, summaries = narrow_tables(
         read_arrays(index),
         heads=pl.read_parquet(snakemake.input.heads),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from common.adapter import run
 from common.settings import title_of
-from selfrepair.files.archives import restore_shards
+from selfrepair.files.measured import restore_measured
 from selfrepair.files.shards import read_shards
 from selfrepair.files.storage import read_json, write_table
 from selfrepair.tables.neurons import neuron_tables, no_neuron_tables
@@ -12,7 +12,7 @@ from selfrepair.tables.neurons import neuron_tables, no_neuron_tables
 
 def main(snakemake):
     settings, index = snakemake.params.settings, Path(snakemake.input.index)
-    restore_shards(index)
+    restore_measured(index)
     record = read_json(index)
     if "not_measured" in record:
         tables = no_neuron_tables()

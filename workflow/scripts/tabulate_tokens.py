@@ -6,8 +6,8 @@ import polars as pl
 
 from common.adapter import run
 from common.settings import title_of
-from selfrepair.files.archives import restore_shards
 from selfrepair.files.arrays import read_arrays
+from selfrepair.files.measured import restore_measured
 from selfrepair.files.storage import read_json, write_table
 from selfrepair.tables.instances import part_of
 from selfrepair.tables.tokens import scale_table, token_table
@@ -16,7 +16,7 @@ from selfrepair.tables.tokens import scale_table, token_table
 def main(snakemake):
     settings, output = snakemake.params.settings, snakemake.output
     index = Path(snakemake.input.index)
-    restore_shards(index)
+    restore_measured(index)
     shards, record = read_arrays(index), read_json(index)
     chosen = record["heads"]
     heads, last = ([tuple(h) for h in chosen[k]] for k in ("heads", "last_layer_heads"))

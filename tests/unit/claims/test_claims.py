@@ -27,6 +27,9 @@ BY_ID = {claim.id: claim for claim in CLAIMS}
         ("norm_restores_second_half", 0.05, 0.1, NOT_SUPPORTED),
         ("norm_restores_second_half", 0.7, 0.8, NOT_SUPPORTED),
         ("later_layers_repair", math.nan, math.nan, UNDECIDED),
+        ("later_layers_repair", 0.1, math.nan, UNDECIDED),
+        ("later_layers_repair", 0.1, math.inf, UNDECIDED),
+        ("repair_is_imperfect", -math.inf, -math.inf, UNDECIDED),
     ],
 )
 def test_a_verdict_asks_for_the_whole_interval(claim, low, high, verdict):

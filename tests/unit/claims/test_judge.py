@@ -1,11 +1,12 @@
 """Claims are judged from the right rows of the tables."""
 
 import json
+import math
 
 import polars as pl
 import pytest
 
-from selfrepair.claims.claims import CLAIMS, UNDECIDED, Summary
+from selfrepair.claims.claims import CLAIMS, UNDECIDED, Depth, Summary
 from selfrepair.claims.judge import estimate, judge, metrics, post_norm_notes
 from selfrepair.errors import InputError
 
@@ -34,6 +35,18 @@ def test_what_was_not_measured_is_undecided_and_said_so(depth, summaries):
     assert row["value"] is None
     assert row["verdict"] == UNDECIDED
     assert "value" not in metrics(claims)["a"]["few_neurons_repair"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_no_verdict_follows_from_a_value_that_is_no_number(depth, summaries, value):
+    """Even if its interval is one."""
+    claim = next(claim for claim in CLAIMS if isinstance(claim.value, Depth))
+    wrong = depth.with_columns(pl.lit(value).alias(claim.value.column))
+    before, after = (
+        judge(each, summaries).filter(id=claim.id)["verdict"] for each in (depth, wrong)
+    )
+    assert UNDECIDED not in before
+    assert set(after) == {UNDECIDED}
 
 
 def test_metrics_are_scalars_without_gaps(claims):

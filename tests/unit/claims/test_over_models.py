@@ -210,6 +210,14 @@ def test_the_norms_share_is_a_ratio_of_means_over_heads_and_models():
     assert row["remark"] == "24 heads of 4 models, each head counts once"
 
 
+def test_a_share_of_no_effect_is_undecided():
+    """Effects that add up to exactly 0: the share is infinite, its interval a wide one."""
+    row = over({"a": (0.4, 0.3, 0.2, 1.0, 5), "b": (0.4, 0.3, 0.5, -1.0, 5)})[NORM]
+    assert math.isinf(row["value"])
+    assert math.isfinite(row["low"])
+    assert row["verdict"] == UNDECIDED
+
+
 def test_limits_are_those_of_the_same_claim_about_one_model():
     one = {claim.id: claim for claim in CLAIMS}
     for name, of_one in ((NORM, "norm_restores_last_but_one"), (EVERY, "later_layers_repair")):

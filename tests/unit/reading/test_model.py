@@ -16,6 +16,7 @@ def test_what_it_is_called(study, model):
     assert model.control_of is None
     assert study.model("smollm2-requantised").control_of == model.title
     assert model.notes == ["Weights: made up for smollm2."]
+    assert model.agreement["largest_difference"] == {"delta_logit": 3e-5}
 
 
 def test_tables_and_claims_are_its_own(model):

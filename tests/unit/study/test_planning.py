@@ -23,6 +23,7 @@ from selfrepair.model.weights import model_location
 from selfrepair.study import amounts
 from selfrepair.study.config import read_study
 from selfrepair.study.planning import (
+    check_bytes,
     device_bytes,
     plan_model,
     plan_table,
@@ -139,7 +140,7 @@ def test_a_plan_counts_what_the_config_asks_for() -> None:
     assert 0.9 * 500 * 72 < positions < 500 * 72
     assert plan.sweep_flop == pytest.approx(heads * positions * each, rel=1e-3)
     # The last four train and compare nothing: they end at once.
-    assert plan.jobs == 10 + 3 * 4 + 4 + 4 + 2 + 1 + 1 + 4
+    assert plan.jobs == 10 + 3 * 4 + 4 + 4 + 2 + 1 + 1 + 4 + 1  # and the check
     assert plan.hours == pytest.approx(plan.flop / 25e12 / 3600)
     assert plan.flop > plan.sweep_flop + (7875 + 3 * 1600) * 127 * plan.shape.flop_of_pass()
     stated = PAPER["models"]["llama-7b"]["resources"]
@@ -277,3 +278,14 @@ def test_pythias_checkpoints_are_planned_offline_as_one_run_of_training() -> Non
     plans = [plan_model(key, config) for key in models]
     assert {round(plan.hours, 6) for plan in plans} == {round(plans[0].hours, 6)}
     assert 0.1 < plans[0].hours < 0.5
+
+
+def test_a_check_against_the_plain_model_holds_it_twice_in_float32() -> None:
+    config = study("llama-70b.yaml")
+    shape = shape_of(config["models"]["llama-70b"], config)
+    assert shape is not None
+    assert check_bytes(shape, config) == 0  # left out
+    config["sweep"]["checked_heads"] = 3
+    assert check_bytes(shape, config) == pytest.approx(8 * 70.6e9, rel=0.01)
+    config["dtype"] = "float64"
+    assert check_bytes(shape, config) == pytest.approx(16 * 70.6e9, rel=0.01)

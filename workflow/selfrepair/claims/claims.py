@@ -87,10 +87,10 @@ class Rule:
         return f"{where} ({self.why})"
 
     def verdict(self, low: float, high: float) -> str:
-        """Of a 95 % interval; NaN, nothing measured, is undecided."""
+        """Of a 95 % interval; one that is not finite, such as NaN where nothing is measured, is undecided."""
         above = -math.inf if self.above is None else self.above
         below = math.inf if self.below is None else self.below
-        if math.isnan(low) or math.isnan(high):
+        if not (math.isfinite(low) and math.isfinite(high)):
             return UNDECIDED
         if above < low and high < below:
             return SUPPORTED

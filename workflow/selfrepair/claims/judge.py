@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..formats import with_interval
 from ..tables.terms import POST_NORMS, models_with_post_norms
 from ..vocabulary import SECOND_HALF, TOP, bounded
-from .claims import CLAIMS, Claim, Depth, Summary
+from .claims import CLAIMS, UNDECIDED, Claim, Depth, Summary
 
 VALUE = ("value", "low", "high")
 SIZES = ("n_prompts", "n_tokens")
@@ -68,7 +68,9 @@ def _row(claim: Claim, depth: pl.DataFrame, summaries: pl.DataFrame) -> dict[str
         **found,
         **{name: clipped.get(key) for name, key in zip(bounded("clipped"), VALUE, strict=True)},
         "counted": "tokens" if isinstance(claim.value, Depth) else "instances",
-        "verdict": claim.verdict(found["low"], found["high"]),
+        "verdict": claim.verdict(found["low"], found["high"])
+        if math.isfinite(found["value"])
+        else UNDECIDED,
         "rule": claim.rule(),
         "figure": claim.figure,
     }

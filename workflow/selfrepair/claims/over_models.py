@@ -121,6 +121,8 @@ def _row(
     remark += f"; left out: {', '.join(left_out)}" * bool(left_out)
     ends = dict(zip(VALUE, map(float, found), strict=True))
     verdict = claim.judged(ends["low"], ends["high"], chance=chance)
+    if not np.isfinite(ends["value"]):
+        verdict = UNDECIDED
     if isinstance(claim.value, Smallest) and left_out and verdict == SUPPORTED:
         verdict = UNDECIDED  # that one may be the smallest
     return row | ends | {"verdict": verdict, "remark": remark}

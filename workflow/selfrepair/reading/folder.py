@@ -44,6 +44,11 @@ class ModelFolder:
         """Provenance of the clean pass, with the notes that figures show."""
         return self._read_json("clean.json")
 
+    @cached_property
+    def agreement(self) -> Mapping[str, Any]:
+        """What the comparison of its first shard with the plain model found."""
+        return self._read_json("agreement.json")
+
     @property
     def tables(self) -> tuple[str, ...]:
         """The names of its tables that are there."""

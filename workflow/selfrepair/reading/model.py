@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -50,6 +51,15 @@ class ModelResults:
     def notes(self) -> list[str]:
         """What a reader must know of the model."""
         return [*self.folder.record["notes"]]
+
+    @property
+    def agreement(self) -> Mapping[str, Any]:
+        """What the comparison of its first shard with the plain model found (results/README.md).
+
+        Raises:
+            InputError: it was made before studies had one.
+        """
+        return self.folder.agreement
 
     @property
     def tables(self) -> tuple[str, ...]:

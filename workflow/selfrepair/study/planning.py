@@ -13,7 +13,7 @@ from typing import Any
 
 from ..catalogue import EXPERIMENTS
 from ..files.wheels import wheels_of
-from ..model.sizes import ARRAYS, Shape, chunk_tokens, prompts_at_once, shape_from
+from ..model.sizes import ARRAYS, BYTES, Shape, chunk_tokens, prompts_at_once, shape_from
 from ..model.weights import converted_folder, is_converted
 from ..other_ablations import ALL_HEADS, CHOSEN_HEADS, COMPARED
 from . import amounts
@@ -65,6 +65,7 @@ class ModelPlan:
     jobs: int
     device_bytes: float
     host_bytes: float
+    check_bytes: float
     stored_bytes: float
     hours: float | None
     longest_job_minutes: float | None
@@ -93,9 +94,12 @@ def plan_model(key: str, config: Mapping[str, Any]) -> ModelPlan | None:
         tokens=config["text"]["prompts"] * amounts.positions_of(config),
         sweep_flop=sweep_flop,
         other_flop=flop - sweep_flop,
-        jobs=sum(n_shards(config, measurement) for measurement in measurements) + (training > 0),
+        jobs=sum(n_shards(config, measurement) for measurement in measurements)
+        + (training > 0)
+        + (config["sweep"]["checked_heads"] > 0),
         device_bytes=device_bytes(shape, config),
         host_bytes=host_bytes(shape, config),
+        check_bytes=check_bytes(shape, config),
         stored_bytes=stored_bytes(shape, config),
         hours=flop / (rate * 1e12) / 3600 if rate else None,
         longest_job_minutes=longest / (rate * 1e12) / 60 if rate else None,
@@ -240,6 +244,16 @@ def host_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
     return PROCESS_BYTES + kept + held
 
 
+def check_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
+    """The most main memory that the comparison with the plain model holds, in bytes: the model twice, as it
+    is measured and plain, and a prompt's logits in two passes, twice each; 0 if it is left out."""
+    if not config["sweep"]["checked_heads"]:
+        return 0.0
+    dtype = "float64" if config["dtype"] == "float64" else "float32"
+    logits = shape.logit_bytes(dtype, amounts.positions_of(config))
+    return PROCESS_BYTES + 2 * BYTES[dtype] * shape.parameters + logits
+
+
 def _kept_by_jobs(shape: Shape, config: Mapping[str, Any]) -> Iterator[float]:
     """Bytes that the longest job of the clean pass, and of each sweep, keeps until it writes them."""
     longest = len(shard_prompts(config, CLEAN, 0))
@@ -304,7 +318,7 @@ def _cells(plan: ModelPlan) -> list[str]:
         f"{plan.flop / 1e15:,.3g}",
         "" if plan.hours is None else f"{plan.hours:,.2f}",
         f"{plan.device_bytes / GB:,.1f}",
-        f"{plan.host_bytes / GB:,.1f}",
+        f"{max(plan.host_bytes, plan.check_bytes) / GB:,.1f}",
         f"{plan.jobs}",
         "" if plan.longest_job_minutes is None else f"{plan.longest_job_minutes:,.1f} min",
         f"{plan.stored_bytes / GB:,.2f}",

@@ -232,9 +232,9 @@ def hooked_sweep(
     conservation_error = float((total - own)[:, :-1].abs().max())
     out = {name: torch.full(shape, torch.nan, dtype=model.dtype) for name in PER_HEAD}
     for layer, head in every if heads is None else heads:
-        z = _replacement(model, layer, ablation, clean, donor)[..., head, :]
+        z = replacement(model, layer, ablation, clean, donor)[..., head, :]
         ablated = hooked.run(tokens, z=[(layer, head, z)])
-        for name, value in _compare(hooked, layer, head, clean, ablated, tokens).items():
+        for name, value in compare_passes(hooked, layer, head, clean, ablated, tokens).items():
             out[name][..., layer, head] = value
         out["ablated_direct_effect"][..., layer, head] += effects[..., layer, head]
     out = {name: value[:, :-1] for name, value in out.items()}
@@ -249,11 +249,14 @@ def hooked_sweep(
     )
 
 
-def _compare(
+def compare_passes(
     hooked: HookedModel, layer: int, head: int, clean: Pass, ablated: Pass, tokens: Tensor
 ) -> dict[str, Tensor]:
-    """Changes between the clean and the ablated pass, component by component; ablated_direct_effect is
-    still the change of the ablated head's."""
+    """Changes between the clean and the ablated pass, [prompt, position], the last position NaN: PER_HEAD by
+    name, but for ablated_direct_effect, which is still the change of the ablated head's.
+
+    A term of several components is one logit, of the sum of what they add to the stream.
+    """
     model = hooked.decoder
 
     def effect(write: Tensor) -> Tensor:
@@ -263,16 +266,16 @@ def _compare(
         before = hooked.head_write(at, which, clean, clean)
         return hooked.head_write(at, which, ablated, clean) - before
 
-    other_heads = torch.zeros(tokens.shape, dtype=model.dtype)
+    other_heads = torch.zeros_like(clean.residual)
     mlps, post_norms = torch.zeros_like(other_heads), torch.zeros_like(other_heads)
     for at in range(model.n_layers):
         for other in range(model.n_heads):
             if (at, other) != (layer, head):
-                other_heads += effect(head_change(at, other))
+                other_heads += head_change(at, other)
         of_attention, of_mlp = hooked.attention_ratio(at, clean), hooked.mlp_ratio(at, clean)
-        mlps += effect((ablated.raw_mlp[at] - clean.raw_mlp[at]) * of_mlp)
-        post_norms += effect(ablated.attention[at] - ablated.raw_attention[at] * of_attention)
-        post_norms += effect(ablated.mlp[at] - ablated.raw_mlp[at] * of_mlp)
+        mlps += (ablated.raw_mlp[at] - clean.raw_mlp[at]) * of_mlp
+        post_norms += ablated.attention[at] - ablated.raw_attention[at] * of_attention
+        post_norms += ablated.mlp[at] - ablated.raw_mlp[at] * of_mlp
     delta_effect = effect(head_change(layer, head))
     delta_logit = _target(ablated.logits, tokens) - _target(clean.logits, tokens)
     with_own_scale = hooked.frozen_logit(ablated.residual, ablated, tokens)
@@ -280,9 +283,9 @@ def _compare(
         "ablated_direct_effect": delta_effect,
         "delta_logit": delta_logit,
         "self_repair": delta_logit - delta_effect,
-        "from_heads": other_heads,
-        "from_mlps": mlps,
-        "from_post_norms": post_norms,
+        "from_heads": effect(other_heads),
+        "from_mlps": effect(mlps),
+        "from_post_norms": effect(post_norms),
         "from_norm": with_own_scale - effect(ablated.residual),
         "ablated_scale": hooked.scale(ablated),
     }
@@ -308,7 +311,7 @@ def hooked_map(
     out = torch.zeros(shape, dtype=model.dtype)
     for layer in range(model.n_layers):
         for head in range(model.n_heads):
-            z = _replacement(model, layer, ablation, clean, donor)[..., head, :]
+            z = replacement(model, layer, ablation, clean, donor)[..., head, :]
             ablated = hooked.run(tokens, z=[(layer, head, z)])
             for place, component in enumerate(wanted):
                 if component != (HEAD, layer, head):
@@ -362,7 +365,7 @@ def _component_total(
     return total
 
 
-def _replacement(
+def replacement(
     model: Decoder, layer: int, ablation: str, clean: Pass, donor: Pass | None
 ) -> Float[Tensor, "prompt length head d_head"]:
     """z' of every head of a layer."""
