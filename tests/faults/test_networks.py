@@ -6,6 +6,7 @@ Tables of the paper's authors: `tests/unit/published/test_fetch.py`.
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import faulty_server
-from checkouts import ROOT
+from checkouts import ROOT, new_checkout, run_in
 from faulty_server import (
     BUSY,
     CUT,
@@ -266,3 +267,101 @@ def test_a_hub_with_a_certificate_of_its_own(clients, hub: Hub, tmp_path: Path):
     assert told.startswith("refused: model org/tiny: ")
     assert "\n" not in told
     assert tls.asked == []
+
+
+# --- results from a web server ------------------------------------------------------------------
+
+RESULTS = {"large.bin": bytes(range(256)) * 900, "small.txt": b"numbers"}
+
+
+class Store:
+    """A checkout whose results are recorded and pushed, and new ones that pull them from a web server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._here, self._count = folder / "store", folder / "here", 0
+        self._new(self._here)
+        for name, content in RESULTS.items():
+            (self._here / name).write_bytes(content)
+        outs = [option for name in RESULTS for option in ("--outs", f"results/{name}")]
+        inputs = [option for name in RESULTS for option in ("--deps", name)]
+        copying = f"mkdir -p results && cp {' '.join(RESULTS)} results"
+        self._dvc(self._here, "stage", "add", "--name", "made", *inputs, *outs, copying)
+        self._dvc(self._here, "repro")
+        self._dvc(self._here, "remote", "add", "--local", "lab", str(self.folder))
+        self._dvc(self._here, "push", "--remote", "lab")
+
+    def elsewhere(self, address: str) -> Path:
+        """A checkout that has nothing yet, and this store as its remote `lab`."""
+        self._count += 1
+        folder = self._here.with_name(f"there-{self._count}")
+        self._new(folder)
+        for name in ("dvc.yaml", "dvc.lock"):
+            shutil.copy(self._here / name, folder / name)
+        self._dvc(folder, "remote", "add", "--local", "lab", address)
+        for key in ("connect_timeout", "read_timeout"):
+            self._dvc(folder, "remote", "modify", "--local", "lab", key, "2")
+        return folder
+
+    @staticmethod
+    def pull(folder: Path) -> subprocess.CompletedProcess[str]:
+        """`make pull`, of all that is recorded."""
+        own = (f"BIN={Path(sys.executable).parent}", "STAGES=true", "ARGS=--remote lab")
+        return run_in(folder, "make", "--old-file", ".venv/ready", "pull", *own)
+
+    @staticmethod
+    def _new(folder: Path) -> None:
+        new_checkout(folder)
+        (folder / ".dvc").mkdir()
+        shutil.copy(ROOT / "Makefile", folder)
+        shutil.copy(ROOT / ".dvc/config", folder / ".dvc/config")
+        assert run_in(folder, "git", "init", "-q").returncode == 0
+
+    @staticmethod
+    def _dvc(folder: Path, *arguments: str) -> None:
+        done = run_in(folder, sys.executable, "-m", "dvc", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+def pulled(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "results").glob("*")}
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("always", [False, True])
+@pytest.mark.parametrize("fault", ALL)
+def test_results_from_a_web_server(store: Store, fault: str, always: bool):
+    """The next pull, when all is well, brings what is missing."""
+    md5 = hashlib.md5(RESULTS["large.bin"], usedforsecurity=False).hexdigest()
+    faults = Faults({md5[2:]: [fault]}, always=always)
+    with faulty_server.serve(Files, faults, folder=store.folder):
+        there = store.elsewhere(faults.address)
+        done = store.pull(there)
+        if fault == MORE or not (always or fault == WRONG):
+            assert done.returncode == 0, done.stderr
+        else:
+            assert done.returncode != 0
+            told = "the store is unreachable or lacks files"
+            told = "not the recorded ones (results/large.bin)" if fault == WRONG else told
+            assert told in done.stderr
+            assert "Traceback" not in done.stderr
+            assert "large.bin" not in pulled(there)
+            faults.of = {}
+            assert store.pull(there).returncode == 0
+        assert pulled(there) == RESULTS
+
+
+@pytest.mark.faults
+def test_a_web_server_with_a_certificate_of_its_own_or_none(store: Store, tmp_path: Path):
+    needs("openssl")
+    with faulty_server.serve(Files, Faults(), certificate=tmp_path, folder=store.folder) as faults:
+        done = [store.pull(store.elsewhere(faults.address))]
+    done.append(store.pull(store.elsewhere("http://127.0.0.1:9")))  # refuses connections
+    for each in done:
+        assert each.returncode != 0
+        assert "error: the store is unreachable" in each.stderr
+        assert "Traceback" not in each.stderr
