@@ -299,7 +299,7 @@ class Store:
             shutil.copy(self._here / name, folder / name)
         self._dvc(folder, "remote", "add", "--local", "lab", address)
         for key in ("connect_timeout", "read_timeout"):
-            self._dvc(folder, "remote", "modify", "--local", "lab", key, "2")
+            self._dvc(folder, "remote", "modify", "--local", "lab", key, "6")
         return folder
 
     @staticmethod
@@ -335,19 +335,18 @@ def pulled(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("always", [False, True])
 @pytest.mark.parametrize("fault", ALL)
 def test_results_from_a_web_server(store: Store, fault: str, always: bool):
-    """The next pull, when all is well, brings what is missing."""
+    """The next pull, when all is well, brings what is missing. (What is wrong once may be an answer that DVC does not
+    read: it asks whether a file is there before it asks for it.)"""
     md5 = hashlib.md5(RESULTS["large.bin"], usedforsecurity=False).hexdigest()
     faults = Faults({md5[2:]: [fault]}, always=always)
     with faulty_server.serve(Files, faults, folder=store.folder):
         there = store.elsewhere(faults.address)
         done = store.pull(there)
-        if fault == MORE or not (always or fault == WRONG):
-            assert done.returncode == 0, done.stderr
-        else:
-            assert done.returncode != 0
-            told = "the store is unreachable or lacks files"
-            told = "not the recorded ones (results/large.bin)" if fault == WRONG else told
-            assert told in done.stderr
+        if always or fault != WRONG:
+            assert (done.returncode == 0) == (fault == MORE or not always), done.stderr
+        if done.returncode:
+            lost = "not the recorded ones (results/large.bin)"
+            assert (lost if fault == WRONG else "unreachable or lacks files") in done.stderr
             assert "Traceback" not in done.stderr
             assert "large.bin" not in pulled(there)
             faults.of = {}

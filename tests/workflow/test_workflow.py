@@ -337,7 +337,7 @@ def test_the_report_says_what_each_figure_shows(finished, tmp_path):
         module = ROOT / f"workflow/selfrepair/figures/{figure.module}.py"
         first = module.read_text().removeprefix('"""').split("\n")[0].removesuffix('"""')
         assert html.escape(first).split("&")[0] in text, figure.key
-        model = "all models" if figure.scope == "study" else odd
+        model = "all models" if figure.scope == "study" else odd.replace("{", "(").replace("}", ")")
         labels = {"figure": figure.key, "name": figure.name, "model": model}
         assert re.search(rf'"labels": *{re.escape(json.dumps(labels))}', text), figure.key
 
