@@ -84,11 +84,13 @@ MODEL ?=
 STAGES := $(BIN)/python workflow/scripts/recorded_stages.py \
 	$(if $(MODEL)$(filter-out file,$(origin CONFIG)),$(CONFIG) $(MODEL))
 
-# Snakemake's records of all studies come with any of them, packed.
+# Snakemake's records of all studies come with any of them, packed. DVC asks a web server again before a file comes, not
+# when it breaks off in the middle; a second pull goes on with the files that are missing.
 pull: .venv/ready
 	@stages=$$($(STAGES)) || exit 1; \
-	$(BIN)/dvc pull $(ARGS) $${stages:+$$stages records} || { echo "error: the store is unreachable or lacks" \
-		"files (see $(BIN)/dvc remote list): try again, or run make study" >&2; exit 1; }
+	pull() { $(BIN)/dvc pull $(ARGS) $${stages:+$$stages records}; }; \
+	pull || { echo "warning: trying again in 5 s" >&2; sleep 5; pull; } || { echo "error: the store is unreachable" \
+		"or lacks files (see $(BIN)/dvc remote list): try again, or run make study" >&2; exit 1; }
 	@$(BIN)/python workflow/scripts/unpack_records.py
 
 # The only run in this checkout.

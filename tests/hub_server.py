@@ -3,13 +3,14 @@
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import faulty_server
+from faulty_server import Faults, Faulty
 
 GRANTED = "hf_granted"  # the token of a user who accepted every licence
 
@@ -29,19 +30,16 @@ class Repository:
 
 @dataclass
 class Hub:
-    """repositories: by "models/org/name" or "datasets/org/name"; downloads: the files sent, with the first digit of their commit."""
+    """repositories: by "models/org/name" or "datasets/org/name"; downloads: the files sent, with the first digit of their commit; faults: what happens to answers."""
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     downloads: list[str] = field(default_factory=list)
     endpoint: str = ""
+    faults: Faults = field(default_factory=Faults)
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(Faulty):
     hub: Hub
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
     def do_HEAD(self) -> None:
         self.answer()
@@ -98,10 +96,18 @@ class Handler(BaseHTTPRequestHandler):
         if path not in files:
             return self.refuse(404, "EntryNotFound", {"X-Repo-Commit": commit})
         content = files[path].read_bytes()
-        headers = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+        # As the hub does of large files, in Git LFS, and of others.
+        large = path.endswith((".safetensors", ".bin", ".gguf"))
+        digest = hashlib.new("sha256" if large else "sha1", content).hexdigest()
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
         if self.command == "GET":
             self.hub.downloads.append(f"{kind}/{name}@{commit[0]}/{path}")
-        self.reply(200, content, headers)
+        start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if start is None:
+            return self.reply(200, content, headers)
+        rest, size = content[int(start[1]) :], len(content)
+        headers["Content-Range"] = f"bytes {start[1]}-{size - 1}/{size}"
+        self.reply(206, rest, headers)
 
     def refuse(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
         self.reply(status, b"", {"X-Error-Code": code, "X-Error-Message": code} | (headers or {}))
@@ -109,28 +115,10 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, content: object) -> None:
         self.reply(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
-    def reply(self, status: int, content: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
 
 @contextmanager
 def serve(hub: Hub) -> Iterator[Hub]:
     """Serve it at hub.endpoint until the block ends."""
-    handler = type("Bound", (Handler,), {"hub": hub})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with faulty_server.serve(Handler, hub.faults, hub=hub):
+        hub.endpoint = hub.faults.address
         yield hub
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

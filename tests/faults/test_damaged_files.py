@@ -1,16 +1,18 @@
 """Files that are damaged or lost: named in one line, and made again by the same command."""
 
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
-from checkouts import Checkout
+from checkouts import Checkout, new_checkout, run_in
 from damage import flip
 from faulty_runs import EARLY, Study, study_in, unchanged
-from selfrepair.errors import InputError
-from selfrepair.model import gguf
-from selfrepair.model.weights import model_location
+from gguf_files import tiny_model, write_gguf
+from selfrepair.files.storage import read_json, write_json
 
 MODEL = "results/tiny/gpt2"
 
@@ -99,21 +101,87 @@ def test_a_full_disk_ends_the_run_and_nothing_half_written_stays(
     assert unchanged(before, study)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="model/weights.py: nothing notes a hash of converted weights"
-)
-def test_damaged_converted_weights_are_refused(tmp_path: Path, monkeypatch):
-    """Today a folder of converted weights that is there is taken for whole, and its weights are used."""
+@pytest.fixture
+def fetched(tmp_path: Path) -> tuple[Path, Callable[[], list[str]], Path]:
+    """A checkout whose model has been converted; fetches again and gives the lines told; the folder of its weights."""
+    checkout = new_checkout(tmp_path / "checkout")
+    (tmp_path / "text.txt").write_text("\n\n\n".join(["Words of a text."] * 9))
+    source = {"kind": "file", "path": str(tmp_path / "text.txt"), "licence": "made up"}
+    file = write_gguf(tmp_path / "tiny.gguf", tiny_model("llama"))
+    config = {
+        "study": "tiny",
+        "models": {"tiny": {"gguf": str(file)}},
+        "text": {"prompts": 4, "tokens_per_prompt": 16, "sources": {"words": source}},
+        "ablations": {"resample": {"prompts": 4}},
+        "experiments": {"prompts_per_shard": 4},
+    }
+    (checkout / "config/tiny.yaml").write_text(yaml.safe_dump(config))
 
-    def convert(path: Path, folder: Path, *, name: str, requantise: str | None) -> dict:
-        folder.mkdir()
-        (folder / "model.safetensors").write_bytes(b"weights")
-        return {}
+    def fetch() -> list[str]:
+        command = [sys.executable, "workflow/scripts/fetch.py", "config/tiny.yaml"]
+        done = run_in(checkout, *command)
+        assert done.returncode == 0, done.stderr
+        return done.stderr.splitlines()
 
-    monkeypatch.setattr(gguf, "convert_gguf", convert)
-    (tmp_path / "model.gguf").write_bytes(b"weights")
-    model = {"gguf": str(tmp_path / "model.gguf")}
-    folder = Path(model_location(model, {}, tmp_path, key="tiny"))
+    assert fetch()[0] == "tiny: fetching its weights and converting them"
+    (folder,) = (path for path in (checkout / "resources/models").iterdir() if path.is_dir())
+    return checkout, fetch, folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_damaged_converted_weights_are_named_set_aside_and_made_again(fetched):
+    """Though their time is as before; `make verify` names them too."""
+    checkout, fetch, folder = fetched
+    before = content(folder)
+    assert fetch() == []
     flip(folder / "model.safetensors")
-    with pytest.raises(InputError):
-        model_location(model, {}, tmp_path, key="tiny")
+    damaged = content(folder)
+    done = run_in(checkout, sys.executable, "workflow/scripts/verify.py", "config/tiny.yaml")
+    place = folder.relative_to(checkout)
+    what = f"{place}/model.safetensors: damaged: its content has changed since it was made"
+    assert [line for line in done.stdout.splitlines() if line.startswith(str(place))] == [
+        f"{what}; `make study CONFIG=config/tiny.yaml` makes it again"
+    ]
+    aside = f"resources/damaged/{folder.name}"
+    first, second, _ = fetch()
+    assert first == f"warning: {what}; set aside in {aside}/, to be made again"
+    assert second == "tiny: fetching its weights and converting them"
+    assert content(folder) == before
+    assert content(checkout / aside) == damaged
+    assert fetch() == []
+
+
+@pytest.mark.faults
+def test_converted_weights_of_before_there_were_hashes_are_noted_when_they_are_first_seen(fetched):
+    checkout, fetch, folder = fetched
+    notes = checkout / "resources/vetted.json"
+    known = read_json(notes)
+    write_json(notes, {p: {f: seen[:2] for f, seen in of.items()} for p, of in known.items()})
+    assert fetch() == []
+    assert read_json(notes)[str(folder)] == known[str(folder)]
+    flip(folder / "tokenizer.json")
+    assert fetch()[0].startswith(f"warning: {folder.relative_to(checkout)}/tokenizer.json: damaged")
+
+
+@pytest.mark.faults
+def test_a_damaged_directory_of_the_users_own_is_refused_by_name(fetched):
+    """What is edited, and so has another time, is vetted as it is."""
+    checkout, fetch, folder = fetched
+    own = folder.replace(checkout / "own")
+    config = yaml.safe_load((checkout / "config/tiny.yaml").read_text())
+    config["models"] = {"tiny": {"name": "./own"}}
+    (checkout / "config/tiny.yaml").write_text(yaml.safe_dump(config))
+    assert fetch() == []
+    settings = own / "config.json"
+    settings.write_text(settings.read_text() + "\n")
+    assert fetch() == []
+    flip(own / "model.safetensors")
+    command = [sys.executable, "workflow/scripts/fetch.py", "config/tiny.yaml"]
+    done = run_in(checkout, *command)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "models.tiny: the content of own/model.safetensors has changed since" in line
+    assert "copy it again (or `touch` it if it is right)" in line

@@ -18,6 +18,7 @@ ORDER = (
         "errors",
         "vocabulary",
         "formats",
+        "inert",
         "ablations",
         "other_ablations",
         "catalogue",
@@ -32,7 +33,7 @@ ORDER = (
 )
 # Loaded without torch, also through other modules of ours: rules, claims and figures take no seconds.
 NO_TORCH = {
-    *("errors", "vocabulary", "formats", "ablations", "other_ablations", "catalogue"),
+    *("errors", "vocabulary", "formats", "inert", "ablations", "other_ablations", "catalogue"),
     *("study", "claims", "figures", "nearest", "reading", "page"),
     *(
         "model/sizes.py",

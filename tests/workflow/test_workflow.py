@@ -361,16 +361,21 @@ def test_a_shape_that_the_model_has_not_is_refused(copy_of_finished):
 
 
 def test_the_report_says_what_each_figure_shows(finished, tmp_path):
-    """In the words of the figure's module, so that a new figure needs no caption of its own."""
-    page = tmp_path / "report.html"
-    done = finished.snakemake("--report", str(page))
+    """In the words of the figure's module, so that a new figure needs no caption of its own. A title stays text; one
+    that would not, a config may not have."""
+    page, odd = tmp_path / "report.html", "\u2028\"'};window.ran=1;// `a <3 javascript:x>`_ {{ 1 }}"
+    model = finished.config["models"]["gpt2"]
+    done = finished.snakemake("--report", str(page), models={"gpt2": model | {"title": odd}})
     assert done.returncode == 0, done.stderr
     text = page.read_text()
+    assert "</script>" not in re.search(r'<script id="results">(.*?)</script>', text, re.S)[1]
+    ended = finished.snakemake("--dry-run", models={"gpt2": model | {"title": "</script>"}})
+    assert ended.stderr.splitlines()[-1].startswith("error: config: models.gpt2.title: '</script>'")
     for figure in FIGURES:
         module = ROOT / f"workflow/selfrepair/figures/{figure.module}.py"
         first = module.read_text().removeprefix('"""').split("\n")[0].removesuffix('"""')
         assert html.escape(first).split("&")[0] in text, figure.key
-        model = "all models" if figure.scope == "study" else "Tiny GPT-2"
+        model = "all models" if figure.scope == "study" else odd.replace("{", "(").replace("}", ")")
         labels = {"figure": figure.key, "name": figure.name, "model": model}
         assert re.search(rf'"labels": *{re.escape(json.dumps(labels))}', text), figure.key
 

@@ -29,7 +29,10 @@ def figure_files(figure):
     files = {ending: f"{stem}.{ending}" for ending in FORMATS}
 
     def drawn_of(wildcards):
-        return "all models" if figure.scope == "study" else title_of(wildcards.model)
+        if figure.scope == "study":
+            return "all models"
+        # Between braces the report would look for a wildcard.
+        return title_of(wildcards.model).replace("{", "(").replace("}", ")")
 
     def labels(wildcards):
         about = {"figure": figure.key, "name": figure.name}

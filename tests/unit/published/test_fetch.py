@@ -5,41 +5,50 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+import faulty_server
+from faulty_server import Faults, Files, serve
 from selfrepair.errors import InputError
+from selfrepair.files import patience
 from selfrepair.published import fetch as module
 from selfrepair.published.fetch import fetch_table, table_file
+from servers import needs
 
 CONTENT_SHA256 = hashlib.sha256(b"content").hexdigest()
 
 
+@pytest.fixture(autouse=True)
+def no_proxy_and_no_waits(monkeypatch) -> None:
+    for name in (
+        "http_proxy",
+        "HTTP_PROXY",
+        "https_proxy",
+        "HTTPS_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(patience, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(patience, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(module, "SILENCE", 0.2)
+
+
 @pytest.fixture
-def server(tmp_path, monkeypatch) -> Iterator[tuple[str, Path, list[str]]]:
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture
+def server(tmp_path: Path, faults: Faults) -> Iterator[tuple[str, Path, list[str]]]:
     """Address, folder and requests of a web server on loopback."""
     folder = tmp_path / "served"
     folder.mkdir()
-    requests: list[str] = []
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *words: object) -> None:
-            requests.append(self.path)
-
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    handler = partial(Handler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}/", folder, requests
-        running.shutdown()
-        thread.join()
+    with serve(Files, faults, folder=folder):
+        yield f"{faults.address}/", folder, faults.asked
 
 
 def fetch_refusal(location: str | Path, cache: Path, digest: str = "0" * 64) -> str:
@@ -77,7 +86,7 @@ def test_a_file_is_downloaded_once(tmp_path, server):
         path = fetch_table(address, "t_condensed_x", sha256=digest, cache=cache)
         assert path == cache / "t_condensed_x"
         assert path.read_bytes() == b"content"
-    assert requests == ["/t_condensed_x"]
+    assert requests == ["GET /t_condensed_x"]
     assert [p.name for p in cache.iterdir()] == ["t_condensed_x"]
 
 
@@ -115,10 +124,47 @@ def test_a_long_answer_is_cut_off(tmp_path, server):
     assert "more than 1,048,576 bytes" in fetch_refusal(address, tmp_path / "cache")
 
 
-def test_a_slow_server_times_out(tmp_path, server, monkeypatch):
-    monkeypatch.setattr(module, "TIMEOUT", 0.1)
-    monkeypatch.setattr(SimpleHTTPRequestHandler, "do_GET", lambda _: threading.Event().wait(0.5))
-    assert "timed out" in fetch_refusal(server[0], tmp_path / "cache")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(faulty_server.HANG, faulty_server.HANG_LATER, faulty_server.CUT, faulty_server.RESET),
+        *(faulty_server.BUSY, faulty_server.UNAVAILABLE),
+    ],
+)
+@pytest.mark.parametrize("always", [False, True])
+def test_what_networks_and_servers_do(tmp_path, server, faults, fault, always):
+    """Twice, and the third answer is right; or always: then it is refused in one line after four tries."""
+    address, folder, requests = server
+    (folder / "t_condensed_x").write_bytes(b"content")
+    faults.of, faults.always = {"x$": [fault, fault]}, always
+    if always:
+        message = fetch_refusal(address, tmp_path / "cache", CONTENT_SHA256)
+        assert message.startswith(f"{address}t_condensed_x: cannot be downloaded (")
+        assert message.endswith("or put the files into a folder and give that")
+    else:
+        path = fetch_table(address, "t_condensed_x", sha256=CONTENT_SHA256, cache=tmp_path / "c")
+        assert path.read_bytes() == b"content"
+    assert len(requests) == (4 if always else 3)
+
+
+@pytest.mark.parametrize("fault", [faulty_server.WRONG, faulty_server.MORE])
+def test_what_is_more_or_other_than_pinned_is_never_kept(tmp_path, server, faults, fault):
+    address, folder, _ = server
+    (folder / "t_condensed_x").write_bytes(b"content")
+    faults.of = {"x$": [fault]}
+    if fault == faulty_server.WRONG:
+        message = fetch_refusal(address, tmp_path / "cache", CONTENT_SHA256)
+        assert message.startswith(f"{address}t_condensed_x: SHA-256 is ")
+    path = fetch_table(address, "t_condensed_x", sha256=CONTENT_SHA256, cache=tmp_path / "cache")
+    assert path.read_bytes() == b"content"  # what is said to be the length, and no more
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(tmp_path, faults):
+    needs("openssl")
+    with serve(Files, faults, certificate=tmp_path, folder=tmp_path):
+        message = fetch_refusal(faults.address, tmp_path / "cache")
+    assert "CERTIFICATE_VERIFY_FAILED" in message
+    assert faults.asked == []
 
 
 @pytest.mark.parametrize("location", ["ftp://127.0.0.1/x", "file:///tmp", "http://[bad/x"])

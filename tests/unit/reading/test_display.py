@@ -1,7 +1,9 @@
 """How results look in a terminal and in a notebook."""
 
 import polars as pl
+import pytest
 
+from hostile_names import NAMES, elements, rendered, shown
 from selfrepair.reading.display import WIDTH, Text, as_html, as_text
 
 
@@ -12,7 +14,7 @@ def test_text_is_filled_and_stays_a_str():
     assert lines[-1] == "next_step *x*"
     assert " ".join(lines[:-1]) == ("one two-three " * 30).strip()
     assert text.startswith("one two-three one")
-    assert text._repr_markdown_().endswith("\n\nnext\\_step \\*x\\*")
+    assert text._repr_markdown_().endswith("\n\nnext_step \\*x\\*")
 
 
 def test_tables_are_whole_and_escaped():
@@ -24,3 +26,14 @@ def test_tables_are_whole_and_escaped():
     assert html.count("<tr>") == 31
     assert "<b>A &amp; B</b>" in html
     assert "&lt;3&gt;" in html
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_shown_and_do_nothing(name):
+    plain = " ".join(name.split())
+    text = rendered(Text(f"{name}: 30 layers")._repr_markdown_())
+    assert elements(text) == []
+    assert plain.replace("# ", "") in shown(text)  # a line of its own may look like a heading
+    table = as_html(name, pl.DataFrame({name: [name]}), name)
+    assert elements(table) == []
+    assert shown(table).count(plain) == 4

@@ -191,6 +191,8 @@ def test_completing_a_completed_config_changes_nothing():
             "models.m.requantise: Q4_0 rounds weights of a GGUF file once more, and none is named",
         ),
         ("models.m", {"gguf": "no.gguf"}, "models.m.gguf: there is no file no.gguf"),
+        ("models.smollm2.title", "</script>", "models.smollm2.title: '</script>' does not match "),
+        ("models.smollm2.weights", "a<img>", "models.smollm2.weights: 'a<img>' does not match "),
         (
             "models.m",
             {"name": "./no", "gguf": "a.gguf"},

@@ -7,6 +7,7 @@ import sys
 import polars as pl
 import pytest
 
+from hostile_names import NAMES, elements, rendered, shown
 from selfrepair.tables.findings import findings, headline
 
 ERRORS = {"conservation": 2e-5, "decomposition": 3e-5}
@@ -115,3 +116,15 @@ def test_the_headline_is_of_top_tokens_and_the_papers_ablation(tables):
 def test_findings_load_no_torch():
     code = "import sys, selfrepair.tables.findings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_and_notes_are_shown_and_do_nothing(tables, name):
+    _, depth = tables
+    named = depth.with_columns(model=pl.lit(name))
+    for table in (named, pl.concat([named, depth])):
+        page = rendered(findings(table, ERRORS, {name: [name]}, {name: name}))
+        assert elements(page) == []
+        plain = " ".join(name.split())
+        assert f"{plain}: {plain}" in shown(page)
+        assert page.count("<table>") == (2 if table is named else 3)

@@ -1,5 +1,6 @@
 """The MD5 that DVC has recorded of each file (dvc.lock, and the listings of folders in its cache or store)."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +15,44 @@ OBJECTS = (Path(".dvc/cache/files/md5"), Path("artifacts/files/md5"))
 def recorded_md5(checkout: Path, folders: tuple[str, ...]) -> dict[str, str]:
     """MD5 by path of every recorded file in these folders; none where nothing is recorded, or where the
     listing of a folder is not here yet (`make pull`)."""
-    if not (checkout / LOCK).is_file():
-        return {}
-    stages = read_yaml(checkout / LOCK).get("stages", {})
     found: dict[str, str] = {}
-    for stage in stages.values():
-        for out in stage.get("outs", ()):
-            found.update(_files(checkout, out))
+    for out in _outs(checkout):
+        found.update(_files(checkout, out))
     return {path: md5 for path, md5 in found.items() if path.startswith(folders)}
+
+
+def delete_wrong(checkout: Path) -> list[str]:
+    """Delete recorded files that DVC's cache holds otherwise than recorded, there and in their places; their paths.
+
+    A store that DVC does not check (its option `verify`) may have sent anything.
+    """
+    found = []
+    # Listings of folders first: without them it is not known what lies in the folders.
+    for of_files in (lambda out: [(out["path"], out["md5"])], lambda out: _files(checkout, out)):
+        for path, md5 in [entry for out in _outs(checkout) for entry in of_files(out)]:
+            kept, place = checkout / OBJECTS[0] / md5[:2] / md5[2:], checkout / path
+            if not kept.is_file():
+                continue
+            held = _md5(kept)
+            if held != md5.removesuffix(".dir"):
+                kept.unlink()
+                if place.is_file() and _md5(place) == held:
+                    place.unlink()
+                found.append(path)
+    return found
+
+
+def _outs(checkout: Path) -> list[dict[str, Any]]:
+    """What dvc.lock says of each output."""
+    if not (checkout / LOCK).is_file():
+        return []
+    stages = read_yaml(checkout / LOCK).get("stages", {})
+    return [out for stage in stages.values() for out in stage.get("outs", ())]
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
 
 
 def _files(checkout: Path, out: dict[str, Any]) -> Iterator[tuple[str, str]]:

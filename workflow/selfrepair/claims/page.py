@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 from jinja2 import DictLoader, Environment, StrictUndefined
 
+from ..inert import inert_line
 from . import overview
 from .claims import NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from .judge import estimate
@@ -121,13 +122,13 @@ def markdown(
     titles = [name for name in ("model", "control_of") if name in claims.columns]
     return _render(
         {"page": _MARKDOWN, "overview": overview.MARKDOWN},
-        claims.with_columns(pl.col(titles).map_elements(_inert, return_dtype=pl.String)),
+        claims.with_columns(pl.col(titles).map_elements(inert_line, return_dtype=pl.String)),
         over_models,
-        {_inert(model): own for model, own in paths.items()},
+        {inert_line(model): own for model, own in paths.items()},
         ending=".png",
         escape=False,
         study=study,
-        notes={_inert(model): [*map(_inert, own)] for model, own in notes.items()},
+        notes={inert_line(model): [*map(inert_line, own)] for model, own in notes.items()},
     )
 
 
@@ -192,12 +193,6 @@ def _render(
         footing=_footing,
         figures=lambda rows: dict((row["figure"], row["path"]) for row in rows).items(),
     )
-
-
-def _inert(text: str) -> str:
-    """A title or note of a config as it stands in Markdown: it can neither open an element nor leave its cell
-    or line."""
-    return " ".join(text.replace("<", "&lt;").replace("|", "\\|").split())
 
 
 def _shared(over: Sequence[str], claims: pl.DataFrame, paths: FigurePaths) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from ..files.hub import is_local, locate_model
+from ..files.hub_client import bound_silence
 from ..model.tokenizer import bos_token_of, load_tokenizer
 from ..model.vetting import vet_settings, vetted_location
 
@@ -61,6 +62,7 @@ def find_candidate(entry: dict[str, Any], *, cache: Path, title: str | None = No
         InputError: no such model, no tokenizer, a config that cannot be read or asks for code of its own; a
             GGUF file whose header is wrong.
     """
+    bound_silence()
     title = title or Path(entry.get("gguf") or entry["name"]).name.removesuffix(".gguf")
     location = vetted_location(entry, {}, cache, key=title)
     folder, _ = locate_model(location, revision=entry.get("revision"), weights=False)

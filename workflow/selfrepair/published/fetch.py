@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from pathlib import Path
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from ..errors import InputError, first_line
+from ..files.patience import SILENCE, patiently
 from ..files.storage import atomic, file_sha256
 
 # Name of a quantity in the released files -> column of the heads table. Effects are in logits,
@@ -27,8 +28,6 @@ QUANTITIES = {
 }
 # Bytes; the released tables have one to two thousand.
 MOST_BYTES = 2**20
-# Seconds without an answer from a server.
-TIMEOUT = 30.0
 
 
 def table_file(model: str, quantity: str) -> str:
@@ -85,9 +84,7 @@ def _download(url: str) -> bytes:
     if not url.lower().startswith(("http://", "https://")):
         raise InputError(f"{url}: not an http(s) address; give one, or a folder")
     try:
-        request = Request(url, headers={"User-Agent": "selfrepair"})
-        with urlopen(request, timeout=TIMEOUT) as answer:
-            content: bytes = answer.read(MOST_BYTES + 1)
+        content = patiently(lambda: _answer(url))
     except (OSError, HTTPException, ValueError) as error:
         raise InputError(
             f"{url}: cannot be downloaded ({first_line(error)}); check the address and the"
@@ -95,4 +92,16 @@ def _download(url: str) -> bytes:
         ) from error
     if len(content) > MOST_BYTES:
         raise InputError(f"{url}: more than {MOST_BYTES:,} bytes, no per-head table; correct it")
+    return content
+
+
+def _answer(url: str) -> bytes:
+    """What a server answers, cut off after MOST_BYTES + 1 (OSError, HTTPException or ValueError if it fails)."""
+    request = Request(url, headers={"User-Agent": "selfrepair"})
+    with urlopen(request, timeout=SILENCE) as answer:
+        content: bytes = answer.read(MOST_BYTES + 1)
+        if (
+            len(content) <= MOST_BYTES and answer.length
+        ):  # `read` says nothing of a connection that closes
+            raise IncompleteRead(content, answer.length)
     return content

@@ -7,6 +7,8 @@ from textwrap import fill
 
 import polars as pl
 
+from ..inert import inert
+
 # Characters of a line in a terminal.
 WIDTH = 100
 
@@ -20,9 +22,7 @@ class Text(str):
         return "\n".join(fill(line, WIDTH, break_on_hyphens=False) for line in self.splitlines())
 
     def _repr_markdown_(self) -> str:
-        # What Markdown would take for marks of its own.
-        escaped = self.replace("\\", "\\\\").replace("*", "\\*").replace("_", "\\_")
-        return "\n\n".join(escaped.splitlines())
+        return "\n\n".join(inert(self).splitlines())
 
 
 def as_text(title: str, rows: pl.DataFrame, hint: str) -> str:

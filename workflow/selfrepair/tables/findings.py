@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from ..formats import with_interval
+from ..inert import inert_line
 from ..vocabulary import LAST_BUT_ONE, QUARTERS, SECOND_HALF, SHARED_EFFECTS, TOP, bounded
 from .terms import POST_NORMS, main_ablation, models_with_post_norms
 
@@ -73,7 +74,10 @@ def findings(
     errors: the largest error of each sum that is checked, by name, in logits. notes: what a reader must
     know of a model, by model. controls: of each model that is a control, the one that it is a control of.
     """
-    top = depth.filter(selection=TOP)
+    shown = depth.with_columns(pl.col("model").map_elements(inert_line, return_dtype=pl.String))
+    notes = {inert_line(model): [*map(inert_line, own)] for model, own in (notes or {}).items()}
+    controls = {inert_line(a): inert_line(b) for a, b in (controls or {}).items()}
+    top = shown.filter(selection=TOP)
     ablation = main_ablation(top)
     worst = ", ".join(f"{name} {value:.1e}" for name, value in errors.items())
     one = top["model"].n_unique() == 1
@@ -83,9 +87,9 @@ def findings(
             "heads, in logits; shares are of the direct effect; 95 % intervals over prompts. Tokens are "
             "the different ones that were measured of any of the heads:",
             "",
-            *(_of_one(top, ablation) if one else _of_several(top, ablation, controls or {})),
+            *(_of_one(top, ablation) if one else _of_several(top, ablation, controls)),
             *_caution(top),
-            *_noted(notes or {}),
+            *_noted(notes),
             f"Largest errors of the sums, in logits: {worst}.",
             "",
         ]
