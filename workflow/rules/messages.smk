@@ -27,6 +27,11 @@ onstart:
         hold(Path.cwd())
     except InputError as error:
         sys.exit(f"error: {error}")
+    # For its limit of jobs a second, Snakemake (9.27) looks for jobs to start once more a second after every look,
+    # so ever more often, and asks for the size of every input each time. Here jobs wait for a free core alone, and
+    # it looks when one ends.
+    if workflow.local_exec:
+        workflow.scheduler.job_rate_limiter = None
 
 
 onsuccess:
