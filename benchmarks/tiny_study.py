@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 # Python imports it when it starts: a line of JSON when the process ends.
-NOTED = '''
+NOTED = """
 import atexit, json, os, sys, threading, time
 
 def note():
@@ -44,7 +44,7 @@ def note():
 
 STARTED = time.time()
 atexit.register(note)
-'''
+"""
 
 
 class Cost(NamedTuple):
