@@ -58,6 +58,8 @@ setup: .venv/ready
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev]'
+	@# Also where Python is told to write no caches of its own: each job would compile the library again.
+	@$(BIN)/python -m compileall -q workflow
 	@touch $@
 
 # All that a study needs the network for: run it where there is one, and the study where there is none.

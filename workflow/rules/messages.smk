@@ -3,6 +3,7 @@
 import atexit
 import time
 
+from common.ahead import forget_drawings, plan_drawings
 from common.one_run import hold, is_dry_run
 from common.packed_records import unpack_records
 from common.records import forget_failed
@@ -27,9 +28,20 @@ onstart:
         hold(Path.cwd())
     except InputError as error:
         sys.exit(f"error: {error}")
+    # For its limit of jobs a second, Snakemake (9.27) looks for jobs to start once more a second after every look,
+    # so ever more often, and asks for the size of every input each time. Here jobs wait for a free core alone, and
+    # it looks when one ends.
+    if workflow.local_exec:
+        workflow.scheduler.job_rate_limiter = None
+    if not workflow.storage_settings.default_storage_provider:
+        plan_drawings(
+            workflow.dag.needrun_jobs(),
+            {f"draw_{figure.key}" for figure in FIGURES},
+        )
 
 
 onsuccess:
+    forget_drawings()
     findings, claims, page = (
         Path(RESULTS, "findings.md"),
         Path(RESULTS, "claims.html"),
@@ -46,6 +58,7 @@ onsuccess:
 
 
 onerror:
+    forget_drawings()
     forget_failed(Path.cwd(), (f"{RESULTS}/", f"{PICTURES}/"), since=STARTED)
     # The last thing on the screen is what went wrong, in one line, not Snakemake's report of it.
     for path in sorted(
