@@ -64,6 +64,17 @@ class GpuTensor(Tensor):
         StandIn.wait("tolist")
         return self.held.tolist()
 
+    def __getitem__(self, index: Any) -> Any:
+        # Torch would make a tensor of a list on the meta device, without its values.
+        parts = index if isinstance(index, tuple) else (index,)
+        if any(isinstance(part, list) for part in parts):
+            StandIn.wait("index from a list")
+            parts = tuple(
+                torch.tensor(part, device=DEVICE) if isinstance(part, list) else part
+                for part in parts
+            )
+        return super().__getitem__(parts)
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
