@@ -134,7 +134,7 @@ def sizes(draw: st.DrawFn, *, least_layers: int) -> Sizes:
         heads=heads,
         key_value_heads=draw(st.sampled_from([n for n in range(1, heads + 1) if not heads % n])),
         d_head=draw(st.sampled_from([4, 2, 6])),
-        width=draw(st.sampled_from([3, 5, 8])),
+        width=draw(st.sampled_from([8, 5, 12])),
         neurons=draw(st.integers(1, 20)),
         vocabulary=draw(st.integers(4, 40)),
         biases=draw(st.booleans()),

@@ -1,7 +1,8 @@
 """Mutation testing of the measuring core: what share of small changes to a module the tests notice.
 
 `make mutants MODULE=measure/ablation SAMPLE=20` changes one operator, number or argument of the module at a time,
-for a seeded sample of all such changes, and runs the module's own tests and the property tests on each. mutmut wants
+for a seeded sample of all such changes, and runs the module's own tests and the property tests on each. Several
+modules, separated by commas, share what a run costs before the first change; without any, all of the core. mutmut wants
 a source folder of a name that it knows, so it works in a folder of links, `.mutants`. It changes no function that
 has a decorator.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".mutants"
+MUTMUT = Path(sys.executable).with_name("mutmut")
 CORE = [
     *(
         f"measure/{name}"
@@ -32,7 +34,7 @@ CORE = [
 # Errors' words are no arithmetic, and their types are what other tests are about.
 SETTINGS = """[mutmut]
 source_paths=src
-only_mutate=src/selfrepair/{module}.py
+only_mutate={paths}
 do_not_mutate_patterns=raise \\w+|check_\\w+
 pytest_add_cli_args=-pno:xdist
     -pno:cacheprovider
@@ -47,21 +49,23 @@ def tests_of(module: str) -> list[str]:
     """The module's own tests, if it has any, and the property tests."""
     package, name = module.split("/")
     own = f"tests/unit/{package}/test_{name}.py"
-    properties = "tests/properties/test_statistics.py"
-    if package in ("measure", "model") and name not in ("selection", "drawing", "prompt_sums"):
-        properties = "tests/properties/test_measuring.py"
+    properties = "tests/properties/test_measuring.py"
+    if package == "tables" or name in ("selection", "drawing", "prompt_sums", "ranking"):
+        properties = "tests/properties/test_statistics.py"
     return [*([own] if (ROOT / own).exists() else []), properties]
 
 
-def prepare(module: str) -> None:
+def prepare(modules: list[str]) -> None:
     """Links to sources, tests and settings; nothing is left of another run."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     for name, target in (("src", "workflow"), ("tests", "tests"), ("config", "config")):
         (FOLDER / name).symlink_to(ROOT / target)
     (FOLDER / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
-    tests = "\n    ".join(tests_of(module))
-    (FOLDER / "setup.cfg").write_text(SETTINGS.format(module=module, tests=tests))
+    tests = sorted({test for module in modules for test in tests_of(module)})
+    paths = [f"src/selfrepair/{module}.py" for module in modules]
+    settings = SETTINGS.format(paths="\n    ".join(paths), tests="\n    ".join(tests))
+    (FOLDER / "setup.cfg").write_text(settings)
     os.chdir(FOLDER)
 
 
@@ -76,31 +80,39 @@ def drawn_mutants(module: str, *, sample: int, seed: int) -> tuple[list[str], in
     return random.Random(seed).sample(names, min(sample, len(names))), len(names)
 
 
-def main(module: str, sample: int, seed: int) -> int:
-    if module not in CORE:
-        print(f"error: MODULE={module!r} is not one of {', '.join(CORE)}", file=sys.stderr)
-        return 2
-    prepare(module)
-    names, count = drawn_mutants(module, sample=sample, seed=seed)
-    if not names:
-        print(f"{module}: none of its functions can be changed")
-        return 0
-    mutmut = Path(sys.executable).with_name("mutmut")
-    run = [mutmut, "run", "--max-children", "1", *names]
+def killed_of(names: list[str]) -> set[str]:
+    """Run mutmut on mutants; which of them some test fails for, or takes much too long for.
+
+    Raises:
+        RuntimeError: mutmut did not come to its end.
+    """
     environment = {"OMP_NUM_THREADS": "1", "SHRINK": "0"} | dict(os.environ)
+    run = [MUTMUT, "run", "--max-children", "1", *names]
     done = subprocess.run(run, env=environment, capture_output=True, text=True)
-    results = done.stdout.rpartition("Mutant results")[2].split("\n")
-    killed = [line.split()[1] for line in results if line.startswith(("🎉", "⏰"))]
-    left = sorted(set(names) - set(killed))
-    if done.returncode or not any(name in done.stdout for name in names):
-        print(done.stdout[-3000:], done.stderr[-3000:], file=sys.stderr)
-        return 1
-    print(f"{module}: {len(killed)} of {len(names)} mutants killed, drawn from {count}")
-    for name in left:
-        shown = subprocess.run([mutmut, "show", name], capture_output=True, text=True).stdout
+    _, found, results = done.stdout.rpartition("Mutant results")
+    if done.returncode or not found:
+        raise RuntimeError(f"mutmut: {done.stdout[-3000:]}{done.stderr[-3000:]}")
+    lines = [line.split() for line in results.splitlines() if line.startswith(("🎉", "⏰"))]
+    return {name for _, name in lines}
+
+
+def main(modules: list[str], sample: int, seed: int) -> int:
+    for module in modules:
+        if module not in CORE:
+            print(f"error: MODULE={module} is not one of {', '.join(CORE)}", file=sys.stderr)
+            return 2
+    prepare(modules)
+    drawn = {module: drawn_mutants(module, sample=sample, seed=seed) for module in modules}
+    killed = killed_of([name for names, _ in drawn.values() for name in names])
+    for module, (names, count) in drawn.items():
+        own = killed & {*names}
+        print(f"{module}: {len(own)} of {len(names)} mutants killed, drawn from {count}")
+    for name in sorted({name for names, _ in drawn.values() for name in names} - killed):
+        shown = subprocess.run([MUTMUT, "show", name], capture_output=True, text=True).stdout
         print(f"\nsurvived: {name}\n{shown}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    named, size, number = sys.argv[1:]
+    sys.exit(main(named.split(",") if named else CORE, int(size), int(number)))

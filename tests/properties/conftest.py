@@ -8,13 +8,13 @@ import os
 from hypothesis import HealthCheck, Phase, settings
 
 EXAMPLES = os.environ.get("EXAMPLES")
-WITHOUT_SHRINKING = (Phase.explicit, Phase.generate)
+TRIED = (Phase.explicit, Phase.generate)
 
 settings.register_profile(
     "selfrepair",
     max_examples=int(EXAMPLES or 3),
     derandomize=EXAMPLES is None,
-    phases=WITHOUT_SHRINKING if os.environ.get("SHRINK") == "0" else tuple(Phase),
+    phases=TRIED if os.environ.get("SHRINK") == "0" else (*TRIED, Phase.shrink),
     # Models take a while to build, on a busy machine more so.
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

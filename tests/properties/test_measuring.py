@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, reject
 from hypothesis import strategies as st
 from torch import Tensor
 
 from drawn_models import UNTIED, Case, cases, plain_logits, plain_replacement
 from drawn_tokens import drawn_at, index_of
+from selfrepair.errors import ExactnessError
 from selfrepair.measure.batches import tensors_of
 from selfrepair.measure.clean_pass import clean_pass, clean_shard
 from selfrepair.measure.drawing import DrawnTokens
@@ -29,6 +31,22 @@ from selfrepair.vocabulary import TERMS
 # Errors in logits, relative to the largest number of a result where that is above 1. Of float64 models the
 # norms, rotary tables and softmax of several architectures are float32.
 TOLERANCE = {"float64": 1e-5, "float32": 1e-4, "bfloat16": 0.1}
+
+
+def refusing(test: Callable[..., None]) -> Callable[..., None]:
+    """A test that passes over bfloat16 models whose sums are off by more than may be stored: the library refuses
+    them. Where a stream almost cancels, the final norm makes what was rounded as large as that."""
+
+    @wraps(test)
+    def run(case: Case, *args: Any, **options: Any) -> None:
+        try:
+            test(case, *args, **options)
+        except ExactnessError:
+            if case.dtype != "bfloat16":
+                raise
+            reject()
+
+    return run
 
 
 @contextmanager
@@ -77,6 +95,7 @@ def whole(case: Case) -> SweepResult:
 
 
 @given(cases())
+@refusing
 def test_direct_effects_add_up_to_the_models_own_logits(case: Case) -> None:
     clean = clean_pass(case.model, case.tokens)
     logits, z = plain_logits(case, case.tokens)
@@ -91,6 +110,7 @@ def test_direct_effects_add_up_to_the_models_own_logits(case: Case) -> None:
 
 
 @given(cases())
+@refusing
 def test_self_repair_is_the_sum_of_its_terms(case: Case) -> None:
     found = whole(case)
     terms = sum(getattr(found, name).double() for name in TERMS)
@@ -104,6 +124,7 @@ def test_self_repair_is_the_sum_of_its_terms(case: Case) -> None:
 
 
 @given(cases(), st.data())
+@refusing
 def test_the_logit_changes_as_by_a_plain_hook(case: Case, data: st.DataObject) -> None:
     layer, head = data.draw(st.sampled_from(case.heads))
     given = case.given(mean_z=means_of(case))
@@ -122,6 +143,7 @@ def test_the_logit_changes_as_by_a_plain_hook(case: Case, data: st.DataObject) -
 
 
 @given(cases(), st.integers(1, 5), st.integers(1, 9), st.integers(1, 3))
+@refusing
 def test_neither_batch_nor_rows_nor_threads_matter(
     case: Case, batch: int, chunk: int, count: int
 ) -> None:
@@ -132,6 +154,7 @@ def test_neither_batch_nor_rows_nor_threads_matter(
 
 
 @given(cases(), st.data())
+@refusing
 def test_shards_together_are_the_whole(case: Case, data: st.DataObject) -> None:
     prompts, mean_z = len(case.tokens), means_of(case)
     cuts = sorted(data.draw(st.sets(st.integers(0, prompts))) | {0, prompts})
@@ -143,6 +166,7 @@ def test_shards_together_are_the_whole(case: Case, data: st.DataObject) -> None:
 
 
 @given(cases(), st.data())
+@refusing
 def test_the_order_of_prompts_does_not_matter(case: Case, data: st.DataObject) -> None:
     """Of mean ablation neither: its mean is over all of them."""
     order = torch.tensor(data.draw(st.permutations(range(len(case.tokens)))))
@@ -153,6 +177,7 @@ def test_the_order_of_prompts_does_not_matter(case: Case, data: st.DataObject) -
 
 
 @given(cases(), st.data())
+@refusing
 def test_what_comes_later_does_not_matter(case: Case, data: st.DataObject) -> None:
     """A position sees none after it, so shorter prompts have the same numbers where they have any."""
     length, mean_z = data.draw(st.integers(2, case.tokens.shape[1])), means_of(case)
@@ -166,6 +191,7 @@ def test_what_comes_later_does_not_matter(case: Case, data: st.DataObject) -> No
 
 
 @given(cases(), st.data())
+@refusing
 def test_selected_tokens_are_those_of_all_tokens(case: Case, data: st.DataObject) -> None:
     expected, share = whole(case), data.draw(st.sampled_from([0.3, 0.05, 0.9]))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
@@ -177,6 +203,7 @@ def test_selected_tokens_are_those_of_all_tokens(case: Case, data: st.DataObject
 
 
 @given(cases(), st.data())
+@refusing
 def test_drawn_tokens_are_those_of_all_tokens(case: Case, data: st.DataObject) -> None:
     """And the map's components of each term add up to it, head by head."""
     expected, share = whole(case), data.draw(st.sampled_from([0.3, 0.05, 0.9]))
@@ -220,6 +247,7 @@ def check_map(case: Case, found: TokenSweep, drawn: DrawnTokens, size: float) ->
 
 
 @given(cases(silent=0))
+@refusing
 def test_ablating_a_head_that_writes_nothing_changes_nothing(case: Case) -> None:
     found = whole(case)
     assert not found.direct_effect[..., 0, 0].any()
@@ -231,6 +259,7 @@ def test_ablating_a_head_that_writes_nothing_changes_nothing(case: Case) -> None
 
 
 @given(cases(ablations=("resample",)))
+@refusing
 def test_a_prompt_that_is_its_own_partner_changes_nothing(case: Case) -> None:
     found = sweep(case.model, case.tokens, donors=case.tokens)
     for name in ("delta_logit", "self_repair", *TERMS):
@@ -242,6 +271,7 @@ def test_a_prompt_that_is_its_own_partner_changes_nothing(case: Case) -> None:
 
 
 @given(cases(architectures=UNTIED, dtypes=("float32", "float64")), st.data())
+@refusing
 def test_a_constant_added_to_all_logits_does_not_matter(case: Case, data: st.DataObject) -> None:
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     constant = torch.randn(case.model.d_model, generator=generator).to(case.model.dtype)
@@ -254,6 +284,7 @@ def test_a_constant_added_to_all_logits_does_not_matter(case: Case, data: st.Dat
 
 
 @given(cases(), st.data())
+@refusing
 def test_top_tokens_from_shards_are_those_of_a_plain_sort(case: Case, data: st.DataObject) -> None:
     prompts, first = len(case.tokens), data.draw(st.integers(0, 1))
     share = data.draw(st.sampled_from([0.5, 0.25, 1.0]))
@@ -290,6 +321,7 @@ def by_place(found: Any) -> dict[tuple[int, ...], dict[str, Tensor]]:
 
 
 @given(cases(ablations=("resample",)), st.integers(1, 5), st.integers(1, 9), st.data())
+@refusing
 def test_neurons_do_not_depend_on_batches(
     case: Case, batch: int, chunk: int, data: st.DataObject
 ) -> None:
@@ -321,6 +353,7 @@ def test_neurons_do_not_depend_on_batches(
 
 
 @given(cases(ablations=("resample",), least_layers=2), st.integers(1, 5), st.integers(1, 9))
+@refusing
 def test_iterative_inference_does_not_depend_on_batches(case: Case, batch: int, chunk: int) -> None:
     shape = (len(case.tokens), case.tokens.shape[1] - 1, case.model.n_layers, case.model.n_heads)
     top = torch.rand(shape, generator=torch.Generator().manual_seed(batch)) < 0.3
