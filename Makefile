@@ -8,7 +8,8 @@ BIN := .venv/bin
 ARGS ?=
 
 .PHONY: help setup fetch study verify plan pull record dvc-stages check check-model quick test test-faults \
-	test-hostile audit test-browser test-remotes test-cluster test-gpu test-long benchmark benchmark-gpu docs page-bundle
+	test-hostile test-long test-properties mutants audit test-browser test-remotes test-cluster test-gpu benchmark \
+	benchmark-gpu docs page-bundle
 
 help:
 	@printf '%s\n' \
@@ -42,6 +43,8 @@ help:
 	'More tests, and measuring the software' \
 	'  make test-faults               runs that are killed, damaged and disturbed, over half an hour' \
 	'  make test-hostile              models, texts and configs that were made to harm, at length, 10 minutes' \
+	'  make test-properties           500 random models and samples for each property of what is measured' \
+	'  make mutants MODULE=...        which small changes to a module of the measuring core no test notices' \
 	'  make audit                     known vulnerabilities of the pinned packages, where a database can be reached' \
 	'  make test-long                 10,000 prompts in one process with flat memory, LONGMIN' \
 	'  make test-browser              the pages of results in a browser' \
@@ -150,6 +153,20 @@ test-hostile: .venv/ready
 # Memory of a process that measures 10,000 prompts of a tiny model (docs/reliability.md).
 test-long: .venv/ready
 	$(BIN)/python -m pytest -m long tests/long
+
+# What holds of every model, tried on random ones (docs/reliability.md); `make test` tries three for each property.
+EXAMPLES ?= 500
+test-properties: .venv/ready
+	EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/properties
+
+# A module of the measuring core such as measure/ablation, several with commas, or all of them (hours).
+MODULE ?=
+SAMPLE ?= 20
+SEED ?= 0
+mutants: .venv/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,mutation]'
+	@$(BIN)/python tests/mutants.py "$(MODULE)" $(SAMPLE) $(SEED)
 
 # Known vulnerabilities of the pinned packages; status 3 and a line where no database of them can be reached.
 audit: .venv/ready

@@ -1,7 +1,7 @@
 """A stand-in for a CUDA device on a machine without one.
 
 Its tensors say that they are on cuda:0 and hold their values on the CPU. Whatever would fail on a GPU because
-tensors of two devices meet fails here too; what would wait for the GPU, a copy to the CPU or a decision on a
+tensors of two devices meet fails here too; what would wait for the GPU, a copy to or from it or a decision on a
 value, is noted.
 """
 
@@ -64,6 +64,17 @@ class GpuTensor(Tensor):
         StandIn.wait("tolist")
         return self.held.tolist()
 
+    def __getitem__(self, index: Any) -> Any:
+        # Torch would make a tensor of a list on the meta device, without its values.
+        parts = index if isinstance(index, tuple) else (index,)
+        if any(isinstance(part, list) for part in parts):
+            StandIn.wait("index from a list")
+            parts = tuple(
+                torch.tensor(part, device=DEVICE) if isinstance(part, list) else part
+                for part in parts
+            )
+        return super().__getitem__(parts)
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
@@ -96,9 +107,11 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         kwargs["device"] = "cpu"
     if func is _aten._to_copy.default or func is _aten.copy_.default:
         kwargs.pop("non_blocking", None)
-        target = args[0] if func is _aten.copy_.default else None
-        if there and not (result_there if target is None else isinstance(target, GpuTensor)):
-            StandIn.wait("copy to the CPU")
+        in_place = func is _aten.copy_.default
+        source = args[1] if in_place else args[0]
+        arrives = isinstance(args[0], GpuTensor) if in_place else result_there
+        if isinstance(source, GpuTensor) != arrives:
+            StandIn.wait("copy to the GPU" if arrives else "copy to the CPU")
     else:
         _check_devices(func, args, tensors, there)
         indexed_by_mask = func in _INDEXING and any(tensor.dtype == torch.bool for tensor in there)

@@ -1,14 +1,14 @@
 """What is measured on a GPU is what is measured on the CPU, and nothing there waits for it needlessly.
 
-Of tiny architectures the clean pass, sweeps of all and of drawn tokens, neurons and iterative inference, in
-float32 without TF32: some of them on a stand-in for a GPU, on any machine; all of them by `make test-gpu` on a
-machine that has one.
+Everything that measures, of tiny architectures, in float32 without TF32: some of them on a stand-in for a GPU, on
+any machine, which also tells whether layers that run wait for it; all of them by `make test-gpu` on a machine
+that has one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,20 @@ import pytest
 import torch
 
 import selfrepair
+from drawn_tokens import drawn_at
 from selfrepair.ablations import ABLATIONS, DONORS, MEANS
 from selfrepair.measure.clean_pass import clean_pass
+from selfrepair.measure.co_ablation import co_ablation
+from selfrepair.measure.compared_ablations import compare_ablations
 from selfrepair.measure.drawing import draw_tokens
 from selfrepair.measure.iterative import iterative_inference
+from selfrepair.measure.narrow import narrow_task
 from selfrepair.measure.neurons import neuron_repair
+from selfrepair.measure.optimal_ablation import Training, optimal_constants
 from selfrepair.measure.sweep import sweep
 from selfrepair.measure.token_sweep import sweep_tokens
 from selfrepair.model.decoder import Decoder
+from selfrepair.model.gradients import GradientReplay
 from selfrepair.model.replay import Replay
 from stand_in_gpu import DEVICE, StandIn, load_on_gpu, stand_in_gpu
 from tiny_models import CONFIGS, random_tokens
@@ -59,6 +65,10 @@ def exact_products() -> Iterator[None]:
     torch.set_float32_matmul_precision(before)
 
 
+# The loop over layers, and a layer in it; a first replay of a length learns before what layers are called with.
+WATCHED = ((Replay, "from_layer"), (GradientReplay, "final_residual"), (Replay, "_call"))
+
+
 @dataclass
 class Pair:
     """One model on the CPU and on the GPU; on_gpu: a context that the latter is used in."""
@@ -69,8 +79,33 @@ class Pair:
 
     def each(self, measure: Callable[[Decoder], Result]) -> tuple[Result, Result]:
         cpu = measure(self.cpu)
-        with self.on_gpu():
+        with self.on_gpu(), no_waits():
             return cpu, measure(self.gpu)
+
+
+@contextmanager
+def no_waits() -> Iterator[None]:
+    """Refuses that the stand-in is waited for between the first and the last layer of a replay, where the CPU only
+    hands out work."""
+    seen, patch = list[str](), pytest.MonkeyPatch()
+
+    def watched(method: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **options: Any) -> Any:
+            before = len(StandIn.waits)
+            try:
+                return method(*args, **options)
+            finally:
+                seen.extend(StandIn.waits[before:])
+
+        return run
+
+    for owner, name in WATCHED:
+        patch.setattr(owner, name, watched(getattr(owner, name)))
+    try:
+        yield
+    finally:
+        patch.undo()
+    assert not seen, f"a replay waits: {sorted(set(seen))}"
 
 
 STAND_IN = ("gpt2", "pythia", "gpt_neo", "qwen2", "gemma3")
@@ -183,24 +218,110 @@ def test_iterative_inference(pair: Pair) -> None:
             assert torch.allclose(expected, found, rtol=1e-3, atol=AGREEMENT)
 
 
-def test_a_replay_waits_for_nothing(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the first and the last layer of a replay the CPU only hands out work."""
-    if pair.on_gpu is nullcontext:
-        pytest.skip("a real GPU does not tell what it was waited for")
-    seen, replays, from_layer = list[str](), [], Replay.from_layer
+PAIRS_OF_HEADS = [((0, 1), (1, 0)), ((0, 0), (2, 1))]
+HEADS = [(0, 1), (1, 0), (1, 1)]
 
-    def watched(*args: Any, **options: Any) -> Any:
-        before = len(StandIn.waits)
-        result = from_layer(*args, **options)
-        seen.extend(StandIn.waits[before:])
-        replays.append(result)
-        return result
 
-    monkeypatch.setattr(Replay, "from_layer", watched)
-    with pair.on_gpu():
-        sweep(pair.gpu, TOKENS, batch=4, **options("zero", pair.cpu))
-    assert len(replays) > pair.cpu.n_layers
-    assert seen == []
+def test_co_ablation(pair: Pair) -> None:
+    selected = torch.zeros(PROMPTS, LENGTH - 1, len(PAIRS_OF_HEADS), dtype=torch.bool)
+    selected[::2, 5::3] = True
+    cpu, gpu = pair.each(
+        lambda model: co_ablation(
+            model, TOKENS, donors=PARTNERS, pairs=PAIRS_OF_HEADS, selected=selected, batch=4
+        )
+    )
+    assert len(cpu.pair) == int(selected.sum())
+    assert difference(cpu, gpu) < AGREEMENT
+
+
+def test_every_ablation(pair: Pair) -> None:
+    places = torch.ones(PROMPTS, LENGTH - 1, len(HEADS)).nonzero()[::7]
+    layer, head = torch.tensor(HEADS)[places[:, 2]].T
+    drawn = drawn_at(torch.stack([places[:, 0], places[:, 1], layer, head], 1))
+    mean_z = clean_pass(pair.cpu, TOKENS).mean_z.float()
+    cpu, gpu = pair.each(
+        lambda model: compare_ablations(
+            model,
+            TOKENS,
+            drawn,
+            heads=HEADS,
+            donors=PARTNERS,
+            mean_z=mean_z,
+            constants=2 * mean_z[0, :1].expand(len(HEADS), -1),
+            first_position=1,
+            batch=4,
+        )
+    )
+    for name, expected in cpu.arrays().items():
+        found = gpu.arrays()[name]
+        assert found.device.type == "cpu"
+        assert float((found.double() - expected.double()).abs().max()) < AGREEMENT, name
+
+
+def test_optimal_constants(pair: Pair) -> None:
+    mean_z = clean_pass(pair.cpu, TOKENS).mean_z.float()
+    training = Training(steps=4, prompts=2, positions=4, rate=0.05, every=2, patience=2)
+    cpu, gpu = pair.each(
+        lambda model: optimal_constants(
+            model, TOKENS, PARTNERS, heads=HEADS[:2], mean_z=mean_z, training=training
+        )
+    )
+    assert bool((cpu.loss < cpu.start_loss).any())
+    for name, expected in cpu.arrays().items():
+        found = gpu.arrays()[name]
+        assert found.device.type == "cpu"
+        assert torch.allclose(found, expected, atol=AGREEMENT, equal_nan=True), name
+
+
+def test_narrow_task(pair: Pair) -> None:
+    subject = TOKENS[:, 3]
+    cpu, gpu = pair.each(
+        lambda model: narrow_task(model, TOKENS, donors=PARTNERS, subject=subject, batch=4)
+    )
+    assert difference(cpu, gpu) < AGREEMENT
+
+
+def on_a_layer(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
+    """A replay's layer that does something to the stream first."""
+    call = Replay._call
+
+    def run(replay: Replay, layer: int, stream: torch.Tensor, **options: Any) -> torch.Tensor:
+        return call(replay, layer, change(stream), **options)
+
+    return run
+
+
+WAITING: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "item": lambda stream: stream * float(stream.isfinite().all().item()),
+    "cpu": lambda stream: stream.cpu().to(stream.device),
+    "to the GPU": lambda stream: stream * torch.ones(stream.shape[-1]).to(stream.device),
+    "decision": lambda stream: stream * bool(stream.isfinite().all()),
+    "mask": lambda stream: stream + stream[stream > 1e9].sum(),
+    "list": lambda stream: stream + 0 * stream[[0]],
+}
+
+
+on_one_stand_in = pytest.mark.parametrize("pair", [("gpt2", False)], indirect=True, ids=["gpt2"])
+
+
+@on_one_stand_in
+@pytest.mark.parametrize("how", WAITING)
+def test_a_replay_that_waits_is_noticed(
+    how: str, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Replay, "_call", on_a_layer(WAITING[how]))
+    with pytest.raises(AssertionError, match="a replay waits"):
+        pair.each(lambda model: sweep(model, TOKENS[:2], heads=[(0, 0)], ablation="zero"))
+
+
+@on_one_stand_in
+def test_a_replay_that_mixes_devices_is_noticed(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ones = torch.ones(pair.cpu.d_model)
+    monkeypatch.setattr(Replay, "_call", on_a_layer(lambda stream: stream * ones))
+    with pytest.raises(RuntimeError, match="on the CPU, others on the GPU"):
+        pair.each(lambda model: sweep(model, TOKENS[:2], heads=[(0, 0)], ablation="zero"))
 
 
 def test_the_stand_in_refuses_what_a_gpu_refuses() -> None:
@@ -209,10 +330,11 @@ def test_the_stand_in_refuses_what_a_gpu_refuses() -> None:
         assert there.device.type == "cuda"
         with pytest.raises(RuntimeError, match="on the CPU, others on the GPU"):
             there + torch.ones(4)
-        assert StandIn.waits == []
+        assert StandIn.waits == ["copy to the GPU"]
         assert there.sum().item() == 6.0
         assert there[there > 1].tolist() == [2.0, 3.0]
-        assert len(StandIn.waits) == 3
+        assert there[[3, 1]].tolist() == [3.0, 1.0]
+        assert len(StandIn.waits) == 7
         assert type(there.cpu()) is torch.Tensor
 
 
