@@ -69,6 +69,14 @@ wildcard_constraints:
     shards=r"\d+",
 
 
+def draws_prompts(ablation):
+    """Whether, for any model, prompts are drawn of each head, and not tokens alone."""
+    return any(
+        config_of_model(config, model)["ablations"][ablation]["prompts_per_head"]
+        for model in MODELS
+    )
+
+
 def table(name):
     """The path of one of a model's tables."""
     return f"{RESULTS}/{{model}}/{name}.parquet"

@@ -5,29 +5,16 @@ from pathlib import Path
 from common.adapter import run
 from selfrepair.files.storage import read_tensors, write_table
 from selfrepair.measure.drawing import draw_tokens
-from selfrepair.measure.prompt_draw import tokens_of_drawn_prompts
 from selfrepair.text.prompts import first_position
 
 
 def main(snakemake):
     settings, ablation = snakemake.params.settings, snakemake.params.ablation
     tensors, provenance = read_tensors(Path(snakemake.input.clean), ["top_token"])
-    top_token = tensors["top_token"]
-    positions = provenance["tokens_per_prompt"] - 1
-    prompts = settings[f"ablations.{ablation}.prompts"]
-    prompts_per_head = settings[f"ablations.{ablation}.prompts_per_head"]
-    if prompts_per_head is not None:
-        top_token = tokens_of_drawn_prompts(
-            top_token,
-            positions=positions,
-            prompts=prompts,
-            prompts_per_head=prompts_per_head,
-            seed=settings["seed"],
-        )
     drawn = draw_tokens(
-        top_token,
-        positions=positions,
-        prompts=prompts,
+        tensors["top_token"],
+        positions=provenance["tokens_per_prompt"] - 1,
+        prompts=settings[f"ablations.{ablation}.prompts"],
         tokens_per_head=settings[f"ablations.{ablation}.tokens_per_head"],
         random_tokens_per_head=settings[f"ablations.{ablation}.random_tokens_per_head"],
         first_position=first_position(provenance["bos_token"]),
