@@ -83,9 +83,9 @@ def test_the_plan_counts_the_heads_that_are_swept() -> None:
     assert replay_flop(shape, one, "resample") == positions * shape.flop_of_head(15)
     sizes = [amounts.sweep_bytes(shape, config, "resample", 64) for config in (every, half, one)]
     assert sizes[0] == 2 * sizes[1] == 270 * sizes[2]
-    # Nine tokens lie in at most nine prompts, and no other is recorded.
+    # Five drawn prompts and three tokens are in at most eight prompts, and no other is recorded.
     assert amounts.recorded(shape, every, "resample") == pytest.approx(64)
-    assert 8 < amounts.recorded(shape, one, "resample") < 9
+    assert 7 < amounts.recorded(shape, one, "resample") < 8
     plans = [plan_model("smollm2", config) for config in (every, half, one)]
     flop = [plan.flop for plan in plans if plan]
     assert flop == sorted(flop, reverse=True)

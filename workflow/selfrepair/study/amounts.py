@@ -108,7 +108,10 @@ def recorded(shape: Shape, config: Mapping[str, Any], ablation: str) -> float:
     prompts: int = config["ablations"][ablation]["prompts"]
     if not is_sampled(config):
         return float(prompts)
-    return rows(swept(shape, config) * drawn(config, ablation), prompts)
+    asked, of_head = config["ablations"][ablation], drawn(config, ablation)
+    if asked["prompts_per_head"] is not None:
+        of_head = min(of_head, asked["prompts_per_head"] + asked["random_tokens_per_head"])
+    return rows(swept(shape, config) * of_head, prompts)
 
 
 def map_bytes(shape: Shape) -> float:
