@@ -220,17 +220,21 @@ def test_donors_that_are_the_prompts_change_nothing_there_either(name: str, tiny
 # --- independence of batches, chunks, shards ---------------------------------------------------
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [("float32", 2e-5), ("float64", 1e-12)])
+# Whatever replaces z, its rounding in float32 is the same: one ablation shows it.
+ROUNDED = [*((ablation, "float64", 1e-12) for ablation in ABLATIONS), ("resample", "float32", 2e-5)]
+
+
+@pytest.mark.parametrize(("ablation", "dtype", "bound"), ROUNDED)
 @pytest.mark.parametrize("name", ["gpt2", "pythia", "llama"])
-@pytest.mark.parametrize("ablation", ABLATIONS)
 def test_batch_and_chunk_change_nothing(
     name: str, ablation: str, dtype: str, bound: float, tiny: Tiny
 ) -> None:
-    model, options = tiny(name, dtype), ABLATIONS[ablation]
-    whole = selfrepair.sweep(model, TOKENS, batch=7, **options)
+    model, prompts = tiny(name, dtype), TOKENS[:4]
+    options = {"donors": DONORS[:4]} if ablation == "resample" else ABLATIONS[ablation]
+    whole = selfrepair.sweep(model, prompts, batch=4, **options)
     for sizes in ({"batch": 1}, {"batch": 3, "chunk": 1}, {"batch": 2, "chunk": 5}):
         # Measured: 5e-6 in float32 (llama), 7e-15 in float64.
-        assert worst(selfrepair.sweep(model, TOKENS, **sizes, **options), whole) < bound, sizes
+        assert worst(selfrepair.sweep(model, prompts, **sizes, **options), whole) < bound, sizes
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 2e-5), ("float64", 1e-12)])
@@ -291,12 +295,12 @@ def three_threads() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", ["gpt2", "pythia", "gpt_neo", "llama"])
 def test_threads_change_nothing(name: str, tiny: Tiny, request: pytest.FixtureRequest) -> None:
-    model, seen, sizes = tiny(name), [], {"batch": 3, "chunk": 2}
-    alone = selfrepair.sweep(model, TOKENS, donors=DONORS, **sizes)
+    model, seen, prompts = tiny(name), [], TOKENS[:4]
+    options = {"donors": DONORS[:4], "batch": 3, "chunk": 2}
+    alone = selfrepair.sweep(model, prompts, **options)
     request.getfixturevalue("three_threads")
     first, second = (
-        selfrepair.sweep(model, TOKENS, donors=DONORS, progress=seen.append, **sizes)
-        for _ in range(2)
+        selfrepair.sweep(model, prompts, progress=seen.append, **options) for _ in range(2)
     )
     assert torch.get_num_threads() == 3
     assert worst(first, alone) < 2e-5  # measured: 5e-6
@@ -354,9 +358,10 @@ def some_tokens(model: Decoder, share: float) -> torch.Tensor:
     return selected
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [("float32", 2e-5), ("float64", 1e-12)])
+@pytest.mark.parametrize(
+    ("share", "dtype", "bound"), [(0.05, "float32", 2e-5), (0.5, "float64", 1e-12)]
+)
 @pytest.mark.parametrize("name", tiny_models.SUPPORTED)
-@pytest.mark.parametrize("share", [0.05, 0.5])
 def test_chosen_tokens_are_measured_as_in_a_whole_sweep(
     name: str, share: float, dtype: str, bound: float, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:

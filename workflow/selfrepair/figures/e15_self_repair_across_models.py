@@ -32,13 +32,13 @@ def draw(depth: pl.DataFrame) -> alt.LayerChart | alt.Chart:
     axis = alt.Axis(
         labelAngle=0, labelPadding=6, ticks=False, tickBand="extent", grid=True, gridColor="#dddddd"
     )
-    quarters = alt.Scale(domain=list(QUARTERS), paddingInner=0.4, paddingOuter=0.2)
+    quarters = alt.Scale(domain=list(QUARTERS), padding=0)
     title = "Relative depth (quarter of the layers)"
     layers = marks.joined(
         rows,
         y,
         x=alt.X("depth:N", title=title, axis=axis, scale=quarters),
-        xOffset=alt.XOffset("model:N", scale=alt.Scale(domain=models)),
+        xOffset=alt.XOffset("model:N", scale=alt.Scale(type="point", domain=models, padding=1.5)),
         color=marks.model_colour(models),
         tooltip=words.tips(rows, "model", "depth", "n_heads", **{SHARE: "Share (of 1)"}),
     )
