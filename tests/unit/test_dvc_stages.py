@@ -277,8 +277,11 @@ def test_number_formats_and_tokens_are_parameters_of_what_they_change():
     content = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     for phase in ("clean", "ablate", "experiments"):
         assert {"dtype", "tf32"} < set(content[phase]["do"]["params"][0][CONFIG]), phase
-    assert {"sweep.store", "sweep.tokens"} < set(content["ablate"]["do"]["params"][0][CONFIG])
     assert "sweep.checked_heads" in content["check"]["do"]["params"][0][CONFIG]
+    of_sweeps = {f"sweep.{key}" for key in ("tokens", "store", "prompts_per_shard")}
+    assert of_sweeps < set(content["ablate"]["do"]["params"][0][CONFIG])
+    # Of every head: what is drawn, and so measured, does not depend on it.
+    assert "sweep.heads" in content["tables"]["do"]["params"][0][CONFIG]
     assert "measure_precision" in content["clean"]["do"]["cmd"]
 
 

@@ -111,7 +111,10 @@ def last_mlp_share(rows: pl.DataFrame) -> str | None:
 
 def _sample(rows: pl.DataFrame) -> str:
     layers = rows.unique("layer")
-    return f"{words.amount(layers['n_tokens'])} tokens of a layer's {words.amount(layers['n_heads'])} heads"
+    heads = words.amount(layers["n_heads"])
+    return (
+        f"{words.amount(layers['n_tokens'])} tokens of a layer's {heads} head{'s' * (heads != '1')}"
+    )
 
 
 def _without_heads(rows: pl.DataFrame, n_layers: int) -> list[str]:
