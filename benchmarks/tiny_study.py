@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/tiny_study.py [--keep FOLDER]
 
 Runs what `make study` runs in a checkout of its own, in a temporary folder or in the one given, and prints a
-Markdown table of the processor seconds of every process: start, imports, work. They are told by the processes
-themselves at their end, so a quiet machine is needed for the seconds that pass, not for these.
+Markdown table of the processor seconds of every process, which each tells at its end. Seconds that pass say
+something on a quiet machine alone; a busy one lengthens processor seconds too, by half or more.
 """
 
 import argparse
@@ -27,18 +27,15 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 # Python imports it when it starts: a line of JSON when the process ends.
 NOTED = """
-import atexit, json, os, sys, threading, time
+import atexit, json, os, sys, time
 
 def note():
     main = sys.modules["__main__"]
     job = getattr(main, "snakemake", None)
     times = os.times()
-    name = job.rule if job else os.path.basename(sys.argv[0] or "-c")
-    if name == "__main__.py":
-        name = "snakemake " + " ".join(a for a in sys.argv[1:] if a == "--target-jobs")
-    line = {"name": name.strip(), "cpu": times.user + times.system, "wall": time.time() - STARTED}
-    line |= {"started": STARTED, "modules": len(sys.modules)}
-    line |= {"torch": "torch" in sys.modules, "altair": "altair" in sys.modules}
+    name = job.rule if job else os.path.basename(sys.argv[0])
+    name = "snakemake" if name == "__main__.py" else name
+    line = {"name": name, "cpu": times.user + times.system, "wall": time.time() - STARTED}
     with open(os.environ["NOTED_IN"], "a") as lines:
         lines.write(json.dumps(line) + "\\n")
 

@@ -206,6 +206,21 @@ def test_saving_again_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
         assert path.read_bytes() == saved.with_name(path.name).read_bytes()
 
 
+def test_svg_does_not_depend_on_what_the_process_has_drawn_before(tmp_path: Path) -> None:
+    """Vega numbers gradients, as those of a legend of colours, over all figures of a process."""
+    rows = pl.DataFrame({"x": [0.0, 1.0]})
+    colour = alt.Color("x:Q", title="Colour")
+    shaded = words.titled(alt.Chart(rows).mark_bar().encode(x="x:Q", color=colour), "Toy", "A line")
+    found = []
+    for name in ("first", "second"):
+        stem = tmp_path / name
+        saving.save_figure(shaded, CAPTION, stem, vega=tmp_path / "vega.js", formats=["svg"])
+        found.append(stem.with_suffix(".svg").read_text())
+    assert found[0] == found[1]
+    assert set(re.findall(r"gradient_\d+", found[0])) == {"gradient_0"}
+    assert "url(#gradient_0)" in found[0]
+
+
 def test_a_failed_drawing_leaves_the_old_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
