@@ -42,7 +42,7 @@ help:
 	'  make test-faults               runs that are killed, damaged and disturbed, over half an hour' \
 	'  make test-hostile              models, texts and configs that were made to harm, at length, 10 minutes' \
 	'  make audit                     known vulnerabilities of the pinned packages, where a database can be reached' \
-	'  make test-long                 10,000 prompts in one process with flat memory, LONGMIN' \
+	'  make test-long                 10,000 prompts in one process with flat memory, 2 minutes' \
 	'  make test-browser              the pages of results in a browser' \
 	'  make test-remotes              stores on S3, WebDAV and SSH servers' \
 	'  make test-cluster              the workflow through SLURM' \
