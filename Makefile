@@ -46,7 +46,7 @@ help:
 	'  make test-properties           500 random models and samples for each property of what is measured' \
 	'  make mutants MODULE=...        which small changes to a module of the measuring core no test notices' \
 	'  make audit                     known vulnerabilities of the pinned packages, where a database can be reached' \
-	'  make test-long                 10,000 prompts in one process with flat memory, LONGMIN' \
+	'  make test-long                 10,000 prompts in one process with flat memory, 2 minutes' \
 	'  make test-browser              the pages of results in a browser' \
 	'  make test-remotes              stores on S3, WebDAV and SSH servers' \
 	'  make test-cluster              the workflow through SLURM' \

@@ -55,3 +55,18 @@ def test_tables_are_those_of_the_sweeps_with_a_map(tmp_path, ablations):
         table = pl.read_parquet(path)
         assert table.equals(TABLES[name](maps, model="Toy"))
         assert table["ablation"].unique(maintain_order=True).to_list() == [*ablations]
+
+
+def test_nan_in_a_map_makes_no_table(tmp_path):
+    """In a shard that its sidecar and the index vouch for."""
+    maps = repair_sums(seed=0)
+    maps["sums"][1, 0, 2] = float("nan")
+    shard = tmp_path / "resample/shard-0of1.safetensors"
+    tensors = {f"map.{name}": torch.tensor(sums) for name, sums in maps.items()}
+    write_tensors(shard, tensors, {"prompts": [0, 22], "wall_seconds": 1.0})
+    write_json(tmp_path / "resample.json", gather([shard], relative_to=tmp_path))
+    with pytest.raises(SystemExit):
+        run_script(tmp_path, [str(tmp_path / "resample.json")])
+    line = (tmp_path / "map_repair.log").read_text()
+    assert line.startswith(f"error: {shard}: map.sums is nan at [1, 0, 2]; ")
+    assert not [*tmp_path.glob("*.parquet")]

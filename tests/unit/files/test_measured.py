@@ -1,6 +1,7 @@
 """NaN, infinity and errors above their bound on disk: refused by what makes tables, whoever wrote them."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from selfrepair.files.shards import gather
 from selfrepair.files.storage import file_sha256, read_json, sidecar, write_json, write_tensors
 from selfrepair.model import decoder
 
+SCRIPTS = Path(__file__).parents[3] / "workflow/scripts"
 MADE = {"prompts": [0, 4], "wall_seconds": 1.0, "dtype": "float32", "tf32": False}
 MADE |= {"conservation_error": 2e-5, "decomposition_error": 1e-5}
 
@@ -120,6 +122,19 @@ def test_an_error_that_is_nan_or_above_its_bound_is_refused(index, name, value, 
 )
 def test_errors_within_the_bound_of_their_number_format_pass(tmp_path, record):
     check_errors(tmp_path / "x.json", record)
+
+
+def test_every_script_that_makes_a_table_of_shards_looks_at_them_first():
+    reading = ("read_arrays", "read_shards", "read_instances", "summed_shards", "SummedLayers")
+    found = {
+        path.stem: path.read_text()
+        for path in SCRIPTS.glob("*.py")
+        if any(name in path.read_text() for name in reading)
+    }
+    # Pairs are chosen before any table, and the explorer page shows what tables were made of.
+    for script in found.keys() - {"choose_pairs", "write_page"}:
+        assert "restore_measured(index)" in found[script], script
+    assert {"decompose", "map_repair", "tabulate_neurons"} < found.keys()
 
 
 def test_the_bounds_are_those_of_what_measures():
