@@ -31,6 +31,16 @@ CORE = [
     *(f"model/{name}" for name in ("direct_effect", "replay", "norms", "summing", "products")),
     *(f"tables/{name}" for name in ("bootstrap", "estimates", "summaries", "depth")),
 ]
+# Where a module's tests have not its name.
+TESTED_BY = {
+    "measure/ablation_batch": "tests/unit/measure/test_sweep.py",
+    "measure/sweep_batch": "tests/unit/measure/test_sweep.py",
+    "measure/token_batch": "tests/unit/measure/test_token_sweep.py",
+    "measure/neurons": "tests/integration/test_experiments.py",
+    "measure/refeed": "tests/integration/test_experiments.py",
+    "measure/feed_back": "tests/integration/test_experiments.py",
+    "model/summing": "tests/unit/measure/test_repair_map.py",
+}
 # Errors' words are no arithmetic, and their types are what other tests are about.
 SETTINGS = """[mutmut]
 source_paths=src
@@ -46,9 +56,9 @@ timeout_constant=10
 
 
 def tests_of(module: str) -> list[str]:
-    """The module's own tests, if it has any, and the property tests."""
+    """The module's own tests, if it has any, or those of the experiment that it is a part of, and the property tests."""
     package, name = module.split("/")
-    own = f"tests/unit/{package}/test_{name}.py"
+    own = TESTED_BY.get(module, f"tests/unit/{package}/test_{name}.py")
     properties = "tests/properties/test_measuring.py"
     if package == "tables" or name in ("selection", "drawing", "prompt_sums", "ranking"):
         properties = "tests/properties/test_statistics.py"

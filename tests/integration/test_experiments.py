@@ -299,3 +299,11 @@ def test_iterative_inference_is_both_on_one_clean_pass(tiny: Any) -> None:
             assert torch.equal(values, expected.arrays()[name]), name
     together, apart = runs[-2:]
     assert apart - together == 3  # the prompts again, after two rows to learn the layers' arguments
+
+
+def test_a_random_direction_is_no_shift_of_the_whole_stream(tiny: Any) -> None:
+    """Which a LayerNorm would take off again."""
+    every = torch.ones(PROMPTS, LENGTH - 1, 1, dtype=torch.bool)
+    found = feed_back(tiny("gpt2", "float64"), TOKENS, heads=[(1, 0)], selected=every)
+    moved = found.new_direct_effect[:, FED_BACK.index("random")] - found.direct_effect[:, None]
+    assert float(moved.abs().mean()) > 0.01  # measured: 0.1

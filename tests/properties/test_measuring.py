@@ -21,16 +21,17 @@ from selfrepair.measure.batches import tensors_of
 from selfrepair.measure.clean_pass import clean_pass, clean_shard
 from selfrepair.measure.drawing import DrawnTokens
 from selfrepair.measure.iterative import iterative_inference
-from selfrepair.measure.neurons import neuron_repair
+from selfrepair.measure.neuron_bins import EDGES
+from selfrepair.measure.neurons import KEPT, neuron_repair
 from selfrepair.measure.ranking import rank
 from selfrepair.measure.sweep import sweep
 from selfrepair.measure.sweep_result import PER_HEAD, SweepResult, joined
 from selfrepair.measure.token_sweep import TokenSweep, sweep_tokens
 from selfrepair.vocabulary import TERMS
 
-# Errors in logits, relative to the largest number of a result where that is above 1. Of float64 models the
-# norms, rotary tables and softmax of several architectures are float32.
-TOLERANCE = {"float64": 1e-5, "float32": 1e-4, "bfloat16": 0.1}
+# Errors in logits, relative to the largest number of a result where that is above 1. Measured on 210 models: 2e-7
+# (gemma2, whose norms are float32 in a float64 model, too), 4e-7, 0.014.
+TOLERANCE = {"float64": 2e-6, "float32": 1e-5, "bfloat16": 0.1}
 
 
 def refusing(test: Callable[..., None]) -> Callable[..., None]:
@@ -350,6 +351,36 @@ def test_neurons_do_not_depend_on_batches(
             change = rows["mlp_ablated_effect"][0] - rows["mlp_effect"][0]
             off = change - swept.from_mlps[prompt, position, layer, head]
             check(case, float(off.abs()) / size)
+
+
+@given(cases(ablations=("resample",), dtypes=("float32", "float64")))
+@refusing
+def test_sums_over_neurons_are_those_of_every_neuron(case: Case) -> None:
+    """These models have so few that each is kept, the largest change first."""
+    shape = (len(case.tokens), case.tokens.shape[1] - 1, 1)
+    every = torch.ones(shape, dtype=torch.bool)
+    asked: dict[str, Any] = {"donors": case.donors, "heads": [(0, 0)], "selected": every}
+    found = neuron_repair(case.model, case.tokens, **asked)
+    assert found.neuron.shape[2] == case.sizes.neurons <= KEPT
+    effect = found.neuron_effect[:, 0]
+    change = (found.neuron_ablated_effect[:, 0] - effect).double()
+    size = max(1.0, float(effect.abs().sum(1).max()), float(change.abs().sum(1).max()))
+    assert bool((change.diff(dim=1) <= size * TOLERANCE[case.dtype]).all())
+    for name, expected in (
+        ("absolute_sum", change.abs().sum(1)),
+        ("positive_sum", change.clamp(min=0).sum(1)),
+        ("top_percent_sum", change[:, 0].clamp(min=0)),
+    ):
+        check(case, float((getattr(found, name)[:, 0] - expected).abs().max()) / size)
+    total = found.absolute_sum[:, 0].double()
+    changed = total > 0
+    assert int(found.n_curves) == int(changed.sum())
+    shares = change.abs().cumsum(1)[changed] / total[changed, None]
+    off = float((found.cumulative_share[0, 0] - shares.sum(0)).abs().max())
+    check(case, off / (1 + float((size / total[changed]).sum())))
+    bins = torch.bucketize(effect[changed].flatten(), EDGES.to(effect))
+    counts = torch.bincount(bins, minlength=len(EDGES) + 1)
+    assert torch.equal(found.effect_counts[0, 0].sum(0), counts.int())
 
 
 @given(cases(ablations=("resample",), least_layers=2), st.integers(1, 5), st.integers(1, 9))

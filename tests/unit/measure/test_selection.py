@@ -7,6 +7,7 @@ from selfrepair.errors import InputError
 from selfrepair.measure.selection import (
     check_heads,
     choose_heads,
+    largest_first,
     layer_indices,
     watched_layers,
 )
@@ -33,6 +34,14 @@ def test_positions_before_the_first_are_neither_selected_nor_counted():
     assert top_mask(effects[:, :, 0])[:, 0].any()
     with pytest.raises(InputError, match=r"^48 tokens have no top 2%"):
         top_mask(effects[:2, :25, 0], first_position=1)
+
+
+def test_what_is_not_a_number_comes_last_and_what_is_infinite_stays():
+    infinite = torch.tensor([torch.nan, 1.0, torch.inf, -torch.inf, 1.0, -5.0])
+    values, order = largest_first(infinite[:, None], 6)
+    assert order[:, 0].tolist() == [2, 1, 4, 5, 0, 3]
+    assert values[:4, 0].tolist() == [torch.inf, 1.0, 1.0, -5.0]
+    assert values[4:, 0].tolist() == [-torch.inf, -torch.inf]
 
 
 def test_chosen_heads_have_the_largest_means_of_the_second_half():
@@ -78,6 +87,10 @@ def test_watched_layers_tell_which_heads_can_be_chosen(mlps, parallel, expected)
 def test_mlps_that_cannot_be_watched_are_refused(mlps, line):
     with pytest.raises(InputError, match=line):
         watched_layers(mlps, [False] * 4)
+
+
+def test_layers_count_from_the_first_or_from_the_last():
+    assert layer_indices([-3, -1, 0, 2], 3, name="mlps") == [0, 2, 0, 2]
 
 
 def test_layers_and_heads_that_do_not_exist_are_refused():

@@ -5,7 +5,7 @@ import polars as pl
 
 from selfrepair.tables.bootstrap import interval
 from selfrepair.tables.labels import labelled
-from selfrepair.tables.summaries import summary, summary_table
+from selfrepair.tables.summaries import SCHEMA, summary, summary_table
 from selfrepair.vocabulary import SUMMARY_COLUMNS
 
 
@@ -17,7 +17,9 @@ def test_a_row_has_the_value_its_interval_and_what_it_rests_on():
     first, second = table.rows(named=True)
     expected = interval(estimates, prompts=3)
     assert [first[name] for name in ("value", "low", "high")] == [float(x) for x in expected]
-    assert (first["layer"], first["head"], first["n_tokens"]) == (2, 1, 40)
+    assert {name: first[name] for name in keys} == keys
+    assert (first["layer"], first["head"]) == (2, 1)
+    assert table.schema == SCHEMA
     assert (second["layer"], second["head"], second["group"]) == (None, None, "")
 
 
