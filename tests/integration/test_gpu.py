@@ -65,9 +65,9 @@ def exact_products() -> Iterator[None]:
     torch.set_float32_matmul_precision(before)
 
 
-# The loop over layers, and a layer in it; a first replay of a length learns before what layers are called with.
 # transformers' GPT-Neo copies the number that it masks with to the device in every layer.
 OWN_WAITS = {"GPTNeoForCausalLM": frozenset({"copy to the GPU"})}
+# The loop over layers, and a layer in it; a first replay of a length learns before what layers are called with.
 WATCHED = ((Replay, "from_layer"), (GradientReplay, "final_residual"), (Replay, "_call"))
 
 
