@@ -65,6 +65,8 @@ def exact_products() -> Iterator[None]:
     torch.set_float32_matmul_precision(before)
 
 
+# transformers' GPT-Neo copies the number that it masks with to the device in every layer.
+OWN_WAITS = {"GPTNeoForCausalLM": frozenset({"copy to the GPU"})}
 # The loop over layers, and a layer in it; a first replay of a length learns before what layers are called with.
 WATCHED = ((Replay, "from_layer"), (GradientReplay, "final_residual"), (Replay, "_call"))
 
@@ -79,14 +81,14 @@ class Pair:
 
     def each(self, measure: Callable[[Decoder], Result]) -> tuple[Result, Result]:
         cpu = measure(self.cpu)
-        with self.on_gpu(), no_waits():
+        with self.on_gpu(), no_waits(OWN_WAITS.get(self.cpu.architecture, frozenset())):
             return cpu, measure(self.gpu)
 
 
 @contextmanager
-def no_waits() -> Iterator[None]:
+def no_waits(own: frozenset[str]) -> Iterator[None]:
     """Refuses that the stand-in is waited for between the first and the last layer of a replay, where the CPU only
-    hands out work."""
+    hands out work; own: what the model's own code waits for there."""
     seen, patch = list[str](), pytest.MonkeyPatch()
 
     def watched(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -105,7 +107,8 @@ def no_waits() -> Iterator[None]:
         yield
     finally:
         patch.undo()
-    assert not seen, f"a replay waits: {sorted(set(seen))}"
+    waits = {*seen} - own
+    assert not waits, f"a replay waits: {sorted(waits)}"
 
 
 STAND_IN = ("gpt2", "pythia", "gpt_neo", "qwen2", "gemma3")
