@@ -1,28 +1,4 @@
 # Before a number reaches a table: a few of the first shard of a sweep, measured again by the plain model on the CPU.
-
-
-from selfrepair.ablations import ABLATIONS as REGISTRY, MEANS
-
-# The first ablation that needs no mean over the sample, which the plain model does not have: resample, mostly.
-CHECKED = [name for name in ABLATIONS if MEANS not in REGISTRY[name].needs][:1]
-
-
-def first_shards(wildcards):
-    """The sidecar of the first shard of the checked sweep; its tensors lie beside it, or packed.
-
-    A store has all sidecars, so that nothing is measured again for the check.
-    """
-    return sidecars(
-        [shard_paths(wildcards.model, "sweeps", name)[0] for name in CHECKED]
-    )
-
-
-def tensors_of_first_shards(wildcards):
-    return found_beside(
-        [shard_paths(wildcards.model, "sweeps", name)[0] for name in CHECKED]
-    )
-
-
 # As soon as there is a shard, before the others: a wrong device is found after minutes.
 rule check_sweep:
     input:

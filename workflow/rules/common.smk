@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from selfrepair import catalogue
+from selfrepair.ablations import ABLATIONS as REGISTRY, MEANS
 from selfrepair.errors import InputError
 from selfrepair.other_ablations import ALL_HEADS
 from selfrepair.study.config import (
@@ -50,6 +51,8 @@ ABLATIONS = list(config["ablations"])
 MAPPED = mapped_ablations(config)
 # Whether sweeps leave heads out.
 SOME_HEADS = config["sweep"]["heads"] != ALL_HEADS
+# The ablation whose first shard is checked: the first that needs no mean over the sample, which the plain model lacks.
+CHECKED = [name for name in ABLATIONS if MEANS not in REGISTRY[name].needs][:1]
 EXPERIMENTS = {experiment.name: experiment for experiment in catalogue.EXPERIMENTS}
 # The released tables of models whose heads are compared with the numbers that the authors released.
 RELEASED = config.get("published", {}).get("tables", {})

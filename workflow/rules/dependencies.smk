@@ -97,6 +97,22 @@ def sidecars_of_experiment(wildcards):
     return found_beside(sidecars(shards_of_experiment(wildcards)))
 
 
+def first_shards(wildcards):
+    """The sidecar of the first shard of the checked sweep; its tensors lie beside it, or packed.
+
+    A store has all sidecars, so that nothing is measured again for the check.
+    """
+    return sidecars(
+        [shard_paths(wildcards.model, "sweeps", name)[0] for name in CHECKED]
+    )
+
+
+def tensors_of_first_shards(wildcards):
+    return found_beside(
+        [shard_paths(wildcards.model, "sweeps", name)[0] for name in CHECKED]
+    )
+
+
 def shards_of(models, folder, *measurements):
     """The shards that the indices of these measurements of some models list, and their sidecars."""
     paths = [
