@@ -19,6 +19,12 @@ NAMES = [
     "\"'};window.ran = true;//",
     "{{ 1 }} ${window.ran = true} %s",
     "`a <javascript:window.ran=true>`_",
+    "~~~",
+    "~~a~~ &lt;b&gt; a & b",
+    "# a",
+    "> a",
+    "1. a",
+    "- a",
 ]
 # In a page where something may run.
 RUNS = {"script", "img", "a", "iframe", "svg", "object"}

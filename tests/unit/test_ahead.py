@@ -156,6 +156,31 @@ def test_a_figure_that_cannot_be_drawn_fails_its_own_job_alone(job):
     assert not Path("figures/E.1/b.png").exists()
 
 
+def test_a_figure_that_ends_the_process_ends_its_own_job_alone(job):
+    """A process that died over a figure has left a note, and no other job draws it ahead again."""
+    jobs = [job("a"), job("b")]
+    first, second = planned(jobs)
+
+    class Panic(BaseException):
+        pass
+
+    pen = Pen()
+
+    def draw(drawing: Drawing, root: Path) -> None:
+        if drawing.module == "b":
+            raise Panic
+        pen(drawing, root)
+
+    make(first, draw)
+    assert pen.drawn == ["a"]
+    forget_drawings()
+    first, second = planned(jobs)  # the next run
+    make(first, pen)
+    assert pen.drawn == ["a", "a"]
+    make(second, pen)
+    assert pen.drawn == ["a", "a", "b"]
+
+
 def test_nothing_is_drawn_twice_nor_waited_for_when_another_job_is_at_it(job):
     first, second = planned([job("a"), job("b")])
     pen = Pen()

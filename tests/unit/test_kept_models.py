@@ -9,19 +9,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import constants
 
 from checkouts import ROOT
 from damage import flip
 from selfrepair.errors import InputError
 from selfrepair.files import hub_client
-from selfrepair.files.vetted import note_vetted
+from selfrepair.files.vetted import note_vetted, seen_in
 
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
 
 from common.kept_models import (
     WRONG,
-    delete_downloads,
     faults_of_models,
+    fetched_again,
     folder_here,
     refuse_changed,
     set_aside_converted,
@@ -36,7 +37,7 @@ def converted(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"weights")
     (folder / "config.json").write_text("{}")
-    note_vetted(folder, tmp_path)
+    note_vetted(folder, tmp_path, seen=seen_in(folder))
     return folder
 
 
@@ -65,9 +66,19 @@ def test_a_fault_for_each_damaged_file(converted: Path, tmp_path: Path):
     def sha256(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    (fault,) = faults_of_models([converted], tmp_path, sha256=sha256, remedy="do this")
-    assert str(fault).startswith(f"{converted}/config.json: damaged: ")
-    assert str(fault).endswith("; do this")
+    def faults(model: dict[str, str]) -> list[str]:
+        found = faults_of_models([(model, converted)], tmp_path, sha256=sha256, remedy="do this")
+        return [str(fault) for fault in found]
+
+    (fault,) = faults({"wheel": "a", "member": "b"})
+    assert fault.startswith(f"{converted}/config.json: damaged: ")
+    assert fault.endswith("; do this")
+    # Of the user's own: not made again, and what was edited is no damage.
+    own = {"name": str(converted)}
+    (fault,) = faults(own)
+    assert fault.endswith("; copy it again (or `touch` it if it is right)")
+    (converted / "config.json").write_text('{"edited": true}')
+    assert faults(own) == []
 
 
 def test_a_directory_of_the_users_own_is_refused(converted: Path, tmp_path: Path):
@@ -77,7 +88,8 @@ def test_a_directory_of_the_users_own_is_refused(converted: Path, tmp_path: Path
         refuse_changed("m", converted, tmp_path)
 
 
-def test_a_file_that_is_not_what_the_hub_lists_is_deleted(tmp_path: Path, capsys):
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Large files lie in the hub's cache under their SHA-256, behind a link; small ones under another name."""
     for folder in ("blobs", "snapshot"):
         (tmp_path / folder).mkdir()
@@ -87,14 +99,51 @@ def test_a_file_that_is_not_what_the_hub_lists_is_deleted(tmp_path: Path, capsys
         "small": "0" * 40,
     }.items():
         (tmp_path / "blobs" / name).write_text(file)
-        (tmp_path / "snapshot" / file).symlink_to(tmp_path / "blobs" / name)
-    found = wrong_downloads((tmp_path / "snapshot").iterdir())
-    assert found == [tmp_path / "snapshot/wrong"]
-    assert delete_downloads(found, WRONG)
-    assert sorted(path.name for path in (tmp_path / "snapshot").iterdir()) == ["right", "small"]
-    assert len(list((tmp_path / "blobs").iterdir())) == 2
-    assert "damaged: is not the file that the hub lists; deleted" in capsys.readouterr().err
-    assert not delete_downloads([], WRONG)
+        (tmp_path / "snapshot" / file).symlink_to(Path("../blobs", name))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_file_that_is_not_what_the_hub_lists_is_fetched_again(hub_cache: Path, capsys):
+    found = wrong_downloads([*(hub_cache / "snapshot").iterdir(), None])
+    assert found == [hub_cache / "snapshot/wrong"]
+    with fetched_again(found, WRONG) as any_wrong:
+        assert any_wrong
+        assert sorted(contents(hub_cache / "snapshot")) == ["right", "small"]
+    assert len(contents(hub_cache / "blobs")) == 2
+    assert "damaged: is not the file that the hub lists; to be fetched" in capsys.readouterr().err
+    with fetched_again([], WRONG) as any_wrong:
+        assert not any_wrong
+
+
+def test_a_damaged_file_that_cannot_be_fetched_again_stays(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    snapshot, blobs = contents(hub_cache / "snapshot"), contents(hub_cache / "blobs")
+    found = [hub_cache / "snapshot/wrong"]
+    with pytest.raises(InputError, match="no network"), fetched_again(found, WRONG):
+        raise InputError("no network")
+    assert contents(hub_cache / "snapshot") == snapshot
+    assert contents(hub_cache / "blobs") == blobs
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with (
+        pytest.raises(InputError, match=r"copy it again \(HF_HUB_OFFLINE is set\)"),
+        fetched_again(found, WRONG),
+    ):
+        pass
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(hub_cache / "elsewhere"))
+    with (
+        pytest.raises(InputError, match=r"copy it again \(it lies in"),
+        fetched_again(found, WRONG),
+    ):
+        pass
+    assert contents(hub_cache / "blobs") == blobs
 
 
 def test_models_that_are_not_here_have_no_folder(converted: Path, tmp_path: Path):

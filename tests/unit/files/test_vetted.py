@@ -6,7 +6,7 @@ import pytest
 
 from damage import flip
 from selfrepair.files.storage import read_json, write_json
-from selfrepair.files.vetted import changed_since, has_sums, is_vetted, note_vetted
+from selfrepair.files.vetted import changed_since, has_sums, is_vetted, note_vetted, seen_in
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 def cache(tmp_path: Path, folder: Path) -> Path:
     """Notes on the folder as it is."""
     assert not is_vetted(folder, tmp_path / "cache")
-    note_vetted(folder, tmp_path / "cache")
+    note_vetted(folder, tmp_path / "cache", seen=seen_in(folder))
     return tmp_path / "cache"
 
 
@@ -60,7 +60,7 @@ def test_notes_of_before_without_hashes_are_known_and_completed(folder: Path, ca
     assert is_vetted(folder, cache)
     assert not has_sums(folder, cache)
     assert changed_since(folder, cache) == []
-    note_vetted(folder, cache)
+    note_vetted(folder, cache, seen=seen_in(folder))
     assert has_sums(folder, cache)
     flip(folder / "config.json", 0)
     assert changed_since(folder, cache) == [folder / "config.json"]
@@ -69,7 +69,14 @@ def test_notes_of_before_without_hashes_are_known_and_completed(folder: Path, ca
 def test_a_single_file(tmp_path: Path):
     text = tmp_path / "text.txt"
     text.write_text("words")
-    note_vetted(text, tmp_path)
+    note_vetted(text, tmp_path, seen=seen_in(text))
     assert is_vetted(text, tmp_path)
     flip(text)
     assert changed_since(text, tmp_path) == [text]
+
+
+def test_what_changes_while_it_is_looked_through_is_not_noted(folder: Path, tmp_path: Path):
+    seen = seen_in(folder)
+    (folder / "model.safetensors").write_bytes(b"other weights")
+    note_vetted(folder, tmp_path / "cache", seen=seen)
+    assert not is_vetted(folder, tmp_path / "cache")

@@ -24,6 +24,7 @@ from selfrepair.files.storage import file_sha256, write_bytes, write_json
 
 FOLDER = Path(".snakemake/ahead")
 PLAN = FOLDER / "plan.json"
+TRIED = ".tried"
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,14 @@ def plan_drawings(jobs: Iterable[Any], rules: Collection[str]) -> None:
 
 
 def forget_drawings() -> None:
-    """Remove what a run has written down and drawn ahead."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    """Remove what a run has written down and drawn ahead, but not which figure a process died over."""
+    for path in FOLDER.glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.suffix != TRIED:
+            path.unlink(missing_ok=True)
+    with suppress(OSError):
+        FOLDER.rmdir()
 
 
 def make(own: Drawing, draw: Draw) -> None:
@@ -109,21 +116,27 @@ def make(own: Drawing, draw: Draw) -> None:
         _done(key).touch()
     if not taken:
         for other in plan:
-            if other.is_due(since):
-                _draw_ahead(other, draw)
+            try:
+                if other.is_due(since):
+                    _draw_ahead(other, draw)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:  # a panic of what draws is no Exception
+                continue  # the figure's own job says what is wrong
 
 
 def _draw_ahead(other: Drawing, draw: Draw) -> None:
     key = other.key()
-    unfinished = FOLDER / f"{key}.unfinished"
+    unfinished, tried = FOLDER / f"{key}.unfinished", FOLDER / f"{key}{TRIED}"
     with suppress(Timeout), _lock(key, wait=False):
-        if (FOLDER / key).is_dir() or _done(key).exists():
+        # Over a figure that ends the process only its own job is to end, in this run or the next.
+        if (FOLDER / key).is_dir() or _done(key).exists() or tried.exists():
             return
         shutil.rmtree(unfinished, ignore_errors=True)
-        # Its own job says what is wrong.
-        with suppress(Exception):
-            draw(other, unfinished)
-            unfinished.rename(FOLDER / key)
+        tried.touch()
+        draw(other, unfinished)
+        unfinished.rename(FOLDER / key)
+        tried.unlink()
 
 
 def _take_over(drawn: Path, stem: Path) -> None:

@@ -69,7 +69,7 @@ _TAG = re.compile(r"<[a-z][^>]*>")
 _SPARE = re.compile(r' (?:(?:aria-[a-z]+|role|class)="[^"]*"|pointer-events="none"|opacity="1")')
 _NUMBERS = re.compile(r' (?:transform|d|x|y|x2|y2|width|height)="[^"]*"')
 _DISC = re.compile(r'<path ([^>]*)d="M([\d.]+),0A\2,\2,0,1,1,-\2,0A\2,\2,0,1,1,\2,0"')
-_GRADIENT = re.compile(r"\bgradient_\d+")
+_COUNTED = re.compile(r'(?<=id=")(?:gradient_|clip)\d+(?=")|(?<=url\(#)(?:gradient_|clip)\d+(?=\))')
 _LONG = re.compile(r"-?\d+\.\d{3,}(?:e-?\d+)?")
 
 
@@ -79,9 +79,9 @@ def _drawing(spec: dict[str, Any], caption: str) -> str:
     svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE, config={"aria": False})
     svg = _TAG.sub(lambda tag: _NUMBERS.sub(_rounded, _SPARE.sub("", tag[0])), svg)
     svg = _DISC.sub(r'<circle \1r="\2"', svg)
-    # Vega counts gradients over all figures of a process.
-    names = {name: f"gradient_{i}" for i, name in enumerate(dict.fromkeys(_GRADIENT.findall(svg)))}
-    svg = _GRADIENT.sub(lambda name: names[name[0]], svg)
+    # Vega counts gradients and clips over all figures of a process.
+    names = {name: f"gradient_{i}" for i, name in enumerate(dict.fromkeys(_COUNTED.findall(svg)))}
+    svg = _COUNTED.sub(lambda name: names[name[0]], svg)
     title = html.escape(spec["title"]["text"])
     described = f'<svg role="img" aria-label="{title}"'
     svg = svg.replace("<svg", described, 1)

@@ -16,8 +16,9 @@ def agreement_note(record: Mapping[str, Any]) -> str:
     if not record["checked"]:
         return f"Not checked against the plain model: {record['reason']}."
     largest = max(record["largest_difference"].values())
+    instances, heads = record["instances"], len(record["heads"])
     return (
-        f"Checked against the plain model on the CPU: {record['instances']} instances of"
-        f" {len(record['heads'])} heads under {record['ablation']} ablation, largest difference"
+        f"Checked against the plain model on the CPU: {instances} instance{'s' * (instances > 1)} of"
+        f" {heads} head{'s' * (heads > 1)} under {record['ablation']} ablation, largest difference"
         f" {largest:.0e} logits."
     )

@@ -54,7 +54,8 @@ def check_errors(path: Path, record: Mapping[str, Any]) -> None:
         free = name in UNBOUNDED or not dtype
         bound = math.inf if free else ERROR_BOUNDS[str(dtype)]
         if not (math.isfinite(value) and value <= bound):
-            allowed = "a number" if free else f"{bound:g} logits at most in {record['dtype']}"
+            kind = "TF32" if record.get("tf32") else record.get("dtype")
+            allowed = "a number" if free else f"{bound:g} logits at most in {kind}"
             raise ExactnessError(f"{path}: {name} is {value:.3g}, not {allowed}; {REMEDY}")
 
 

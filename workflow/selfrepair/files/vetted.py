@@ -1,7 +1,7 @@
 """Which model folders and text files were vetted as they are now (`model.vetting`, `text.vetting`), so that each is
 looked through once, and what they held, so that one that is damaged since is not used.
 
-No torch: a study that has nothing to do ends in seconds.
+No torch.
 """
 
 from __future__ import annotations
@@ -14,18 +14,25 @@ from .storage import file_sha256, read_json, write_json
 
 _FILE = "vetted.json"
 
+# Of each file: size and time.
+Seen = dict[str, list[Any]]
+
 
 def is_vetted(place: Path, cache: Path) -> bool:
     """Whether a file, or a folder with the files that it has now, was vetted; by sizes and times."""
     noted = _noted(cache).get(_key(place), {})
-    return bool(noted) and {name: seen[:2] for name, seen in noted.items()} == _seen(place)
+    return bool(noted) and {name: seen[:2] for name, seen in noted.items()} == seen_in(place)
 
 
-def note_vetted(place: Path, cache: Path) -> None:
-    """Remember that a file or folder was vetted, and the SHA-256 of what it holds."""
+def note_vetted(place: Path, cache: Path, *, seen: Seen) -> None:
+    """Remember that a file or folder was vetted, and the SHA-256 of what it holds.
+
+    seen: `seen_in` before it was vetted; what has changed since then is not noted.
+    """
     sums = {path.name: file_sha256(path) for path in _files(place)}
-    noted = {name: [*seen, sums[name]] for name, seen in _seen(place).items()}
-    write_json(cache / _FILE, _noted(cache) | {_key(place): noted})
+    if seen_in(place) == seen:
+        noted = {name: [*values, sums[name]] for name, values in seen.items()}
+        write_json(cache / _FILE, _noted(cache) | {_key(place): noted})
 
 
 def has_sums(place: Path, cache: Path) -> bool:
@@ -67,6 +74,7 @@ def _files(place: Path) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def _seen(place: Path) -> dict[str, list[Any]]:
+def seen_in(place: Path) -> Seen:
+    """Size and time of a file, or of the files of a folder, by name."""
     stats = {path.name: path.stat() for path in _files(place)}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}

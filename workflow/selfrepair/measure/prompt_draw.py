@@ -1,4 +1,4 @@
-"""Prompts drawn at random for each head, whose top tokens a sweep measures all (docs/method.md section 4)."""
+"""Prompts drawn at random for each head; a sweep measures its top tokens in them, all or some (docs/method.md section 4)."""
 
 from __future__ import annotations
 

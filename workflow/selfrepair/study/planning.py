@@ -246,11 +246,11 @@ def host_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
 
 def check_bytes(shape: Shape, config: Mapping[str, Any]) -> float:
     """The most main memory that the comparison with the plain model holds, in bytes: the model twice, as it
-    is measured and plain, and a prompt's logits in two passes, twice each; 0 if it is left out."""
+    is measured and plain, and the logits of a prompt's passes and its partner's, twice each; 0 if left out."""
     if not config["sweep"]["checked_heads"]:
         return 0.0
     dtype = "float64" if config["dtype"] == "float64" else "float32"
-    logits = shape.logit_bytes(dtype, amounts.positions_of(config))
+    logits = 1.5 * shape.logit_bytes(dtype, amounts.positions_of(config))  # of two passes
     return PROCESS_BYTES + 2 * BYTES[dtype] * shape.parameters + logits
 
 
