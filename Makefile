@@ -51,7 +51,7 @@ help:
 	'  make test-remotes              stores on S3, WebDAV and SSH servers' \
 	'  make test-cluster              the workflow through SLURM' \
 	'  make test-gpu                  a GPU against the CPU' \
-	'  make benchmark                 throughput, memory, seconds to an interval, 20 minutes' \
+	'  make benchmark                 throughput, memory, seconds to an interval, half an hour' \
 	'  make benchmark-gpu             the same of a GPU, a minute'
 
 setup: .venv/ready
