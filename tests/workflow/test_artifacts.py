@@ -325,7 +325,7 @@ def test_a_single_stage_without_its_inputs_says_what_is_missing(clone):
     done = clone.dvc("repro", "--single-item", "tables@gpt2", ok=False)
     assert done.returncode != 0
     # DVC names the first file that is not there.
-    assert "results/tiny/gpt2/clean.json" in done.stdout + done.stderr
+    assert "results/tiny/gpt2/agreement.json" in done.stdout + done.stderr
 
 
 def test_an_older_revision_is_clean_in_both_tools(origin, tmp_path):
