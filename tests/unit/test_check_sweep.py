@@ -109,7 +109,7 @@ def test_a_wrong_number_with_a_right_hash_stops_the_study(tiny, tiny_folder, tmp
     line = refusal(tmp_path, tiny_folder("gpt2"), sidecars=[beside])
     assert line.startswith(f"error: {shard} (model toy, float32 on a GPU): head 0.")
     assert ": from_mlps is " in line
-    assert f"delete {tmp_path} and measure on another one" in line
+    assert f"delete {tmp_path} and measure on another device" in line
     assert "sweep.checked_heads: 0" in line
 
 
@@ -125,7 +125,7 @@ def test_a_device_that_disagrees_with_itself_in_nothing_stops_the_study(tiny_fol
     with stand_in_gpu():
         beside = save_shard(tmp_path, model)
     line = refusal(tmp_path, tiny_folder("gpt2"), sidecars=[beside])
-    assert "do not trust this device" in line
+    assert "and measure on another device" in line
 
 
 def test_zero_heads_leave_the_check_out(tmp_path):

@@ -119,7 +119,7 @@ def test_the_tables_are_there_and_empty(folder):
 def test_the_figures_are_there_and_say_so(folder, key):
     (figure,) = (each for each in FIGURES if each.key == key)
     inputs = {name: [folder / f"{name}.parquet"] for name in figure.tables}
-    inputs |= {"notes": [folder / "clean.json"], "vega": folder / "vega.js"}
+    inputs |= {"notes": [folder / "clean.json"], "vega": folder / "vega.js", "code": []}
     outputs = {"png": folder / f"{key}.png"}
     formats = ["html", "svg", "png"]
     settings = {"models.{model}.weights": "made up", "figures.formats": formats}

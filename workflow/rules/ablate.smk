@@ -80,7 +80,9 @@ for ablation in ABLATIONS:
                 "../envs/selfrepair.yaml"
             threads: 1
             params:
-                settings=settings("sweep.heads"),
+                settings=settings(
+                    "sweep.heads", "sweep.prompts_per_shard", "sweep.checked_heads"
+                ),
             script:
                 "../scripts/select_heads.py"
 

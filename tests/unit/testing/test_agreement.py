@@ -176,6 +176,7 @@ def test_heads_are_drawn_at_every_depth_and_by_the_seed() -> None:
         ({"dtype": "float32", "tf32": False, "rounding_error": 0.02}, "float32", 0.021),
         ({"dtype": "float32", "tf32": True}, "float32", 0.25),
         ({"dtype": "bfloat16", "tf32": False}, "float32", 1.0),
+        ({"dtype": "bfloat16", "tf32": False, "precision_error": 0.7}, "float32", 1.4),
         ({"dtype": "float64", "tf32": False}, "float64", 1e-5),
     ],
 )
