@@ -24,6 +24,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from checkouts import Checkout, finished_study, made_once  # noqa: E402
+from threads import threads  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +57,12 @@ def tiny(tiny_folder: Callable[[str], Path]) -> Callable[..., Any]:
         return loaded[name, dtype]
 
     return load
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    with threads(3):
+        yield
 
 
 @pytest.fixture(scope="session")

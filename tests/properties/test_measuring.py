@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
 from typing import Any
@@ -28,6 +27,7 @@ from selfrepair.measure.sweep import sweep
 from selfrepair.measure.sweep_result import PER_HEAD, SweepResult, joined
 from selfrepair.measure.token_sweep import TokenSweep, sweep_tokens
 from selfrepair.vocabulary import TERMS
+from threads import threads
 
 # Errors in logits, relative to the largest number of a result where that is above 1. Measured on 210 models: 2e-7
 # (gemma2, whose norms are float32 in a float64 model, too), 4e-7, 0.014.
@@ -48,16 +48,6 @@ def refusing(test: Callable[..., None]) -> Callable[..., None]:
             reject()
 
     return run
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def size_of(result: SweepResult) -> float:

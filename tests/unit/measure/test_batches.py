@@ -1,7 +1,6 @@
 """Recording: each prompt once, side by side or not, with the unembedding where it is needed."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from selfrepair.measure.batches import Recorded, clean_batch, for_each_batch
 from selfrepair.measure.workers import side_by_side
 from selfrepair.model.decoder import Decoder
 from selfrepair.model.replay import Replay
+from threads import threads
 
 Tiny = Callable[..., Decoder]
 
@@ -21,16 +21,6 @@ OTHERS = tiny_models.random_tokens(7, 12, seed=2)
 WITHIN = TOKENS.roll(2, 0)
 # Two of the batch, one twice, one that is new.
 MIXED = torch.stack([TOKENS[1], OTHERS[0], OTHERS[0], TOKENS[1], TOKENS[0], OTHERS[3], TOKENS[2]])
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def recorded(

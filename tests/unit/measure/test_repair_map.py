@@ -15,6 +15,7 @@ from selfrepair.measure.token_sweep import TokenSweep, sweep_tokens
 from selfrepair.model.decoder import Decoder
 from selfrepair.model.summing import Sums
 from selfrepair.vocabulary import FINAL_NORM, HEAD, MLP, components
+from threads import threads
 
 Tiny = Callable[..., Decoder]
 
@@ -132,18 +133,15 @@ def test_maps_of_shards_add_up(name: str, dtype: str, bound: float, tiny: Tiny) 
 
 
 def test_which_thread_did_what_changes_no_bit(tiny: Tiny) -> None:
-    model, threads = tiny("gpt2"), torch.get_num_threads()
+    model = tiny("gpt2")
     drawn = some_drawn(model, TOKENS, share=0.5)
     alone = mapped(model, drawn, chunk=2).repair_map
-    try:
-        torch.set_num_threads(3)
+    with threads(3):
         first = mapped(model, drawn, chunk=2).repair_map
         # Other parts of a batch are recorded together: on some CPUs a product then rounds otherwise.
         assert worst(first, alone) < 1e-4
         for _ in range(3):
             assert worst(mapped(model, drawn, chunk=2).repair_map, first) == 0
-    finally:
-        torch.set_num_threads(threads)
 
 
 def test_arrays_are_a_map_again(tiny: Tiny) -> None:

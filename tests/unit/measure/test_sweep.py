@@ -1,7 +1,7 @@
 """The sweep: exact identities, independence of batches and shards, what is refused."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -283,14 +283,6 @@ def test_half_precision_measures_the_same(dtype: str, bound: float, tiny: Tiny) 
 
 
 # --- side by side ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def three_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "pythia", "gpt_neo", "llama"])

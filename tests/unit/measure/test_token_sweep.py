@@ -1,6 +1,6 @@
 """The sweep of drawn tokens: as a whole sweep at these places, whatever is drawn beside them; refusals."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -76,14 +76,6 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
     monkeypatch.setattr(Replay, "from_layer", from_layer)
     return seen
-
-
-@pytest.fixture
-def three_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(threads)
 
 
 # --- against a whole sweep -----------------------------------------------------------------------

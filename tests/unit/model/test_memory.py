@@ -33,6 +33,7 @@ from selfrepair.testing.meta_device import (
     dry_run,
     meta_decoder,
 )
+from threads import threads
 
 Tiny = Callable[..., Decoder]
 
@@ -70,18 +71,15 @@ def limit_recordings(monkeypatch: pytest.MonkeyPatch, prompts: int) -> list[int]
     return done
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("count", [1, 3])
 def test_a_sweep_halves_its_chunk_and_goes_on(
-    threads: int, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    count: int, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model, before = tiny("gpt2"), torch.get_num_threads()
+    model = tiny("gpt2")
     expected = selfrepair.sweep(model, TOKENS, donors=DONORS)
     done = limit_replays(monkeypatch, 3)
-    try:
-        torch.set_num_threads(threads)
+    with threads(count):
         result = selfrepair.sweep(model, TOKENS, donors=DONORS, chunk=14)
-    finally:
-        torch.set_num_threads(before)
     for name, array in expected.arrays().items():
         torch.testing.assert_close(result.arrays()[name], array, rtol=0, atol=1e-5)
     assert sum(rows for _, rows in done) == 7 * 3 * 3  # nothing twice
