@@ -4,62 +4,39 @@
 for ablation in ABLATIONS:
 
     # By a script of its own, so that what was drawn without it does not follow from its code.
-    if draws_prompts(ablation):
+    of_prompts = draws_prompts(ablation)
+    drawing = "draw_prompts" if of_prompts else "draw_tokens"
 
-        rule:
-            name:
-                f"draw_prompts_{ablation}"
-            input:
-                clean=rules.rank_tokens.output.tensors,
-                beside=found_beside([rules.rank_tokens.output.provenance]),
-                code=code_of("draw_prompts"),
-            output:
-                f"{RESULTS}/{{model}}/drawn/{ablation}.parquet",
-            log:
-                f"{LOGS}/{{model}}/draw_prompts_{ablation}.log",
-            localrule: True
-            conda:
-                "../envs/selfrepair.yaml"
-            threads: 1
-            params:
-                ablation=ablation,
-                settings=settings(
-                    f"ablations.{ablation}.prompts",
-                    f"ablations.{ablation}.prompts_per_head",
-                    f"ablations.{ablation}.tokens_per_head",
-                    f"ablations.{ablation}.random_tokens_per_head",
-                    "seed",
-                ),
-            script:
+    rule:
+        name:
+            f"{drawing}_{ablation}"
+        input:
+            clean=rules.rank_tokens.output.tensors,
+            beside=found_beside([rules.rank_tokens.output.provenance]),
+            code=code_of(drawing),
+        output:
+            f"{RESULTS}/{{model}}/drawn/{ablation}.parquet",
+        log:
+            f"{LOGS}/{{model}}/{drawing}_{ablation}.log",
+        localrule: True
+        conda:
+            "../envs/selfrepair.yaml"
+        threads: 1
+        params:
+            ablation=ablation,
+            settings=settings(
+                f"ablations.{ablation}.prompts",
+                *[f"ablations.{ablation}.prompts_per_head"] * of_prompts,
+                f"ablations.{ablation}.tokens_per_head",
+                f"ablations.{ablation}.random_tokens_per_head",
+                "seed",
+            ),
+        script:
+            (
                 "../scripts/draw_prompts.py"
-
-    else:
-
-        rule:
-            name:
-                f"draw_tokens_{ablation}"
-            input:
-                clean=rules.rank_tokens.output.tensors,
-                beside=found_beside([rules.rank_tokens.output.provenance]),
-                code=code_of("draw_tokens"),
-            output:
-                f"{RESULTS}/{{model}}/drawn/{ablation}.parquet",
-            log:
-                f"{LOGS}/{{model}}/draw_tokens_{ablation}.log",
-            localrule: True
-            conda:
-                "../envs/selfrepair.yaml"
-            threads: 1
-            params:
-                ablation=ablation,
-                settings=settings(
-                    f"ablations.{ablation}.prompts",
-                    f"ablations.{ablation}.tokens_per_head",
-                    f"ablations.{ablation}.random_tokens_per_head",
-                    "seed",
-                ),
-            script:
-                "../scripts/draw_tokens.py"
+                if of_prompts
+                else "../scripts/draw_tokens.py"
+            )
 
     # What is drawn of a head depends on no other head, so every head's draw is made, and those not wanted left out.
     if SOME_HEADS:
