@@ -197,8 +197,8 @@ def planned(tflops: float) -> Callable[[Sizes], Mapping]:
     default = read_study(ROOT / "config/config.yaml", schema=SCHEMA)
 
     def config_for(sizes: Sizes) -> Mapping:
-        resample = {"prompts": sizes.swept, "tokens_per_head": sizes.top, "map": True}
-        resample["prompts_per_head"] = None
+        resample = {"prompts": sizes.swept, "tokens_per_head": None, "map": True}
+        resample["prompts_per_head"] = sizes.drawn
         experiments = {"prompts": sizes.chosen, "iterative_prompts": sizes.iterative}
         # As `init` writes it, and as it leaves it out.
         experiments |= {"narrow_prompts": 0, "optimal_prompts": 0}

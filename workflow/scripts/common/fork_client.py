@@ -29,8 +29,10 @@ def status_of(name: str, script: str) -> int | None:
         message = json.dumps(asked).encode() + b"\n"
         sent = socket.send_fds(server, [message], [0, 1, 2])
         server.sendall(message[sent:])
-        told = server.makefile().readline()
-    # The keeper was killed, and its job with it.
+        told = server.makefile().readline().strip()
+    if told == "none":
+        return None
+    # Nothing: the keeper was killed, and its job with it.
     return int(told) if told else 1
 
 

@@ -100,7 +100,12 @@ def serve(listening: socket.socket, ends: int) -> dict[str, Any] | None:
         if ends in ready:
             return None
         client, _ = listening.accept()
-        if os.fork() == 0:
+        try:
+            keeper = os.fork()
+        except OSError:  # no memory for it: the client, told nothing, runs the script itself
+            client.close()
+            continue
+        if keeper == 0:
             listening.close()
             os.close(ends)
             job = keep(client)
@@ -126,7 +131,12 @@ def keep(client: socket.socket) -> dict[str, Any] | None:
         if not more:
             return None
         message += more
-    keeper, job = os.getpid(), os.fork()
+    keeper = os.getpid()
+    try:
+        job = os.fork()
+    except OSError:
+        client.sendall(b"none\n")
+        return None
     if job == 0:
         ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
         if os.getppid() != keeper:

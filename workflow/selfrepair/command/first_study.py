@@ -34,7 +34,8 @@ text:
 ablations:
   resample: # each head's output is replaced by its output on another prompt
     prompts: {swept} # tokens are drawn from the first so many prompts
-    tokens_per_head: {top} # top tokens drawn of each head: more of them, narrower intervals, a longer sweep
+    prompts_per_head: {drawn} # prompts drawn of each head: more of them, narrower intervals, a longer sweep
+    tokens_per_head: null # all of the head's top tokens in them: a prompt costs the same for one token as for all
     random_tokens_per_head: {random} # tokens drawn from all
     map: true # measure which later part repairs how much (E13, E14)
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..study.planning import plan_model
 
-# What a study takes besides running the model: starting its jobs, tables, figures, the page of claims.
-OVERHEAD_MINUTES = 3.0
+# What a study takes besides running the model: starting its jobs, tables, figures, the page of claims
+# (`benchmarks/tiny_study.py`: under a minute), and loading the model for each job.
+OVERHEAD_MINUTES = 1.5
 # Shares of the default study's sizes to choose from, the largest first.
 _SCALES = (2.0, 1.5, 1.0, 0.7, 0.5, 0.35, 0.25)
 
@@ -17,13 +18,13 @@ _SCALES = (2.0, 1.5, 1.0, 0.7, 0.5, 0.35, 0.25)
 @dataclass(frozen=True)
 class Sizes:
     """Prompts of the sample; those that a sweep's tokens, the experiments on single heads, and iterative
-    inference take; tokens drawn of each head."""
+    inference take; prompts and random tokens drawn of each head."""
 
     prompts: int
     swept: int
     chosen: int
     iterative: int
-    top: int = 6
+    drawn: int = 5
     random: int = 3
     iterative_top: int = 8
 
