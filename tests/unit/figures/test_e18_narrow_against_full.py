@@ -8,14 +8,8 @@ import pytest
 import chosen_tables as made
 from figure_specs import drawn, subtitle
 from selfrepair.errors import InputError
-from selfrepair.figures.e18_narrow_against_full import (
-    BARS,
-    NO_TASK,
-    NO_TEXT,
-    NOT_DONE,
-    caption,
-    draw,
-)
+from selfrepair.figures.e18_narrow_against_full import BARS, NOT_DONE, caption, draw
+from selfrepair.figures.rows import NotMeasured
 from selfrepair.tables.narrow import no_narrow_tables
 
 
@@ -72,11 +66,12 @@ def test_heads_without_a_value_on_text_are_counted() -> None:
 
 
 def test_without_the_task_or_text_it_says_so() -> None:
-    none = no_narrow_tables()
-    assert "Not measured" in subtitle(draw(*none).to_dict())
-    assert caption(*none) == NO_TASK
     alone = made.narrow_heads().with_columns(full_self_repair=pl.lit(None, dtype=pl.Float32))
-    assert caption(alone, made.narrow_summaries()) == NO_TEXT
+    for function in (draw, caption):
+        with pytest.raises(NotMeasured, match="leaves the narrow task out"):
+            function(*no_narrow_tables())
+        with pytest.raises(NotMeasured, match="no resample ablation of its text"):
+            function(alone, made.narrow_summaries())
 
 
 def test_several_models_are_refused() -> None:

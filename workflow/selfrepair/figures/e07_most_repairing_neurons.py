@@ -11,9 +11,8 @@ import polars as pl
 
 from . import marks, words
 from .axes import Span
-from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
+from .panels import NOT_MEASURED, about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import table_rows
-from .unmeasured import NOT_MEASURED, is_unmeasured, unmeasured
 
 TITLE = "How much single neurons repair"
 COLUMNS = (
@@ -22,11 +21,9 @@ COLUMNS = (
 )
 
 
-def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart | alt.Chart:
+def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart:
     """One model, resample ablation, a panel per chosen head (and MLP); a line per threshold, a share
     of the head's direct effect, in a band of its 95 % interval."""
-    if is_unmeasured("E7", neuron_ranks, "neuron_ranks", columns=COLUMNS):
-        return unmeasured(TITLE)
     rows, missing = _rows(neuron_ranks)
     last = int(rows["rank"].max())  # type: ignore[arg-type]
     step = 5 if last > 5 else 1
@@ -61,8 +58,6 @@ def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart | alt.Chart:
 
 
 def caption(neuron_ranks: pl.DataFrame) -> str:
-    if is_unmeasured("E7", neuron_ranks, "neuron_ranks", columns=COLUMNS):
-        return NOT_MEASURED
     rows, _ = _rows(neuron_ranks)
     return (
         f"For {heads_and_tokens(rows, words.sample(rows))}, the neurons of {mlps(rows)} are ranked on"
@@ -76,8 +71,9 @@ def caption(neuron_ranks: pl.DataFrame) -> str:
 
 def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The rows, highest threshold first, with `level`, the threshold in words; how many have no value."""
+    about = ("E7", table, "neuron_ranks")
     finite = ("share", "threshold")
-    rows, missing = table_rows("E7", table, "neuron_ranks", columns=COLUMNS, finite=finite)
+    rows, missing = table_rows(*about, columns=COLUMNS, finite=finite, empty=NOT_MEASURED)
     level = [f"{100 * threshold:.3g} %" for threshold in rows["threshold"]]
     rows = rows.with_columns(level=pl.Series(level))
     return panel_per_head(rows.sort("threshold", "rank", descending=[True, False])), missing

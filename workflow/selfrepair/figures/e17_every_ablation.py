@@ -13,7 +13,6 @@ from . import marks, words
 from .axes import Span, fitted, placed
 from .rows import table_rows
 from .theme import AMBER, BLUE, GREEN, ORANGE, SILVER
-from .unmeasured import is_unmeasured, unmeasured
 
 TITLE = "Self-repair and harm under every ablation"
 MOST_HEADS = 16
@@ -37,11 +36,9 @@ NOT_TRAINED = (
 )
 
 
-def draw(compared: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart | alt.Chart:
+def draw(compared: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart:
     """One model, a row per head and ablation on the head's top tokens: self-repair in logits, the restored
     share of the removed effect, compensation, and the harm to the model's output in nats, with 95 % intervals."""
-    if is_unmeasured("E17", compared, "compared_ablations", columns=COLUMNS):
-        return unmeasured(TITLE, NOT_TRAINED)
     rows, missing = _rows(compared)
     share, slope = "Restored share of the effect", "Compensation (slope over tokens)"
     # Where an ablation removes little, the share is of hardly anything.
@@ -74,8 +71,6 @@ def draw(compared: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart | 
 
 
 def caption(compared: pl.DataFrame, summaries: pl.DataFrame) -> str:
-    if is_unmeasured("E17", compared, "compared_ablations", columns=COLUMNS):
-        return NOT_TRAINED
     rows, _ = _rows(compared)
     removing = rows.filter(pl.col("ablation") != RANDOM)
     worse = removing.filter(pl.col("loss_above_optimal_high") < 0)
@@ -134,6 +129,7 @@ def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         columns=COLUMNS,
         finite=["self_repair"],
         only={"ablation": COMPARED},
+        empty=NOT_TRAINED,
     )
     largest = rows.filter(ablation=RESAMPLE.name).sort("direct_effect", descending=True)
     kept = largest.head(MOST_HEADS).select("layer", "head")

@@ -7,21 +7,11 @@ from dataclasses import replace
 import altair as alt
 import polars as pl
 
-from ..tables.terms import terms_of
-from ..vocabulary import SECOND_HALF, bounded
+from ..vocabulary import SECOND_HALF, TERMS
 from . import marks, words
 from .axes import Span, fitted, placed, share_axis
-from .rows import (
-    DEPTH_KEYS,
-    check_columns,
-    depth_rows,
-    models_of,
-    stacked,
-    table_rows,
-    whole_groups,
-)
+from .rows import NotMeasured, check_columns, depth_rows, models_of, part_rows, table_rows
 from .theme import BLACK, SILVER
-from .unmeasured import NOT_WHOLE, unmeasured
 
 TITLE = "Self-repair over training"
 UNKNOWN = (
@@ -30,17 +20,17 @@ UNKNOWN = (
 )
 SHARE, LOSS, TOKENS = "restored_share", "mean_surprisal", "training_tokens"
 TRAINING = ("model", TOKENS, LOSS, "n_tokens")
+# Self-repair first, then the parts that add up to it.
+PARTS = {name: marks.PARTS[name][0] for name in ("self_repair", *TERMS)}
 
 
-def draw(depth: pl.DataFrame, training: pl.DataFrame) -> alt.VConcatChart | alt.Chart:
+def draw(depth: pl.DataFrame, training: pl.DataFrame) -> alt.VConcatChart:
     """Resample ablation, top tokens, heads of the second half: a point per checkpoint and part, with its 95 %
     interval over prompts; below it the restored share, and the loss. Tokens are on a log scale; a checkpoint
     before training stands left of it, behind a dashed line. Models that do not state their training tokens are
-    not drawn. If fewer than two do, or the second half was not ablated whole: words that say so.
+    not drawn.
     """
-    if (reason := _nothing(depth, training)) is not None:
-        return unmeasured(TITLE, reason)
-    *tables, missing = _rows(depth, training)
+    *tables, missing, left_out = _rows(depth, training)
     parts, shares, losses = tables
     x, zero, border = across(training[TOKENS].drop_nulls())
     # Before a model has learnt anything, the share is of hardly any effect.
@@ -53,22 +43,21 @@ def draw(depth: pl.DataFrame, training: pl.DataFrame) -> alt.VConcatChart | alt.
         (placed(_stood(table, x, zero), y=y), y) for table, y in zip(tables, axes, strict=True)
     ]
     panels = [_panel(rows, x, y, border) for rows, y in drawn]
-    left_out = models_of(training.filter(pl.col(TOKENS).is_null()))
+    unknown = models_of(training.filter(pl.col(TOKENS).is_null()))
     return words.titled(
         alt.vconcat(*panels, spacing=14),
         TITLE,
         f"Resample ablation, {words.FROM_TOP_TOKENS}, heads of the second half of the layers",
         "Bars: 95 % intervals over prompts; parts of a checkpoint stand side by side",
         *["Left of the dashed line: before training, at 0 tokens"] * (0 in training[TOKENS]),
-        *[f"Without a number of training tokens, not drawn: {', '.join(left_out)}"] * any(left_out),
+        *[f"Without a number of training tokens, not drawn: {', '.join(unknown)}"] * any(unknown),
+        *words.left_out_groups(left_out),
         *words.notes_of(drawn, missing=missing),
     )
 
 
 def caption(depth: pl.DataFrame, training: pl.DataFrame) -> str:
-    if (reason := _nothing(depth, training)) is not None:
-        return reason
-    parts, _, losses, _ = _rows(depth, training)
+    parts, _, losses, *_ = _rows(depth, training)
     zero = ", 0 left of the dashed line" * (0 in losses[TOKENS])
     return (
         f"What makes up for ablated attention heads in checkpoints of a model, {words.listed(models_of(losses))},"
@@ -133,30 +122,20 @@ def _panel(rows: pl.DataFrame, x: Span, y: Span, border: float) -> alt.LayerChar
     return alt.LayerChart(layer=layers, data=rows, width=560, height=height)
 
 
-def _nothing(depth: pl.DataFrame, training: pl.DataFrame) -> str | None:
-    """Why there is nothing to draw, if there is not. Raises InputError if a column is missing."""
-    check_columns("E19", training, "training", TRAINING)
-    drawn = [column for name in (*marks.PARTS, SHARE) for column in bounded(name)]
-    check_columns("E19", depth, "depth", [*DEPTH_KEYS, *drawn])
-    if training[TOKENS].count() < 2:
-        return UNKNOWN
-    whole, others = whole_groups("E19", depth, [SECOND_HALF])
-    return NOT_WHOLE if whole.is_empty() and others else None
-
-
 def _rows(
     depth: pl.DataFrame, training: pl.DataFrame
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, int]:
-    """Parts, shares and losses of the checkpoints, from the one trained least; how many have no value."""
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, int, list[str]]:
+    """Parts, shares and losses of the checkpoints, from the one trained least; how many have no value; the
+    second half, if it is left out of some model."""
+    check_columns("E19", training, "training", TRAINING)
     known = training.drop_nulls(TOKENS).sort(TOKENS, maintain_order=True)
+    if known.height < 2:
+        raise NotMeasured(UNKNOWN)
     table = known.select("model", TOKENS).join(depth, on="model", maintain_order="left_right")
-    parts = stacked(table, ["self_repair", *terms_of(table)], *DEPTH_KEYS, TOKENS)
-    names = {name: part for name, (part, _) in marks.PARTS.items()}
-    parts = parts.with_columns(part=pl.col("quantity").replace_strict(names))
-    found = (
-        depth_rows("E19", parts, "value", TOKENS, "part", depths=[SECOND_HALF]),
-        depth_rows("E19", table, SHARE, TOKENS, depths=[SECOND_HALF]),
-        table_rows("E19", known, "training", columns=TRAINING, finite=[LOSS], one_model=False),
+    half = [SECOND_HALF]
+    parts, without_part, left_out = part_rows("E19", table, PARTS, TOKENS, depths=half)
+    shares, without_share, _ = depth_rows("E19", table, SHARE, TOKENS, depths=half)
+    losses, without_loss = table_rows(
+        "E19", known, "training", columns=TRAINING, finite=[LOSS], one_model=False
     )
-    (of_parts, _), (of_shares, _), (of_losses, _) = found
-    return of_parts, of_shares, of_losses, sum(missing for _, missing in found)
+    return parts, shares, losses, without_part + without_share + without_loss, left_out

@@ -19,6 +19,10 @@ LARGEST = f"the {100 * TOP_SHARE:g} % with its largest direct effect"
 # The tokens that a head's numbers are means over, whether they are all of these or drawn from them.
 FROM_TOP_TOKENS = f"tokens from each head's top {100 * TOP_SHARE:g} %"
 FROM_LARGEST = f"tokens from {LARGEST}"
+NOT_MAPPED = (
+    "Not measured: no ablation of this study keeps a map of who repairs (map: true of an ablation in the"
+    " config)."
+)
 REPAIR = (
     "Self-repair is what later parts of the model make up for once a head is ablated: the change of"
     " the target token's logit less the change of the head's own direct effect on it."
@@ -29,8 +33,9 @@ REPAIR = (
 
 
 def titled(chart: Any, title: str, *lines: str) -> Any:
-    """The chart under its title and lines of smaller words."""
-    return chart.properties(title=alt.Title(title, subtitle=list(lines)))
+    """The chart, with its title and lines of smaller words above it."""
+    chart.title = alt.Title(title, subtitle=list(lines))
+    return chart
 
 
 def heading(title: str, *lines: str) -> alt.Title:
