@@ -52,6 +52,11 @@ class Span:
         """Up; `column` as for `x`."""
         return alt.Y(f"{column or self.column}:Q", **self._channel())
 
+    @property
+    def words(self) -> str:
+        """The title in one line."""
+        return self.title if isinstance(self.title, str) else " ".join(self.title or [])
+
     def _channel(self) -> dict[str, Any]:
         percent: dict[str, Any] = {"format": ".0%", "tickCount": 5} if self.percent else {}
         scale = alt.Scale(domain=list(self.limits), nice=False, zero=False, clamp=True)

@@ -31,19 +31,21 @@ def draw(scale_ratios: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
     ends = {"start": "From", "stop": "To"}
     tooltip = [alt.Tooltip(f"{end}:Q", title=title, format=".4f") for end, title in ends.items()]
     tooltip += words.tips(bars, count="Tokens", share="Share (%)")
-    tokens = alt.Chart().mark_bar(binSpacing=0.5).encode(x=x.x(), x2="stop:Q", y=y.y(), color=ink)
+    tokens = alt.Chart().mark_bar(binSpacing=0.5).encode(x.x(), alt.X2("stop:Q"), y.y(), color=ink)
     share = alt.Chart().transform_aggregate(groupby=["words"])
     share = share.mark_text(align="right", baseline="top", lineBreak="\n")
     heads = [words.head_name(head) for head in heads_of(rows)]
     width = 360 if len(heads) == 1 else 190 if len(heads) <= 4 else 130
     layers = [
-        tokens.encode(y2=alt.datum(0), tooltip=tooltip),
+        tokens.encode(alt.Y2Datum(0), tooltip=tooltip),
         marks.rule(x=1.0, color="black", strokeDash=marks.DASHED),
-        share.encode(x=alt.value(width - 2), y=alt.value(4), text="words:N"),
+        share.encode(alt.XValue(width - 2), alt.YValue(4), alt.Text("words:N")),
     ]
-    titles = [_title(name) for name in _names(rows)]
+    titles = [ABLATIONS[name].title.capitalize() for name in _names(rows)]
     pooled = shares.filter(pl.col("layer").is_null())
-    over_all = [f"{name} {words.estimated(estimate(pooled, group=name))}" for name in _names(rows)]
+    over_all = [
+        f"{name} {words.estimated(estimate(pooled, ablation=name))}" for name in _names(rows)
+    ]
     return words.titled(
         alt.LayerChart(layer=layers, data=bars, width=width, height=96).facet(
             row=alt.Row("row:N", title=None, sort=titles),
@@ -75,21 +77,18 @@ def caption(scale_ratios: pl.DataFrame, summaries: pl.DataFrame) -> str:
 def _rows(
     scale_ratios: pl.DataFrame, summaries: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """The tokens, the shares above 1, and how many tokens have no value."""
+    """The tokens, the shares above 1 by ablation and head, and how many tokens have no value."""
     table = ("E4", scale_ratios, "scale_ratios")
-    rows, missing = table_rows(*table, columns=COLUMNS, finite=["ratio"])
+    known = {"ablation": list(ABLATIONS)}
+    rows, missing = table_rows(*table, columns=COLUMNS, finite=["ratio"], only=known)
     about: marks.Look = {"experiment": "E4", "quantity": "share_above_1"}
-    return rows, summary_rows("E4", summaries, rows["model"][0], **about), missing
+    shares = summary_rows("E4", summaries, rows["model"][0], **about)
+    return rows, shares.rename({"group": "ablation"}), missing
 
 
 def _names(rows: pl.DataFrame) -> list[str]:
     """The ablations of the table, in the order of ABLATIONS."""
-    present = rows["ablation"].unique(maintain_order=True).to_list()
-    return sorted(present, key=[*ABLATIONS, *present].index)
-
-
-def _title(name: str) -> str:
-    return (ABLATIONS[name].title if name in ABLATIONS else f"{name} ablation").capitalize()
+    return [name for name in ABLATIONS if name in rows["ablation"]]
 
 
 def _bars(rows: pl.DataFrame, shares: pl.DataFrame) -> tuple[pl.DataFrame, Limits, int]:
@@ -102,7 +101,16 @@ def _bars(rows: pl.DataFrame, shares: pl.DataFrame) -> tuple[pl.DataFrame, Limit
     width = (high - low) / BINS
     first, last = math.floor((low - 1) / width), math.ceil((high - 1) / width)
     limits = 1 + first * width, 1 + last * width
-    keys = ("ablation", "layer", "head")
+    keys, panels = ("ablation", "layer", "head"), heads_of(rows, "ablation")
+    # Two lines, short enough to stay right of the rule at 1.
+    above = [words.estimated(estimate(shares, **panel)).replace(" [", "\n[") for panel in panels]
+    labels = pl.DataFrame(panels).with_columns(
+        row=pl.col("ablation").replace_strict(
+            {n: a.title.capitalize() for n, a in ABLATIONS.items()}
+        ),
+        column=pl.format("Layer {}, head {}", "layer", "head"),
+        words="above 1: " + pl.Series(above),
+    )
     upper = ((pl.col("ratio") - 1) / width).ceil().clip(first + 1, last).alias("upper")
     bars = rows.group_by(*keys, upper).len("count").sort(*keys, "upper")
     bars = bars.with_columns(
@@ -110,12 +118,5 @@ def _bars(rows: pl.DataFrame, shares: pl.DataFrame) -> tuple[pl.DataFrame, Limit
         stop=1 + pl.col("upper") * width,
         share=pl.col("count") / pl.col("count").sum().over(keys),
     )
-    labelled = []
-    for bar in bars.to_dicts():
-        above = estimate(shares, layer=bar["layer"], head=bar["head"], group=bar["ablation"])
-        # Two lines, short enough to stay right of the rule at 1.
-        text = f"above 1: {words.estimated(above)}".replace(" [", "\n[")
-        names = {"row": _title(bar["ablation"]), "column": words.head_name(bar), "words": text}
-        labelled.append(bar | names)
     beyond = rows.filter(~pl.col("ratio").is_between(*limits)).height
-    return pl.DataFrame(labelled), limits, beyond
+    return bars.join(labels, on=keys, maintain_order="left"), limits, beyond

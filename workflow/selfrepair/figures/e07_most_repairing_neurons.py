@@ -30,21 +30,14 @@ def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart:
     ticks = {"values": sorted({1, *range(step, last + 1, step)}), "format": "d", "grid": False}
     title = "Rank of the neuron, most repairing first"
     x = Span("rank", title, (0.5, last + 0.5), options=ticks).x()
-    highest = max([*rows["share"], *rows["high"].drop_nulls()])
+    highest = max([*rows["share"], *rows["share_high"].drop_nulls()])
     limits = (0.0, min(1.02, 1.06 * highest or 1.0))
     y = Span("share", "Share of instances (%)", limits, percent=True)
     levels = rows["level"].unique(maintain_order=True).to_list()
     colour = alt.Color("level:O", title=["Repairs at", "least"], sort=levels)
-    tooltip = words.tips(
-        rows,
-        "rank",
-        level="Repairs at least",
-        share="Share (%)",
-        low="95 % low (%)",
-        high="95 % high (%)",
-    )
-    band = alt.Chart().transform_filter("isValid(datum.low) && isValid(datum.high)")
-    band = band.mark_area(opacity=0.18).encode(y=y.y("low"), y2="high:Q")
+    tooltip = words.tips(rows, "rank", y, level="Repairs at least")
+    # The intervals, joined.
+    band = marks.whiskers(y).mark_area(opacity=0.18)
     line = alt.Chart().mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=18))
     layers = [band, line.encode(y=y.y(), tooltip=tooltip)]
     return words.titled(
@@ -76,4 +69,5 @@ def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     rows, missing = table_rows(*about, columns=COLUMNS, finite=finite, empty=NOT_MEASURED)
     level = [f"{100 * threshold:.3g} %" for threshold in rows["threshold"]]
     rows = rows.with_columns(level=pl.Series(level))
+    rows = rows.rename({"low": "share_low", "high": "share_high"})
     return panel_per_head(rows.sort("threshold", "rank", descending=[True, False])), missing

@@ -30,17 +30,11 @@ def draw(neuron_curve: pl.DataFrame) -> alt.FacetChart:
     rows, missing = _rows(neuron_curve)
     effects = rows["median_direct_effect"]
     title = ["Median direct effect,", "clean (logits)"]
-    colour, beyond = marks.signed_colour("median_direct_effect", title, effects)
+    colour, unseen = marks.signed_colour("median_direct_effect", title, effects)
     limits = (-0.02, 1.02)
     x = Span("neurons", "Neurons, most repairing first (%)", limits, percent=True)
     y = Span("cumulative_share", "Share of the absolute change (%)", limits, percent=True)
-    tooltip = words.tips(
-        rows,
-        rank_end="Neurons so far",
-        neurons="Of all (%)",
-        cumulative_share="Share of the change (%)",
-        median_direct_effect="Median direct effect (logits)",
-    )
+    tooltip = words.tips(rows, x, y, "median_direct_effect", rank_end="Neurons so far")
     curve = alt.Chart().encode(x=x.x(), y=y.y())
     groups = curve.transform_filter("datum.rank_end > 0").encode(color=colour, tooltip=tooltip)
     equal: marks.Look = {"positive": True, "color": GREY, "strokeDash": marks.DOTTED}
@@ -59,7 +53,7 @@ def draw(neuron_curve: pl.DataFrame) -> alt.FacetChart:
         about_neurons(rows, words.sample(rows)),
         "Neurons in order of repair, most repairing first; dotted: equal change of all neurons;"
         f" dashed: after the first {100 * FIRST_NEURONS:g} %",
-        *marks.colour_notes(effects, beyond),
+        *unseen,
         *words.notes(rows, missing=missing),
     )
 

@@ -39,9 +39,9 @@ def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
     drawn = marks.cloud_rows(rows, x, y, "panel")
     # Of points, not of a density's cells.
     dots = drawn.filter(pl.col("count").is_null()) if "count" in drawn else drawn
-    coloured = dots["mlp_direct_effect"]
     title = ["MLP's direct effect,", "clean (logits)"]
-    colour, beyond = marks.signed_colour("mlp_direct_effect", title, coloured)
+    effect = "mlp_direct_effect"
+    colour, unseen = marks.signed_colour(effect, title, dots[effect])
     tooltip = words.tips(rows, "prompt", "position", "mlp_layer", "neuron", *EFFECTS, "region")
     layers = [
         marks.rule(y=0.0),
@@ -56,7 +56,7 @@ def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
         "Point: the instance's most repairing neuron; dashed: no change; above the panel: each region's share",
         REGIONS,
         *marks.density_note(rows, "panel"),
-        *marks.colour_notes(coloured, beyond),
+        *unseen,
         *words.notes(rows, missing=missing),
     )
 

@@ -32,16 +32,15 @@ def draw(neuron_counts: pl.DataFrame) -> alt.FacetChart:
     x = x.scale(type="log", domain=[0.9, 1.3 * last], nice=False)
     x = x.axis(values=[10**power for power in range(6) if 10**power <= last], format=",d")
     y_title = f"Instances with it in the top {TOP} (%)"
-    y = Span("share", y_title, (0.0, 1.04), percent=True).y()
-    tooltip = words.tips(rows, "neuron", "rank", "instances", "prompts", share="Share (%)")
+    y = Span("share", y_title, (0.0, 1.04), percent=True)
+    tooltip = words.tips(rows, "neuron", "rank", "instances", "prompts", y)
     corners = [{"rank": 1, "share": 1}, {"rank": TOP, "share": 1}, {"rank": TOP, "share": 0}]
     dotted: marks.Look = {"color": GREY, "strokeDash": marks.DOTTED, "strokeWidth": 1.2}
     dots = alt.OverlayMarkDef(size=16, color=BLUE)
+    line = alt.Chart().mark_line(color=BLUE, strokeWidth=1.6, point=dots)
     layers = [
-        alt.Chart(pl.DataFrame(corners)).mark_line(**dotted).encode(x=x, y=y),
-        alt.Chart()
-        .mark_line(color=BLUE, strokeWidth=1.6, point=dots)
-        .encode(x=x, y=y, tooltip=tooltip),
+        alt.Chart(pl.DataFrame(corners)).mark_line(**dotted).encode(x=x, y=y.y()),
+        line.encode(x=x, y=y.y(), tooltip=tooltip),
     ]
     return words.titled(
         marks.facets(layers, _thinned(rows), size=(280, 200)),

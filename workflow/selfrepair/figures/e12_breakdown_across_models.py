@@ -34,7 +34,7 @@ def draw(depth: pl.DataFrame) -> alt.FacetChart:
     look: marks.Look = place | {
         "y": y.y(),
         "color": marks.inks("part", "From", inks, legend=alt.Legend(symbolType="square")),
-        "tooltip": words.tips(rows, "model", "depth", "part", "n_heads", value="Share (of 1)"),
+        "tooltip": words.tips(rows, "model", "depth", "part", "n_heads", y),
     }
     total = alt.Chart().mark_point(filled=True, shape="diamond", size=75, opacity=1)
     beyond = marks.points(rows).mark_point(filled=True, opacity=1, stroke="white", strokeWidth=1)

@@ -29,8 +29,11 @@ def draw(repair_layers: pl.DataFrame) -> alt.FacetChart:
     rows, missing = _rows(repair_layers)
     colour_title = ["Mean change of", "direct effect", "(logits)"]
     # The few strongest layers are what the map is for: they are not to share their last colour.
-    colour, beyond = marks.signed_colour("mean", colour_title, rows["mean"], keep=0.995, reach=1.0)
+    colour, unseen = marks.signed_colour(
+        "mean", colour_title, rows["mean"], things="cells", keep=0.995, reach=1.0
+    )
     n_layers = count_of(rows, "component_layer")
+    empty = n_layers - rows["layer"].n_unique()
     layers, axis = list(range(n_layers)), alt.Axis(labelAngle=0, labelOverlap="parity")
     # All layers, also where one has no cell; the last on top.
     across, up = alt.Scale(domain=layers), alt.Scale(domain=layers, reverse=True)
@@ -55,8 +58,8 @@ def draw(repair_layers: pl.DataFrame) -> alt.FacetChart:
         "Blue: the later part makes up for the head; orange: it adds to the loss; mean over the ablated"
         " layer's heads",
         *[last] * (share is not None),
-        *_without_heads(rows, n_layers),
-        *marks.colour_notes(rows["mean"], beyond, things="cells"),
+        *[f"Layers without an ablated head: {empty} of {n_layers}"][:empty],
+        *unseen,
         *words.notes(rows, missing=missing),
     )
 
@@ -97,16 +100,8 @@ def last_mlp_share(rows: pl.DataFrame) -> str | None:
 
 def _sample(rows: pl.DataFrame) -> str:
     layers = rows.unique("layer")
-    heads = words.amount(layers["n_heads"])
-    return (
-        f"{words.amount(layers['n_tokens'])} tokens of a layer's {heads} head{'s' * (heads != '1')}"
-    )
-
-
-def _without_heads(rows: pl.DataFrame, n_layers: int) -> list[str]:
-    """In how many layers no head was ablated: a line, or none."""
-    left_out = n_layers - rows["layer"].n_unique()
-    return [f"Layers without an ablated head: {left_out} of {n_layers}"] * (left_out > 0)
+    tokens, heads = words.amount(layers["n_tokens"]), words.amount(layers["n_heads"])
+    return f"{tokens} tokens of a layer's {heads} head{'s' * (heads != '1')}"
 
 
 def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:

@@ -33,10 +33,8 @@ def draw(backup_heads: pl.DataFrame) -> alt.LayerChart:
     y = alt.Y("pair:N", title="Ablated head → later head", sort=rows["pair"].to_list(), axis=axis)
     tooltip = words.tips(
         rows,
+        *("n_tokens", "n_prompts", x),
         pair="Ablated → later head",
-        mean="Mean change (logits)",
-        n_tokens="Tokens",
-        n_prompts="Prompts",
         n_backups="Heads that back up the first",
         backed_up="Heads that the second backs up",
     )

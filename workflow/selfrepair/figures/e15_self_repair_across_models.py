@@ -36,7 +36,7 @@ def draw(depth: pl.DataFrame) -> alt.LayerChart:
         x=alt.X("depth:N", title=title, axis=axis, scale=quarters),
         xOffset=alt.XOffset("model:N", scale=alt.Scale(type="point", domain=models, padding=1.5)),
         color=marks.model_colour(models),
-        tooltip=words.tips(rows, "model", "depth", "n_heads", **{SHARE: "Share (of 1)"}),
+        tooltip=words.tips(rows, "model", "depth", "n_heads", y),
     )
     chart = alt.LayerChart(layer=[marks.rule(y=0.0), *layers], data=rows, width=560, height=340)
     return words.titled(

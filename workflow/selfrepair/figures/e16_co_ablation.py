@@ -36,8 +36,7 @@ def draw(co_ablation: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart:
     colour = marks.inks("kind_name", "Second head", inks)
     tooltip = words.tips(
         rows,
-        *("pair", "kind_name", "excess", "n_tokens", "n_prompts"),
-        second_change="Change of the second's direct effect (logits)",
+        *("pair", "kind_name", "n_tokens", "n_prompts", x, y),
         delta_first="Change, first ablated (logits)",
         delta_second="Change, second ablated (logits)",
         delta_both="Change, both ablated (logits)",

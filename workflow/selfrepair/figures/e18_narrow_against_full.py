@@ -41,8 +41,7 @@ def draw(narrow_heads: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart:
     tooltip = words.tips(
         rows,
         *words.HEAD,
-        self_repair="Self-repair on the task (logits)",
-        full_self_repair="Self-repair on text (logits)",
+        *(x, y),
         direct_effect="Direct effect on the task (logits)",
         full_direct_effect="Direct effect on text (logits)",
         takes_over="Takes over, on the task (logits)",

@@ -110,7 +110,7 @@ def _panel(rows: pl.DataFrame, x: Span, y: Span, border: float) -> alt.LayerChar
     if not last:
         x = replace(x, title=None, options=x.options | {"labels": False})
     inks = marks.inks("part", "From", marks.part_inks(rows)) if about else alt.value(BLACK)
-    tooltip = words.tips(rows, "model", TOKENS, *about, **{y.column: str(y.title)})
+    tooltip = words.tips(rows, "model", TOKENS, *about, y)
     look: marks.Look = {"x": x.x(), "color": inks, "tooltip": tooltip}
     dashed = marks.rule(x=border, color=SILVER, strokeDash=marks.DASHED)
     layers = [

@@ -83,7 +83,7 @@ def head_rows(
     selections: Sequence[str] = (TOP,),
     one_model: bool = False,
 ) -> tuple[pl.DataFrame, int]:
-    """Rows of the heads table, sorted, with `depth`, the layer over the model's last layer.
+    """Rows of the heads table, sorted as models, selections and ablations are given, with `depth`, the layer over the model's last layer.
 
     columns: those drawn, which must be finite. bounds: those of them that have an interval; all, if
     not given. Raises and counts as `table_rows`.
@@ -104,8 +104,9 @@ def head_rows(
         only={"ablation": ablations, "selection": selections},
         one_model=one_model,
     )
-    order = pl.col("model").cast(pl.Enum(models_of(heads)))
-    return rows.sort(order, "selection", "ablation", "layer", "head"), missing
+    orders = {"model": models_of(heads), "selection": selections, "ablation": ablations}
+    groups = [pl.col(name).cast(pl.Enum(values)) for name, values in orders.items()]
+    return rows.sort(*groups, "layer", "head"), missing
 
 
 def depth_rows(

@@ -158,13 +158,15 @@ TITLES = {
 }
 
 
-def tips(rows: pl.DataFrame, *columns: str, **titles: str) -> list[alt.Tooltip]:
-    """A line per column of the rows: words, a whole number, or a number with the ends of its interval, if
-    the rows have them. titles: of further columns; by default the column's name, in logits if it is a
-    fraction. A title that ends in (%) is of a share.
+def tips(rows: pl.DataFrame, *columns: str | Span, **titles: str) -> list[alt.Tooltip]:
+    """A line per column of the rows, or per axis, under its title: words, a whole number, or a number with the
+    ends of its interval, if the rows have them. titles: of further columns; by default the column's name, in
+    logits if it is a fraction. A title that ends in (%) is of a share.
     """
-    lines = []
-    for column in (*columns, *titles):
+    spans = {span.column: span.words for span in columns if isinstance(span, Span)}
+    names = [column.column if isinstance(column, Span) else column for column in columns]
+    titles, lines = spans | titles, []
+    for column in dict.fromkeys([*names, *titles]):
         kind = rows.schema[column]
         named = TITLES.get(column, column.replace("_", " ").capitalize())
         title = titles.get(column, f"{named} (logits)" if kind.is_float() else named)
