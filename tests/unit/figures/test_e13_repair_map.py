@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import Any
 
 import polars as pl
@@ -14,6 +15,12 @@ from repair_tables import repair_layers
 from selfrepair.errors import InputError
 from selfrepair.figures.e13_repair_map import PANELS, caption, draw, last_mlp_share
 from selfrepair.figures.rows import NotMeasured
+
+
+@cache
+def plain() -> dict[str, Any]:
+    """Of the made up table, drawn once for all tests."""
+    return draw(repair_layers()).to_dict()
 
 
 def cells_of(table: pl.DataFrame) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -41,7 +48,7 @@ def test_panels_share_one_scale_about_zero_that_has_every_colour() -> None:
     assert middle == 0 == low + high
     assert max(abs(row["mean"]) for row in cells) < high
     assert "(logits)" in colour["title"]
-    assert headings(draw(repair_layers()).to_dict()) == [PANELS["head"], PANELS["mlp"]]
+    assert headings(plain()) == [PANELS["head"], PANELS["mlp"]]
 
 
 def test_post_norms_have_panels_in_a_model_that_has_some() -> None:
@@ -86,9 +93,9 @@ def test_the_words_say_what_is_shown() -> None:
     ):
         assert words is not None
         assert words in text
-        assert words in subtitle(draw(table).to_dict()).lower() or words == "direct effect"
+        assert words in subtitle(plain()).lower() or words == "direct effect"
     assert 2 <= len(re.findall(r"\.(?: |$)", text)) <= 6
-    sizes = re.findall(r'"\w*[fF]ontSize": (\d+)', json.dumps(draw(table).to_dict()))
+    sizes = re.findall(r'"\w*[fF]ontSize": (\d+)', json.dumps(plain()))
     assert min(map(int, sizes)) >= 11
 
 

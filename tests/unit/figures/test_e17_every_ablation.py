@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import polars as pl
 import pytest
 
@@ -14,9 +17,15 @@ from selfrepair.other_ablations import COMPARED, OPTIMAL, RANDOM
 from selfrepair.tables.compared_ablations import no_compared_tables
 
 
+@cache
+def plain() -> dict[str, Any]:
+    """Of the made up tables, drawn once for all tests."""
+    return draw(made.compared_ablations(), made.compared()).to_dict()
+
+
 @pytest.mark.parametrize("quantity", DRAWN)
 def test_every_head_and_ablation_is_a_point_with_its_interval(quantity: str) -> None:
-    spec = draw(made.compared_ablations(), made.compared()).to_dict()
+    spec = plain()
     (points,) = drawn(spec, "point", quantity, axis="x")
     ablations = [name for name in COMPARED if quantity != "restored_share" or name != RANDOM]
     found = {(row["name"], row["ablation_name"], row[quantity]) for row in points["rows"]}
@@ -32,7 +41,7 @@ def test_every_head_and_ablation_is_a_point_with_its_interval(quantity: str) -> 
 
 
 def test_words_give_the_estimates_and_the_sample() -> None:
-    lines = subtitle(draw(made.compared_ablations(), made.compared()).to_dict())
+    lines = subtitle(plain())
     assert "0.90 [0.85, 0.96]" in lines
     assert "-0.10 [-0.15, -0.04]" in lines
     assert "0.70 [0.65, 0.76]" in lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import Any
 
 import altair as alt
@@ -25,8 +26,14 @@ DEPTH, TRAINING = depth_table(*TOKENS), training_tables(TOKENS)
 NO_POST_NORMS = {name: part for name, (part, _) in PARTS.items() if name != "from_post_norms"}
 
 
-def spec_of(depth: pl.DataFrame = DEPTH, training: pl.DataFrame = TRAINING) -> dict[str, Any]:
+def spec_of(depth: pl.DataFrame, training: pl.DataFrame = TRAINING) -> dict[str, Any]:
     return draw(depth, training).to_dict()
+
+
+@cache
+def plain() -> dict[str, Any]:
+    """Of these tables, drawn once for all tests."""
+    return spec_of(DEPTH, TRAINING)
 
 
 def rows_of(table: pl.DataFrame) -> pl.DataFrame:
@@ -34,7 +41,7 @@ def rows_of(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def test_every_part_of_every_checkpoint_is_drawn_once_with_its_interval() -> None:
-    spec = spec_of()
+    spec = plain()
     json.dumps(spec, allow_nan=False)
     (points,) = drawn(spec, "point", "value")
     (bars,) = drawn(spec, "rule", "value_low")
@@ -51,7 +58,7 @@ def test_every_part_of_every_checkpoint_is_drawn_once_with_its_interval() -> Non
 
 
 def test_the_restored_share_and_the_loss_have_panels_of_their_own() -> None:
-    spec = spec_of()
+    spec = plain()
     (shares,) = drawn(spec, "point", SHARE)
     (bars,) = drawn(spec, "rule", f"{SHARE}_low")
     for row in rows_of(DEPTH).to_dicts():
@@ -71,7 +78,7 @@ def test_the_restored_share_and_the_loss_have_panels_of_their_own() -> None:
 
 
 def test_tokens_are_on_a_log_scale_on_which_the_start_has_a_marked_place() -> None:
-    spec = spec_of()
+    spec = plain()
     (losses,) = drawn(spec, "point", LOSS)
     place = {row["model"]: row["place"] for row in losses["rows"]}
     assert [*place] == ["start", "early", "later", "last"]
@@ -103,7 +110,7 @@ def test_without_a_start_nothing_is_said_of_it() -> None:
 
 
 def test_parts_of_a_checkpoint_stand_side_by_side_about_its_place() -> None:
-    (points,) = drawn(spec_of(), "point", "value")
+    (points,) = drawn(plain(), "point", "value")
     places = [row["place"] for row in points["rows"] if row["model"] == "later"]
     assert len(set(places)) == len(places) == 4
     assert sum(places) / 4 == pytest.approx(9)
@@ -139,7 +146,7 @@ def test_post_norms_are_drawn_where_there_are_some() -> None:
     depth = depth_table(*TOKENS, post_norms=list(TOKENS))
     (points,) = drawn(spec_of(depth), "point", "value")
     assert sum(row["part"] == part for row in points["rows"]) == 4
-    assert part not in json.dumps(spec_of())
+    assert part not in json.dumps(plain())
 
 
 def test_models_that_do_not_state_their_tokens_are_named_and_not_drawn() -> None:
