@@ -77,8 +77,7 @@ def _rows(
 def _heads_panel(rows: pl.DataFrame, x: Span, y: Span) -> alt.LayerChart:
     tooltip = words.tips(
         rows,
-        *("layer", "n_tokens"),
-        *(x, y),
+        *("layer", "n_tokens", x, y),
         head="Ablated head",
         next_head="Head of the next layer",
     )
@@ -103,12 +102,12 @@ def _pairs_panel(pairs: pl.DataFrame, pooled: Mapping[str, Any] | None) -> alt.L
         "tooltip": words.tips(pairs, "layer", y),
     }
     points = alt.Chart().mark_point(filled=True, size=40, opacity=1)
-    of_all = [pooled["value"]] if pooled else []
+    dotted: marks.Look = {"color": "black", "strokeDash": marks.DOTTED}
     layers = [
         marks.rule(y=0.0),
         marks.whiskers(y, strokeOpacity=0.6).encode(**place),
         points.encode(y=y.y(), **place),
-        *(marks.rule(y=value, color="black", strokeDash=marks.DOTTED) for value in of_all),
+        *([marks.rule(y=pooled["value"], **dotted)] if pooled else []),
     ]
     title = words.heading("Correlation per pair of layers; dotted: all")
     return alt.LayerChart(layer=layers, data=pairs, width=300, height=HEIGHT, title=title)

@@ -40,8 +40,7 @@ def draw(narrow_heads: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart:
     place: marks.Look = {"x": x.x(), "color": marks.layer_colour(count_of(narrow_heads, "layer"))}
     tooltip = words.tips(
         rows,
-        *words.HEAD,
-        *(x, y),
+        *(*words.HEAD, x, y),
         direct_effect="Direct effect on the task (logits)",
         full_direct_effect="Direct effect on text (logits)",
         takes_over="Takes over, on the task (logits)",
