@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import altair as alt
 import polars as pl
 
@@ -71,55 +69,44 @@ def caption(depth: pl.DataFrame, training: pl.DataFrame) -> str:
     )
 
 
-def across(tokens: pl.Series) -> tuple[Span, float, float]:
-    """The axis of numbers of tokens, at their logarithms to base 10; left of all others, where 0 stands, and
-    the border before it."""
-    logs = tokens.filter(tokens > 0).log10().to_list() or [0.0]
-    gap = 0.1 * (max(logs) - min(logs)) or 1.0
-    zero, border = min(logs) - gap, min(logs) - gap / 2
-    places = [zero] * (0 in tokens) + sorted(logs)
-    margin = 0.04 * (places[-1] - places[0]) or 0.5
-    # Ticks at the checkpoints. Numbers need not be equal to the last digit.
-    label = (
-        f"datum.value < {border} ? '0' : replace(format(pow(10, datum.value), '.2~s'), 'G', 'B')"
-    )
-    options: marks.Look = {
-        "values": places,
-        "labelExpr": label,
-        "labelOverlap": "greedy",
-        "grid": False,
-    }
-    limits = places[0] - margin, places[-1] + margin
-    return Span("place", "Training tokens", limits, options=options), zero, border
+def across(tokens: pl.Series) -> tuple[alt.X, float, float]:
+    """The axis of numbers of tokens, on a log scale with a tick at each; where 0 stands, left of all others; the
+    border before it."""
+    trained = sorted(tokens.filter(tokens > 0)) or [1]
+    zero, border = trained[0] / 10, trained[0] / 3
+    places = [zero] * (0 in tokens) + trained
+    margin = max(1.1, (places[-1] / places[0]) ** 0.04)
+    domain = [places[0] / margin, places[-1] * margin]
+    scale = alt.Scale(type="log", domain=domain, nice=False)
+    label = f"datum.value < {border} ? '0' : replace(format(datum.value, '.2~s'), 'G', 'B')"
+    axis = alt.Axis(values=places, labelExpr=label, labelOverlap="greedy", grid=False)
+    return alt.X("place:Q", title="Training tokens", scale=scale, axis=axis), zero, border
 
 
-def _stood(rows: pl.DataFrame, x: Span, zero: float) -> pl.DataFrame:
+def _stood(rows: pl.DataFrame, x: alt.X, zero: float) -> pl.DataFrame:
     """The rows with their `place`; parts of a checkpoint stand side by side about its own."""
-    place = pl.when(pl.col(TOKENS) > 0).then(pl.col(TOKENS).log10()).otherwise(zero)
+    place = pl.when(pl.col(TOKENS) > 0).then(pl.col(TOKENS)).otherwise(zero)
     if "part" in rows.columns:
-        names = list(marks.part_inks(rows))
-        step = 0.008 * (x.limits[1] - x.limits[0])
-        beside = [step * (number - (len(names) - 1) / 2) for number in range(len(names))]
-        place += pl.col("part").replace_strict(names, beside, return_dtype=pl.Float64)
+        names, (low, high) = list(marks.part_inks(rows)), x["scale"]["domain"]
+        # On a log scale a step is a factor: a hundredth of the axis.
+        beside = [(high / low) ** (0.008 * (n - (len(names) - 1) / 2)) for n in range(len(names))]
+        place *= pl.col("part").replace_strict(names, beside, return_dtype=pl.Float64)
     return rows.with_columns(place=place)
 
 
-def _panel(rows: pl.DataFrame, x: Span, y: Span, border: float) -> alt.LayerChart:
-    """The checkpoints, joined if they were trained. The last panel, of the loss, names the tokens."""
-    last, about = y.column == LOSS, ["part", "n_heads"] * ("part" in rows.columns)
-    if not last:
-        x = replace(x, title=None, options=x.options | {"labels": False})
+def _panel(rows: pl.DataFrame, x: alt.X, y: Span, border: float) -> alt.LayerChart:
+    """The checkpoints, joined if they were trained; the loss has no interval and need not be near 0."""
+    loss, about = y.column == LOSS, ["part", "n_heads"] * ("part" in rows.columns)
     inks = marks.inks("part", "From", marks.part_inks(rows)) if about else alt.value(BLACK)
     tooltip = words.tips(rows, "model", TOKENS, *about, y)
-    look: marks.Look = {"x": x.x(), "color": inks, "tooltip": tooltip}
+    look: marks.Look = {"x": x, "color": inks, "tooltip": tooltip}
     dashed = marks.rule(x=border, color=SILVER, strokeDash=marks.DASHED)
     layers = [
         *[dashed] * (0 in rows[TOKENS]),
-        *[marks.rule(y=0.0)] * (not last),
-        *marks.joined(rows, y, bars=not last, where=f"datum.{TOKENS} > 0", **look),
+        *[marks.rule(y=0.0)] * (not loss),
+        *marks.joined(rows, y, bars=not loss, where=f"datum.{TOKENS} > 0", **look),
     ]
-    height = 260 if y.column == "value" else 130
-    return alt.LayerChart(layer=layers, data=rows, width=560, height=height)
+    return alt.LayerChart(layer=layers, data=rows, width=560, height=260 if about else 130)
 
 
 def _rows(
