@@ -113,16 +113,14 @@ def _of_task(summaries: pl.DataFrame, rows: pl.DataFrame) -> str:
 
 
 def _is_done(summaries: pl.DataFrame, rows: pl.DataFrame) -> bool:
-    check_columns("E18", summaries, "summaries", ["model", "group"])
-    return not summaries.filter(model=rows["model"][0], group=JUDGED).is_empty()
+    return JUDGED in summaries.filter(model=rows["model"][0])["group"]
 
 
 def _backups(summaries: pl.DataFrame, rows: pl.DataFrame) -> str:
     """How many of the strongest backup heads are the same, if the study has a map."""
     found = summaries.filter(model=rows["model"][0], experiment="E18")
-    common = estimate(found, quantity="backup_overlap")
-    by_chance = "backup_overlap_by_chance"
-    chance = estimate(found, quantity=by_chance, group="heads of the same layers")
+    by_chance = {"quantity": "backup_overlap_by_chance", "group": "heads of the same layers"}
+    common, chance = estimate(found, quantity="backup_overlap"), estimate(found, **by_chance)
     if common is None or chance is None:
         return ""
     return (
