@@ -81,11 +81,13 @@ def test_each_regions_shares_stand_below_its_head_with_their_interval() -> None:
     assert bars["encoding"]["y"]["sort"] == list(TOKEN_REGIONS[::-1])
     row = next(row for row in bars["rows"] if row["region"] == "repair")
     assert [row[name] for name in ("value", "all")] == [0.25, 0.2]
-    assert [row[name] for name in ("low", "high")] == pytest.approx([0.2, 0.31])
+    assert [row[name] for name in ("value_low", "value_high")] == pytest.approx([0.2, 0.31])
     (rule,) = (
-        part for part in layers_of(spec) if part["encoding"].get("x2", {}).get("field") == "high"
+        part
+        for part in layers_of(spec)
+        if part["encoding"].get("x2", {}).get("field") == "value_high"
     )
-    assert rule["encoding"]["x"]["field"] == "low"
+    assert rule["encoding"]["x"]["field"] == "value_low"
 
 
 def test_a_share_that_is_not_estimated_is_said() -> None:
