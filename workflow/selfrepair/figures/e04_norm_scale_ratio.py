@@ -71,7 +71,8 @@ def _rows(
     scale_ratios: pl.DataFrame, summaries: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, int]:
     """The tokens, the shares above 1 by ablation and head, and how many tokens have no value."""
-    table, known = ("E4", scale_ratios, "scale_ratios"), {"ablation": list(ABLATIONS)}
+    table = ("E4", scale_ratios, "scale_ratios")
+    known = {"ablation": list(ABLATIONS)}
     rows, missing = table_rows(*table, columns=COLUMNS, finite=["ratio"], only=known)
     about: marks.Look = {"experiment": "E4", "quantity": "share_above_1"}
     shares = summary_rows("E4", summaries, rows["model"][0], **about)

@@ -50,7 +50,8 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
         points.encode(**place, tooltip=tooltip).transform_filter("!isValid(datum.line)"),
         curves.encode(**place, strokeDash=dash).transform_filter("isValid(datum.line)"),
     ]
-    both, size = pl.concat([dots, lines], how="diagonal_relaxed"), (340, 170 if models[1:] else 340)
+    both = pl.concat([dots, lines], how="diagonal_relaxed")
+    size = (340, 170 if models[1:] else 340)
     off, drawn = n_beyond(lines), lines["share"].count()
     return words.titled(
         marks.facets(layers, both, size=size, columns=rows["selection"].n_unique()),

@@ -71,7 +71,8 @@ def caption(self_repression: pl.DataFrame) -> str:
 
 def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The heads, with the mean of their layer; how many rows have no value."""
-    about, kinds = ("E11a", table, "self_repression"), {"kind": FED_BACK}
+    about = ("E11a", table, "self_repression")
+    kinds = {"kind": FED_BACK}
     rows, missing = table_rows(*about, columns=COLUMNS, finite=["slope"], only=kinds)
     rows = rows.with_columns(
         side_by_side(count_of(rows, "head")),

@@ -122,7 +122,8 @@ def depth_rows(
     """
     columns = [*DEPTH_KEYS, *keys, *bounded(column)]
     check_columns(figure, depth, "depth", columns)
-    groups, whole = depth.filter(pl.col("depth").is_in(depths)), pl.col("n_tokens").is_not_null()
+    groups = depth.filter(pl.col("depth").is_in(depths))
+    whole = pl.col("n_tokens").is_not_null()
     left_out = groups.filter(~whole)["depth"].unique(maintain_order=True).to_list()
     if left_out and groups.filter(whole).is_empty():
         raise NotMeasured(NOT_WHOLE)
