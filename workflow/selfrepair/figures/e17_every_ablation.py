@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import altair as alt
 import polars as pl
 
@@ -51,15 +53,10 @@ def draw(compared: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart:
     )
     parts = [(placed(rows.drop_nulls(span.column), x=span), span) for span in spans]
     panels = [_panel(*part, rows["name"]) for part in parts]
-    groups = {
-        "restored_ratio": RATIO,
-        "compensation": RANDOM,
-        "compensation_difference": DIFFERENCE,
-    }
-    ratio, random, difference = (
-        words.told("E17", summaries, rows, quantity, unit="ratio", group=group)
-        for quantity, group in groups.items()
-    )
+    told = partial(words.told, "E17", summaries, rows, unit="ratio")
+    ratio = told("restored_ratio", group=RATIO)
+    random = told("compensation", group=RANDOM)
+    difference = told("compensation_difference", group=DIFFERENCE)
     return words.titled(
         alt.hconcat(*panels, spacing=22),
         TITLE,

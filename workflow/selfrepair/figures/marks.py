@@ -1,7 +1,8 @@
 """Marks that several figures draw, their colours, and how panels stand side by side.
 
 A mark has no data of its own unless it says so: it takes the rows of the chart that it is layered in,
-`alt.layer(..., data=rows)`, which `facets` then splits into panels.
+`alt.layer(..., data=rows)`, which `facets` then splits into panels. Channels are of Altair's own classes
+(`alt.X2("high:Q")`, not `x2="high:Q"`): it looks anything else up in its whole schema, which takes longer than the rest.
 """
 
 from __future__ import annotations
