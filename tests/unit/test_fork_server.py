@@ -1,0 +1,254 @@
+"""A job's script runs in a fork as it would by itself, and never outlives what has started it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from checkouts import ROOT
+
+SCRIPTS = ROOT / "workflow/scripts"
+
+# Tells the start of a job's command line and waits for its own end.
+RUN = """
+import shlex, sys
+sys.path.insert(0, {scripts!r})
+from common import fork_server
+print(fork_server.start_server(), flush=True)
+sys.stdin.read()
+"""
+
+
+class Run:
+    """A process that has started a server."""
+
+    def __init__(self, **environment: str) -> None:
+        code = RUN.format(scripts=str(SCRIPTS))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT / "workflow")} | environment,
+        )
+        assert self.process.stdout
+        self.client = self.process.stdout.readline().split()
+        (self.server,) = psutil.Process(self.process.pid).children()
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        psutil.wait_procs([self.server], timeout=60)
+        assert not self.server.is_running()
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    started = Run()
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[[str], list[str]]:
+    """The command of a script with this code."""
+
+    def written(code: str) -> list[str]:
+        path = tmp_path / "folder of a script" / "script.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
+        return [sys.executable, str(path)]
+
+    return written
+
+
+def ended(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload,no-any-return]
+
+
+def same(run: Run, command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    """What a script has told in a fork, after it has told the same by itself."""
+    alone, forked = ended(command, **options), ended([*run.client, *command], **options)
+    assert (forked.returncode, forked.stdout) == (alone.returncode, alone.stdout)
+    return forked
+
+
+def is_forked(told: str) -> bool:
+    return told.strip().endswith("torch is there")
+
+
+TELL = """
+import json, os, sys, threading
+ahead = "torch is there" if "torch" in sys.modules else "nothing is there"
+own = [name for name in sys.modules if name.split(".")[0] in ("common", "selfrepair", "fork_server")]
+print(json.dumps({
+    "folder": os.getcwd(), "argv": sys.argv, "path": sys.path, "file": __file__, "name": __name__,
+    "main": sys.modules["__main__"].__file__, "environment": dict(os.environ), "umask": os.umask(0o22),
+    "stdin": sys.stdin.read(), "own": own, "signals": [str(signal.getsignal(n)) for n in (2, 15, 17)],
+    "threads": threading.active_count(),
+} if (signal := __import__("signal")) else None))
+print(ahead, file=sys.stderr)
+"""
+
+
+def test_a_fork_sees_what_a_process_of_its_own_sees(run, script, tmp_path):
+    environment = os.environ | {"GIVEN": "naïve \udce9", "OMP_NUM_THREADS": "2"}
+    told = same(run, script(TELL), cwd=tmp_path, env=environment, input="from the pipe")
+    assert is_forked(told.stderr)
+    seen = json.loads(told.stdout)
+    assert seen["stdin"] == "from the pipe"
+    assert seen["own"] == []
+    assert seen["environment"]["GIVEN"] == "naïve \udce9"
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("import sys; print('done'); sys.exit(0)", 0),
+        ("import sys; print('done'); sys.exit(3)", 3),
+        ("import sys; sys.exit('a line')", 1),
+        ("import sys; sys.exit()", 0),
+        ("raise ValueError('what went wrong')", 1),
+        ("this is no Python", 1),
+        ("import os; os._exit(7)", 7),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -9),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", -15),
+        ("import atexit; atexit.register(print, 'at the end')", 0),
+        (
+            "import threading, time\n"
+            "threading.Thread(target=lambda: (time.sleep(0.2), print('of a thread'))).start()",
+            0,
+        ),
+    ],
+)
+def test_a_fork_ends_as_a_process_of_its_own_does(run, script, code, status):
+    told = same(run, script(code))
+    assert told.returncode == status
+    for word in ("what went wrong", "a line", "SyntaxError"):
+        assert (word in told.stderr) == (
+            word in code or (word == "SyntaxError" and "no Py" in code)
+        )
+
+
+def test_torch_has_the_threads_that_the_environment_gives(run, script):
+    tell = script("import torch; print(torch.get_num_threads())")
+    for threads in ("1", "2"):
+        told = same(run, tell, env=os.environ | {"OMP_NUM_THREADS": threads})
+        assert told.stdout.strip() == threads
+
+
+def test_our_own_code_is_read_when_the_job_starts(run, script):
+    tell = script("import selfrepair; print(selfrepair.WORD)")
+    module = Path(tell[1]).parent / "selfrepair" / "__init__.py"
+    module.parent.mkdir()
+    for word in ("before", "after"):
+        module.write_text(f"WORD = {word!r}")
+        told = ended([*run.client, *tell])
+        assert told.stdout.strip() == word
+
+
+def test_other_commands_run_as_they_are(run):
+    assert ended([*run.client, "echo", "two", "words"]).stdout == "two words\n"
+    assert ended([*run.client, sys.executable, "-c", "print(1)"]).stdout == "1\n"
+
+
+SLEEP = """
+import os, sys, time
+print(os.getpid(), "torch" in sys.modules, flush=True)
+time.sleep(600)
+"""
+
+
+def started(command: list[str]) -> tuple[subprocess.Popen[str], psutil.Process]:
+    """A client, and the process of its job, which sleeps."""
+    client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert client.stdout
+    number, forked = client.stdout.readline().split()
+    assert forked == "True"
+    return client, psutil.Process(int(number))
+
+
+def has_ended(process: psutil.Process) -> bool:
+    for _ in range(600):
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_client_takes_its_job_along(run, script, number):
+    client, job = started([*run.client, *script(SLEEP)])
+    client.send_signal(number)
+    assert client.wait(60) == -number
+    assert has_ended(job)
+
+
+def test_a_killed_keeper_takes_its_job_along(run, script):
+    client, job = started([*run.client, *script(SLEEP)])
+    job.parent().kill()
+    assert client.wait(60) == 1
+    assert has_ended(job)
+
+
+def test_a_killed_job_ends_its_client(run, script):
+    client, job = started([*run.client, *script(SLEEP)])
+    job.kill()
+    assert client.wait(60) == -signal.SIGKILL
+
+
+def test_without_a_server_a_script_runs_by_itself(script):
+    gone = Run()
+    client, job = started([*gone.client, *script(SLEEP)])
+    gone.end()
+    assert not has_ended_within(job, 1)  # goes on: its own client is alive
+    client.kill()
+    assert has_ended(job)
+    told = ended([*gone.client, *script(TELL)], input="")
+    assert told.returncode == 0
+    assert not is_forked(told.stderr)
+
+
+def has_ended_within(process: psutil.Process, seconds: float) -> bool:
+    time.sleep(seconds)
+    return not process.is_running()
+
+
+def test_a_server_whose_libraries_cannot_be_imported_serves_nobody(script, tmp_path):
+    (tmp_path / "torch.py").write_text("raise MemoryError")
+    run = Run(PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT / "workflow")]))
+    told = ended([*run.client, *script("print('by itself')")])
+    assert (told.returncode, told.stdout) == (0, "by itself\n")
+    run.end()
+
+
+def test_a_server_with_a_thread_serves_nobody(script, tmp_path):
+    (tmp_path / "numpy.py").write_text(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    )
+    (tmp_path / "torch.py").write_text("")
+    run = Run(PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT / "workflow")]))
+    told = ended([*run.client, *script("import sys; print('numpy' in sys.modules)")])
+    assert (told.returncode, told.stdout) == (0, "False\n")
+    run.end()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_another_user_is_not_served(run, script, tmp_path):
+    ask = f"""
+import os, sys
+sys.path.insert(0, {str(SCRIPTS / "common")!r})
+import fork_client
+fork_client.peer = lambda _: os.getuid()  # the server must refuse by itself
+os.setuid({{user}})
+print(fork_client.status_of({run.client[-1]!r}, {script("print('served')")[1]!r}), flush=True)
+"""
+    for user, told in ((0, "served\n0\n"), (65534, "None\n")):
+        assert ended([sys.executable, "-c", ask.format(user=user)]).stdout == told
