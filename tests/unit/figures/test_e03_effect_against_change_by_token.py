@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import polars as pl
@@ -18,6 +19,12 @@ def spec_of(tokens: pl.DataFrame, shares: pl.DataFrame | None = None) -> dict[st
     return e03.draw(tokens, made.region_shares() if shares is None else shares).to_dict()
 
 
+@cache
+def plain() -> dict[str, Any]:
+    """Of the made up tables, drawn once for all tests."""
+    return spec_of(made.tokens())
+
+
 def words(spec: dict[str, Any]) -> dict[tuple[str, str], str]:
     """The words at each panel and region."""
     (text,) = (part for part in layers_of(spec) if part["mark"]["type"] == "text")
@@ -25,8 +32,7 @@ def words(spec: dict[str, Any]) -> dict[tuple[str, str], str]:
 
 
 def test_each_token_is_drawn_once_in_its_heads_panel() -> None:
-    table = made.tokens()
-    spec = spec_of(table)
+    table, spec = made.tokens(), plain()
     names = ["Layer 2, head 1", "Layer 3, head 0", "Layer 3, head 2"]
     points, shares = spec["vconcat"]
     assert headings(points) == [f"{name}\n40 top tokens" for name in names]
@@ -42,7 +48,7 @@ def test_each_token_is_drawn_once_in_its_heads_panel() -> None:
 
 
 def test_points_and_bars_of_a_region_have_one_colour() -> None:
-    spec = spec_of(made.tokens())
+    spec = plain()
     (dots,) = drawn(spec, "point", "delta_logit")
     (bars,) = (part for part in layers_of(spec) if part["mark"]["type"] == "bar")
     colour = dots["encoding"]["color"]
@@ -52,7 +58,7 @@ def test_points_and_bars_of_a_region_have_one_colour() -> None:
 
 
 def test_lines_part_the_regions() -> None:
-    spec = spec_of(made.tokens())
+    spec = plain()
     (dots,) = drawn(spec, "point", "delta_logit")
     x_high, y_low = (dots["encoding"][a]["scale"]["domain"][end] for a, end in (("x", 1), ("y", 0)))
     lines = [part["rows"] for part in drawn(spec, "line", "y")]
@@ -66,7 +72,7 @@ def test_lines_part_the_regions() -> None:
 
 
 def test_each_regions_shares_stand_below_its_head_with_their_interval() -> None:
-    spec = spec_of(made.tokens())
+    spec = plain()
     printed = words(spec)
     assert len(printed) == 3 * 4
     assert printed["Layer 3, head 0", "over-correction"] == "45 % [40, 51]\nall: 10 % [5, 16]"
@@ -75,11 +81,13 @@ def test_each_regions_shares_stand_below_its_head_with_their_interval() -> None:
     assert bars["encoding"]["y"]["sort"] == list(TOKEN_REGIONS[::-1])
     row = next(row for row in bars["rows"] if row["region"] == "repair")
     assert [row[name] for name in ("value", "all")] == [0.25, 0.2]
-    assert [row[name] for name in ("low", "high")] == pytest.approx([0.2, 0.31])
+    assert [row[name] for name in ("value_low", "value_high")] == pytest.approx([0.2, 0.31])
     (rule,) = (
-        part for part in layers_of(spec) if part["encoding"].get("x2", {}).get("field") == "high"
+        part
+        for part in layers_of(spec)
+        if part["encoding"].get("x2", {}).get("field") == "value_high"
     )
-    assert rule["encoding"]["x"]["field"] == "low"
+    assert rule["encoding"]["x"]["field"] == "value_low"
 
 
 def test_a_share_that_is_not_estimated_is_said() -> None:
@@ -110,7 +118,7 @@ def test_density_counts_every_token(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tokens_without_a_line_are_counted() -> None:
     table = made.change_first(made.tokens(), direct_effect=-0.5)
     assert "to which no line applies: 1" in subtitle(spec_of(table))
-    assert "no line applies" not in subtitle(spec_of(made.tokens()))
+    assert "no line applies" not in subtitle(plain())
 
 
 def test_the_circles_say_how_many_tokens_they_are_of() -> None:

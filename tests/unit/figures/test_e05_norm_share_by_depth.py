@@ -10,7 +10,7 @@ import pytest
 from figure_specs import drawn, headings, subtitle
 from figure_tables import change, heads_table, two_models
 from selfrepair.errors import InputError
-from selfrepair.figures.e05_norm_share_by_depth import HIGHEST, LOWEST, PANELS, caption, draw
+from selfrepair.figures.e05_norm_share_by_depth import HIGHEST, LOWEST, caption, draw
 
 RATIO, CLIPPED = "ratio of sums", "paper: mean of clipped shares"
 
@@ -18,13 +18,8 @@ RATIO, CLIPPED = "ratio of sums", "paper: mean of clipped shares"
 def lines_of(table: pl.DataFrame, name: str, selection: str = "top") -> list[dict[str, Any]]:
     (curves,) = drawn(draw(table).to_dict(), "line", "share")
     assert curves["transform"] == [{"filter": "isValid(datum.line)"}]
-    several = table["model"].n_unique() > 1
     rows = [row for row in curves["rows"] if row["line"] == name]
-    return [
-        row
-        for row in rows
-        if row["panel"] == (f"{row['model']}: {selection} tokens" if several else PANELS[selection])
-    ]
+    return [row for row in rows if row["panel"] == f"{row['model']}: {selection} tokens"]
 
 
 def heads_drawn(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -84,17 +79,17 @@ def test_every_head_is_drawn_and_those_beyond_the_axis_are_counted() -> None:
     low, high = points["encoding"]["y"]["scale"]["domain"]
     assert LOWEST <= low < 0.3 < high <= HIGHEST
     assert points["encoding"]["y"]["scale"]["clamp"] is True
-    beyond = dict.fromkeys(PANELS.values(), 0)
+    beyond = {"top": 0, "all": 0}
     rows = heads_drawn(spec)
     assert len(rows) == 48
     for row in rows:
         share = row["share"]
-        beyond[row["panel"]] += not low <= share <= high
+        beyond[row["selection"]] += not low <= share <= high
         inside = "direct effect ≤ 0" if row["direct_effect"] <= 0 else "within"
         assert row["edge"] == ("above" if share > high else "below" if share < low else inside)
     assert min(beyond.values()) >= 1
-    for selection, title in PANELS.items():
-        assert f"{beyond[title]} of 24 heads on {selection} tokens" in subtitle(spec)
+    for selection, count in beyond.items():
+        assert f"{count} of 24 heads on {selection} tokens" in subtitle(spec)
     shape = points["encoding"]["shape"]["scale"]
     assert dict(zip(shape["domain"], shape["range"], strict=True))["direct effect ≤ 0"] == "cross"
 
@@ -117,16 +112,16 @@ def test_the_papers_share_is_marked_and_axes_have_units() -> None:
 
 
 def test_a_sweep_of_one_selection_is_one_panel() -> None:
-    table = heads_table()
-    assert headings(draw(table).to_dict()) == list(PANELS.values())
+    table = heads_table("a")
+    assert headings(draw(table).to_dict()) == ["a: top tokens", "a: all tokens"]
     assert "all tokens" in caption(table)
     top = table.filter(selection="top")
     spec = draw(top).to_dict()
-    assert headings(spec) == [PANELS["top"]]
+    assert headings(spec) == ["a: top tokens"]
     assert "all tokens" not in subtitle(spec)
     assert "all tokens" not in caption(top)
     every = table.filter(selection="all")
-    assert headings(draw(every).to_dict()) == [PANELS["all"]]
+    assert headings(draw(every).to_dict()) == ["a: all tokens"]
     assert "on top tokens" not in caption(every)
 
 
@@ -142,8 +137,6 @@ def test_several_models_have_a_line_of_panels_each() -> None:
     top = draw(two_models().filter(selection="top")).to_dict()
     assert headings(top) == panels[::2]
     assert top["columns"] == 1
-    (one,) = drawn(draw(heads_table()).to_dict(), "point", "share")
-    assert "legend" not in one["encoding"]["color"]
 
 
 def test_the_caption_counts_the_heads_left_out_of_the_sums() -> None:

@@ -15,7 +15,7 @@ def test_each_threshold_has_a_line_and_a_band_in_order_of_rank() -> None:
     table = made.neuron_ranks()
     spec = e07.draw(table).to_dict()
     assert headings(spec) == ["Layer 2, head 1", "Layer 3, head 0", "Layer 3, head 2"]
-    (line,), (band,) = drawn(spec, "line", "share"), drawn(spec, "area", "low")
+    (line,), (band,) = drawn(spec, "line", "share"), drawn(spec, "area", "share_low")
     got = pl.DataFrame(line["rows"])
     for heading, (layer, head) in zip(headings(spec), made.HEADS, strict=True):
         for threshold, level in zip(made.THRESHOLDS, LEVELS, strict=True):
@@ -26,7 +26,7 @@ def test_each_threshold_has_a_line_and_a_band_in_order_of_rank() -> None:
     assert line["encoding"]["color"]["sort"] == LEVELS
     assert line["encoding"]["y"]["axis"]["format"] == ".0%"
     assert line["encoding"]["y"]["title"] == "Share of instances (%)"
-    assert band["encoding"]["y2"]["field"] == "high"
+    assert band["encoding"]["y2"]["field"] == "share_high"
     # One legend for both: a band without it would also remove that of the lines.
     assert band["encoding"]["color"] == line["encoding"]["color"]
 
@@ -41,6 +41,8 @@ def test_each_mlp_has_a_panel_where_there_are_several() -> None:
 
 def test_a_share_without_an_interval_has_no_band() -> None:
     table = made.neuron_ranks().with_columns(low=pl.lit(float("nan")))
-    (band,) = drawn(e07.draw(table).to_dict(), "area", "low")
-    assert {row["low"] for row in band["rows"]} == {None}
-    assert band["transform"] == [{"filter": "isValid(datum.low) && isValid(datum.high)"}]
+    (band,) = drawn(e07.draw(table).to_dict(), "area", "share_low")
+    assert {row["share_low"] for row in band["rows"]} == {None}
+    assert band["transform"] == [
+        {"filter": "isValid(datum.share_low) && isValid(datum.share_high)"}
+    ]

@@ -1,4 +1,4 @@
-"""E9: each instance on axes of one scale, the regions' names where they belong, their shares."""
+"""E9: each instance on axes of one scale, the names of the regions, their shares."""
 
 from __future__ import annotations
 
@@ -39,14 +39,13 @@ def test_panels_say_anti_erasure_and_each_regions_share() -> None:
     assert "anti-erasure: 90 % [85, 96] of 40" in headings(spec)[2]
 
 
-def test_a_name_stands_in_the_region_that_it_names() -> None:
-    spec = e09.draw(made.top_neurons(), made.erasure_shares()).to_dict()
-    (text,) = (part for part in layers_of(spec) if part["mark"]["type"] == "text")
-    assert {row["words"] for row in text["rows"]} == set(NEURON_REGIONS)
-    for row in text["rows"]:
-        x = row["x"] + (0.1 if row["align"] == "left" else -0.1)
-        y = row["y"] + (0.05 if row["baseline"] == "bottom" else -0.05)
-        assert made.neuron_region(x, y) == row["words"]
+def test_the_subtitle_says_where_each_region_lies() -> None:
+    lines = subtitle(e09.draw(made.top_neurons(), made.erasure_shares()).to_dict())
+    below, above, reversed_, right = (
+        made.neuron_region(*point) for point in ((-1, -2), (-1, -0.5), (-1, 1), (1, 0))
+    )
+    assert f"{below} below the dashed line, {above} above it, {reversed_} above zero;" in lines
+    assert f"right of zero: {right}\n" in f"{lines}\n"
 
 
 def test_each_mlp_has_a_panel_and_a_share() -> None:

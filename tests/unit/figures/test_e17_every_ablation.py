@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import polars as pl
 import pytest
 
 import chosen_tables as made
 from figure_specs import drawn, subtitle
 from selfrepair.errors import InputError
-from selfrepair.figures.e17_every_ablation import DRAWN, NAMES, NOT_TRAINED, caption, draw
+from selfrepair.figures.e17_every_ablation import DRAWN, NAMES, caption, draw
+from selfrepair.figures.rows import NotMeasured
 from selfrepair.other_ablations import COMPARED, OPTIMAL, RANDOM
 from selfrepair.tables.compared_ablations import no_compared_tables
 
 
+@cache
+def plain() -> dict[str, Any]:
+    """Of the made up tables, drawn once for all tests."""
+    return draw(made.compared_ablations(), made.compared()).to_dict()
+
+
 @pytest.mark.parametrize("quantity", DRAWN)
 def test_every_head_and_ablation_is_a_point_with_its_interval(quantity: str) -> None:
-    spec = draw(made.compared_ablations(), made.compared()).to_dict()
+    spec = plain()
     (points,) = drawn(spec, "point", quantity, axis="x")
     ablations = [name for name in COMPARED if quantity != "restored_share" or name != RANDOM]
     found = {(row["name"], row["ablation_name"], row[quantity]) for row in points["rows"]}
@@ -31,7 +41,7 @@ def test_every_head_and_ablation_is_a_point_with_its_interval(quantity: str) -> 
 
 
 def test_words_give_the_estimates_and_the_sample() -> None:
-    lines = subtitle(draw(made.compared_ablations(), made.compared()).to_dict())
+    lines = subtitle(plain())
     assert "0.90 [0.85, 0.96]" in lines
     assert "-0.10 [-0.15, -0.04]" in lines
     assert "0.70 [0.65, 0.76]" in lines
@@ -72,8 +82,9 @@ def test_of_many_heads_those_with_the_largest_direct_effects_are_drawn() -> None
 
 
 def test_without_constants_it_says_so() -> None:
-    assert "Not measured" in subtitle(draw(*no_compared_tables()).to_dict())
-    assert caption(*no_compared_tables()) == NOT_TRAINED
+    for function in (draw, caption):
+        with pytest.raises(NotMeasured, match="trains no constants for optimal ablation"):
+            function(*no_compared_tables())
 
 
 def test_several_models_and_missing_columns_are_refused() -> None:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import polars as pl
 import pytest
 
 import chosen_tables as made
 from figure_specs import drawn, subtitle
 from selfrepair.errors import InputError
-from selfrepair.figures.e18_narrow_against_full import (
-    BARS,
-    NO_TASK,
-    NO_TEXT,
-    NOT_DONE,
-    caption,
-    draw,
-)
+from selfrepair.figures.e18_narrow_against_full import BARS, NOT_DONE, caption, draw
+from selfrepair.figures.rows import NotMeasured
 from selfrepair.tables.narrow import no_narrow_tables
 
 
+@cache
+def plain() -> dict[str, Any]:
+    """Of the made up tables, drawn once for all tests."""
+    return draw(made.narrow_heads(), made.narrow_summaries()).to_dict()
+
+
 def test_every_head_is_a_point_and_the_largest_have_intervals() -> None:
-    table = made.narrow_heads()
-    spec = draw(table, made.narrow_summaries()).to_dict()
+    table, spec = made.narrow_heads(), plain()
     (points,) = drawn(spec, "point", "self_repair")
     rows = pl.DataFrame(points["rows"])
     columns = ["layer", "head", "full_self_repair"]
@@ -37,12 +39,12 @@ def test_every_head_is_a_point_and_the_largest_have_intervals() -> None:
 
 
 def test_the_dashed_line_is_the_same_on_both() -> None:
-    (line,) = drawn(draw(made.narrow_heads(), made.narrow_summaries()).to_dict(), "line", "y")
+    (line,) = drawn(plain(), "line", "y")
     assert all(row["y"] == pytest.approx(row["x"]) for row in line["rows"])
 
 
 def test_words_give_the_task_the_correlations_and_the_backups() -> None:
-    lines = subtitle(draw(made.narrow_heads(), made.narrow_summaries()).to_dict())
+    lines = subtitle(plain())
     assert "toy, resample ablation; task: indirect object identification" in lines
     assert "second half 0.61 [0.56, 0.67]; all heads 0.43 [0.38, 0.49]" in lines
     assert (
@@ -72,11 +74,12 @@ def test_heads_without_a_value_on_text_are_counted() -> None:
 
 
 def test_without_the_task_or_text_it_says_so() -> None:
-    none = no_narrow_tables()
-    assert "Not measured" in subtitle(draw(*none).to_dict())
-    assert caption(*none) == NO_TASK
     alone = made.narrow_heads().with_columns(full_self_repair=pl.lit(None, dtype=pl.Float32))
-    assert caption(alone, made.narrow_summaries()) == NO_TEXT
+    for function in (draw, caption):
+        with pytest.raises(NotMeasured, match="leaves the narrow task out"):
+            function(*no_narrow_tables())
+        with pytest.raises(NotMeasured, match="no resample ablation of its text"):
+            function(alone, made.narrow_summaries())
 
 
 def test_several_models_are_refused() -> None:

@@ -20,7 +20,7 @@ from selfrepair.figures import (
     e15_self_repair_across_models,
     e19_emergence,
 )
-from selfrepair.figures.unmeasured import NOT_WHOLE
+from selfrepair.figures.rows import NotMeasured
 from selfrepair.vocabulary import QUARTERS, SECOND_HALF
 
 
@@ -83,16 +83,22 @@ def test_quarters_of_which_not_every_head_was_ablated_are_left_out_and_named(fig
 
 @pytest.mark.parametrize("figure", [e12_breakdown_across_models, e15_self_repair_across_models])
 def test_without_a_whole_quarter_there_are_words(figure: Any) -> None:
-    assert NOT_WHOLE in subtitle(figure.draw(NO_GROUP).to_dict()).replace("\n", " ")
-    assert figure.caption(NO_GROUP) == NOT_WHOLE
+    for function in (figure.draw, figure.caption):
+        with pytest.raises(NotMeasured, match="ablated no such group of layers whole"):
+            function(NO_GROUP)
 
 
 def test_checkpoints_are_not_drawn_without_the_second_half() -> None:
     tokens = {"a": 10**6, "b": 10**9}
     training = training_tables(tokens)
-    depth = left_out(depth_table(*tokens), pl.col("depth") == SECOND_HALF)
-    assert NOT_WHOLE in subtitle(e19_emergence.draw(depth, training).to_dict()).replace("\n", " ")
-    assert e19_emergence.caption(depth, training) == NOT_WHOLE
+    half = pl.col("depth") == SECOND_HALF
+    for function in (e19_emergence.draw, e19_emergence.caption):
+        with pytest.raises(NotMeasured, match="ablated no such group of layers whole"):
+            function(left_out(depth_table(*tokens), half), training)
+    spec = e19_emergence.draw(
+        left_out(depth_table(*tokens), half & (pl.col("model") == "a")), training
+    )
+    assert "Left out, as not every head was ablated: second half" in subtitle(spec.to_dict())
 
 
 def test_the_map_has_no_cell_of_a_layer_without_an_ablated_head() -> None:
@@ -104,7 +110,7 @@ def test_the_map_has_no_cell_of_a_layer_without_an_ablated_head() -> None:
         n_tokens=pl.when(early).then(0).otherwise("n_tokens").cast(pl.Int32),
     )
     spec = e13_repair_map.draw(some).to_dict()
-    (cells,) = drawn(spec, "rect", "y_start")
+    (cells,) = drawn(spec, "rect", "component_layer")
     assert {row["layer"] for row in cells["rows"]} == {3, 4, 5}
     lines = subtitle(spec)
     assert "Layers without an ablated head: 3 of 6" in lines

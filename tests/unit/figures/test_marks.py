@@ -163,11 +163,15 @@ def test_colours_are_the_themes_until_there_are_more_models() -> None:
 
 def test_a_signed_colour_is_symmetrical_and_counts_what_it_cannot_show() -> None:
     values = pl.Series([*np.random.default_rng(0).normal(0, 1, 200), 80.0, None])
-    colour, beyond = signed_colour("v", "V", values)
+    colour, unseen = signed_colour("v", "V", values, things="cells")
     low, middle, high = colour.to_dict()["scale"]["domain"]
     assert (low, middle) == (-high, 0)
     assert high < 20
-    assert beyond == 1
+    assert unseen == [
+        "Beyond the colours' scale, in its last colour: 1 cells",
+        "Cells without a value for their colour: 1",
+    ]
+    assert signed_colour("v", "V", pl.Series([0.1, 0.2]))[1] == []
 
 
 def test_a_crowd_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,10 +182,3 @@ def test_a_crowd_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert marks.crowded(rows)
     assert not marks.crowded(rows, "panel")
     assert marks.density_note(rows) == ["More than 5 points in a panel: drawn as a density"]
-
-
-def test_what_colours_cannot_show_is_counted() -> None:
-    assert marks.colour_notes(pl.Series([0.1, 0.2]), 0) == []
-    first, second = marks.colour_notes(pl.Series([0.1, None]), 3)
-    assert first.endswith("last colour: 3 points")
-    assert second.endswith("colour: 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,14 @@ def panels_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+@cache
+def plain() -> dict[str, Any]:
+    """Of the made up table, drawn once for all tests."""
+    return draw(comparison()).to_dict()
+
+
 def test_a_panel_per_quantity_with_every_head() -> None:
-    table = comparison()
-    spec = draw(table).to_dict()
+    table, spec = comparison(), plain()
     json.dumps(spec, allow_nan=False)
     panels = panels_of(spec)
     assert [panel["title"]["text"] for panel in panels] == [t for p in PANELS for t in p.values()]
@@ -77,21 +83,21 @@ def test_a_panel_per_quantity_with_every_head() -> None:
 def test_the_line_is_the_identity_and_bars_are_our_intervals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    spec = draw(comparison()).to_dict()
+    spec = plain()
     for panel in panels_of(spec):
         (line,) = drawn(panel, "line", "y")
         assert all(end["x"] == end["y"] for end in line["rows"])
     (bars, *_) = drawn(panels_of(spec)[0], "rule", "measured_low")
     assert bars["encoding"]["y2"]["field"] == "measured_high"
     monkeypatch.setattr(marks, "MOST_BARS", 19)
-    large = draw(comparison()).to_dict()
+    large = draw(comparison().filter(quantity="direct_effect")).to_dict()
     assert not [part for part in layers_of(large) if part["encoding"].get("y2")]
 
 
 def test_far_and_missing_heads_are_counted() -> None:
-    table = change(comparison(12, 12), "direct_effect", published=1000.0)
-    table = change(table, "from_heads", published=float("nan"))
-    spec = draw(table.filter(pl.col("quantity").is_in(["direct_effect", "from_heads"]))).to_dict()
+    table = comparison(12, 12).filter(pl.col("quantity").is_in(["direct_effect", "from_heads"]))
+    table = change(table, "direct_effect", published=1000.0)
+    spec = draw(change(table, "from_heads", published=float("nan"))).to_dict()
     assert "Beyond the axes, triangles at the edge: 1 of 287 points" in subtitle(spec)
     assert "Rows of the table without a finite value, not drawn: 1" in subtitle(spec)
     first, second = (drawn(panel, "point", "measured")[0]["rows"] for panel in panels_of(spec))
@@ -111,8 +117,8 @@ def test_what_it_cannot_draw_is_refused() -> None:
     cases = [
         (pl.concat([table, comparison(model="b")]), "takes one model, got toy and b"),
         (table.drop("measured_low"), "no column measured_low"),
-        (table.with_columns(measured=pl.lit(float("nan"))), "no rows with finite"),
-        (table.with_columns(quantity=pl.lit("x")), "published: no panel for x"),
+        (table.with_columns(measured=pl.lit(float("nan"))), "no rows with .*finite"),
+        (table.with_columns(quantity=pl.lit("x")), "no rows with quantity direct_effect/"),
     ]
     for wrong, message in cases:
         for function in (draw, caption):

@@ -6,7 +6,6 @@ triangles that point outwards, and the subtitle counts them: nothing is cropped 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +50,11 @@ class Span:
     def y(self, column: str | None = None) -> alt.Y:
         """Up; `column` as for `x`."""
         return alt.Y(f"{column or self.column}:Q", **self._channel())
+
+    @property
+    def words(self) -> str:
+        """The title in one line."""
+        return self.title if isinstance(self.title, str) else " ".join(self.title or [])
 
     def _channel(self) -> dict[str, Any]:
         percent: dict[str, Any] = {"format": ".0%", "tickCount": 5} if self.percent else {}
@@ -151,9 +155,7 @@ def n_cut(points: pl.DataFrame, span: Span) -> int:
 
 def layer_axis(n_layers: int, *, first: int = 0, title: str | None = "Layer") -> Span:
     """Layers across, each a unit wide; a head's place in it is `place` (see `side_by_side`)."""
-    step = max(1, math.ceil((n_layers - first) / 20))
-    ticks = list(range(first, n_layers, step))
-    options = {"values": ticks, "grid": False, "format": "d"}
+    options = {"tickCount": 15, "tickMinStep": 1, "grid": False, "format": "d"}
     return Span("place", title, (first - 0.5, n_layers - 0.5), options=options)
 
 

@@ -14,42 +14,33 @@ COLUMNS = ["self_repair", "direct_effect"]
 PALE = "#c4c4c4"
 
 
-def draw(heads: pl.DataFrame) -> alt.LayerChart | alt.FacetChart:
+def draw(heads: pl.DataFrame) -> alt.FacetChart:
     """Self-repair (logits) under resample ablation; a point is a head, a line joins a model's layers.
 
     A panel per model; of several, with the lines of the others in grey. A layer's mean is unweighted, over
     its heads that have a value.
     """
     rows, missing = head_rows("E1", heads, COLUMNS)
-    means = layer_means(rows, "self_repair", "model", "depth")
+    means, models = layer_means(rows, "self_repair", "model", "depth"), models_of(rows)
     include = [0.0, *means["self_repair"]]
     y = fitted(rows, "self_repair", "Self-repair (logits)", bars=False, include=include)
-    rows, models = placed(rows, y=y), models_of(rows)
-    colour = marks.model_colour(models)
-    # Headings name several models, and each panel has the lines of all: with data of their own.
-    place: marks.Look = {
-        "x": DEPTH.x(),
-        "y": y.y(),
-        "color": colour.legend(None) if models[1:] else colour,
-    }
-    dots = marks.points(rows, "model").encode(
-        **place, tooltip=words.tips(rows, *words.HEAD, *COLUMNS)
-    )
-    line = alt.Chart().mark_line(strokeWidth=2.5).encode(**place)
+    rows = placed(rows, y=y)
+    # Headings name the models.
+    place: marks.Look = {"x": DEPTH.x(), "color": marks.model_colour(models).legend(None)}
+    tooltip = words.tips(rows, *words.HEAD, *COLUMNS)
+    # With data of their own, so that each panel has the lines of all.
     pale = alt.Chart(means).mark_line(strokeWidth=1.2, color=PALE)
-    pale = pale.encode(x=place["x"], y=place["y"], detail="model:N")
+    line = alt.Chart().mark_line(strokeWidth=2.5)
     layers = [
         marks.rule(y=0.0),
-        *[pale] * (len(models) > 1),
-        dots.transform_filter("!isValid(datum.line)"),
-        line.transform_filter("isValid(datum.line)"),
+        *[pale.encode(DEPTH.x(), y.y(), alt.Detail("model:N"))] * (len(models) > 1),
+        *marks.estimates(rows, y, "model", bars=False, tooltip=tooltip, **place),
+        line.encode(y=y.y("mean(self_repair)"), **place),
     ]
-    both = pl.concat([rows, means.with_columns(line=pl.lit("layer mean"))], how="diagonal_relaxed")
     others = ", grey: those of the other models" * (len(models) > 1)
+    size = (300, 200) if models[1:] else (620, 360)
     return words.titled(
-        marks.facets(layers, both, size=(300, 200), by="model")
-        if models[1:]
-        else alt.LayerChart(layer=layers, data=both, width=620, height=360),
+        marks.facets(layers, rows, size=size, by="model"),
         "Self-repair by depth",
         f"Resample ablation, {words.FROM_TOP_TOKENS}; point: head, line: layer mean{others}",
         *words.left_out(heads),

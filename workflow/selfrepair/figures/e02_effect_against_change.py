@@ -33,9 +33,7 @@ def draw(heads: pl.DataFrame, compared: pl.DataFrame | None = None) -> alt.Facet
     look: marks.Look = {
         "x": x.x(),
         "color": marks.layer_colour(count_of(heads, "layer")),
-        "tooltip": words.tips(
-            rows, *words.HEAD, "direct_effect", delta_logit="Change of the logit (logits)"
-        ),
+        "tooltip": words.tips(rows, *words.HEAD, x, y),
     }
     layers = [
         marks.rule(y=0.0),
@@ -76,7 +74,6 @@ def _rows(heads: pl.DataFrame, compared: pl.DataFrame | None) -> tuple[pl.DataFr
     rows, missing = head_rows("E2", heads, EFFECTS, ablations=list(ABLATIONS), one_model=True)
     titles = {name: ablation.title.capitalize() for name, ablation in ABLATIONS.items()}
     rows = rows.with_columns(panel=pl.col("ablation").replace_strict(titles))
-    rows = rows.sort(pl.col("ablation").cast(pl.Enum(list(ABLATIONS))), maintain_order=True)
     if compared is None or compared.is_empty():
         return rows, missing
     check_columns("E2", compared, "compared_ablations", COLUMNS)

@@ -42,15 +42,14 @@ def draw(tokens: pl.DataFrame, summaries: pl.DataFrame) -> alt.VConcatChart:
     share = Span(
         "value", "Share of tokens", (0.0, 1.7), percent=True, options={"values": [0, 0.5, 1]}
     )
-    base = alt.Chart().encode(y=alt.Y("region:N", title=None, sort=list(TOKEN_REGIONS[::-1])))
+    region = alt.Y("region:N", title=None, sort=list(TOKEN_REGIONS[::-1]))
+    base = alt.Chart().encode(region)
     numbers = base.mark_text(align="right", dy=-7, fontSize=11, lineBreak="\n")
     bars = [
-        base.mark_bar(height=10).encode(x=share.x(), color=colour),
-        base.transform_filter("isValid(datum.low) && isValid(datum.high)")
-        .mark_rule()
-        .encode(x=share.x("low"), x2="high:Q"),
-        base.mark_point(color="black", size=40).encode(x=share.x("all")),
-        numbers.encode(x=alt.value(WIDTH), text="words:N"),
+        base.mark_bar(height=10).encode(share.x(), color=colour),
+        marks.whiskers(share, along="x", strokeOpacity=1).encode(region),
+        base.mark_point(color="black", size=40).encode(share.x("all")),
+        numbers.encode(alt.XValue(WIDTH), alt.Text("words:N")),
     ]
     columns = min(len(marks.headings_of(rows)), 4)
     above = marks.facets(layers, drawn, size=(WIDTH, WIDTH), columns=columns)
@@ -88,9 +87,8 @@ def _rows(tokens: pl.DataFrame, summaries: pl.DataFrame) -> tuple[pl.DataFrame, 
     finite = ("direct_effect", "delta_logit")
     rows, missing = table_rows("E3", tokens, "tokens", columns=COLUMNS, finite=finite)
     rows = panel_per_head(rows, lambda panel: [f"{panel.height:,} top tokens"])
-    found = summary_rows(
-        "E3", summaries, rows["model"][0], experiment="E3", quantity="region_share"
-    )
+    about: marks.Look = {"experiment": "E3", "quantity": "region_share"}
+    found = summary_rows("E3", summaries, rows["model"][0], **about)
     shares = [_share(found, head, region) for head in heads_of(rows) for region in TOKEN_REGIONS]
     return rows, pl.DataFrame(shares, infer_schema_length=None), missing
 
@@ -102,7 +100,9 @@ def _share(found: pl.DataFrame, head: dict[str, Any], region: str) -> dict[str, 
     return {
         "panel": words.head_name(head),
         "region": region,
-        **{name: top and top[name] for name in ("value", "low", "high")},
+        "value": top and top["value"],
+        "value_low": top and top["low"],
+        "value_high": top and top["high"],
         "all": every and every["value"],
         "n_all": every and every["n_tokens"],
         "words": f"{words.estimated(top)}\nall: {words.estimated(every)}",

@@ -19,40 +19,34 @@ BINS = 40
 
 
 def draw(scale_ratios: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
-    """One model, top tokens, no unit: histograms with a row per ablation and a column per head. One
+    """One model, top tokens, no unit: a histogram per ablation and head, a column of them per head. One
     boundary of the bins is 1; tokens beyond the axis are in its last bins."""
     rows, shares, missing = _rows(scale_ratios, summaries)
     bars, limits, beyond = _bars(rows, shares)
     x = Span("start", "S / S' (ratio)", limits, options={"tickCount": 3, "grid": False})
-    # Room above the bars for the words.
-    top = 1.6 * max(bars["share"])
+    top = 1.06 * max(bars["share"])
     y = Span("share", "Tokens (%)", (0.0, top), percent=True, options={"tickCount": 3})
     ink = alt.when("datum.start >= 1").then(alt.value(BLUE)).otherwise(alt.value(SILVER))
     ends = {"start": "From", "stop": "To"}
     tooltip = [alt.Tooltip(f"{end}:Q", title=title, format=".4f") for end, title in ends.items()]
-    tooltip += words.tips(bars, count="Tokens", share="Share (%)")
-    tokens = alt.Chart().mark_bar(binSpacing=0.5).encode(x=x.x(), x2="stop:Q", y=y.y(), color=ink)
-    share = alt.Chart().transform_aggregate(groupby=["words"])
-    share = share.mark_text(align="right", baseline="top", lineBreak="\n")
-    heads = [words.head_name(head) for head in heads_of(rows)]
-    width = 360 if len(heads) == 1 else 190 if len(heads) <= 4 else 130
+    tooltip += words.tips(bars, y, count="Tokens")
+    sides = (x.x(), alt.X2("stop:Q"), y.y(), alt.Y2Datum(0))
     layers = [
-        tokens.encode(y2=alt.datum(0), tooltip=tooltip),
+        alt.Chart().mark_bar(binSpacing=0.5).encode(*sides, color=ink, tooltip=tooltip),
         marks.rule(x=1.0, color="black", strokeDash=marks.DASHED),
-        share.encode(x=alt.value(width - 2), y=alt.value(4), text="words:N"),
     ]
-    titles = [_title(name) for name in _names(rows)]
+    n_heads = len(heads_of(rows))
     pooled = shares.filter(pl.col("layer").is_null())
-    over_all = [f"{name} {words.estimated(estimate(pooled, group=name))}" for name in _names(rows)]
+    over_all = [
+        f"{name} {words.estimated(estimate(pooled, ablation=name))}"
+        for name in marks.headings_of(bars, "ablation")
+    ]
     return words.titled(
-        alt.LayerChart(layer=layers, data=bars, width=width, height=96).facet(
-            row=alt.Row("row:N", title=None, sort=titles),
-            column=alt.Column("column:N", title=None, sort=heads),
-        ),
+        marks.facets(layers, bars, size=(360 if n_heads == 1 else 170, 80), columns=n_heads),
         "Change of the final norm's scale",
         f"{rows['model'][0]}; {words.FROM_TOP_TOKENS}: {words.tokens_per_head(rows, 'ablation')}",
-        "Bars: share of the head's tokens; dashed: no change; in each panel the share above 1 and its"
-        " 95 % interval",
+        "Bars: share of the head's tokens; dashed: no change; above each panel the share above 1 and"
+        " its 95 % interval",
         *[f"Above 1 over all of these heads: {', '.join(over_all)}"][: pooled.height],
         *[f"Beyond the axis, in the outermost bars: {beyond:,} of {rows.height:,} tokens"][:beyond],
         *words.notes(rows, missing=missing),
@@ -62,10 +56,11 @@ def draw(scale_ratios: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
 def caption(scale_ratios: pl.DataFrame, summaries: pl.DataFrame) -> str:
     rows, _, _ = _rows(scale_ratios, summaries)
     sample = words.tokens_per_head(rows, "ablation")
+    names = words.listed([name for name in ABLATIONS if name in rows["ablation"]])
     return (
         "The final norm divides the residual stream by its scale; shown is the scale S with all heads"
         " over the scale S' when one is ablated, for"
-        f" {heads_and_tokens(rows, sample, ablation=words.listed(_names(rows)))}. Above 1, to the"
+        f" {heads_and_tokens(rows, sample, ablation=names)}. Above 1, to the"
         " right of the dashed line, the ablated stream is divided by less, so all that is left in it"
         " counts for more: this alone restores part of the lost logit. The printed share of tokens"
         " above 1 carries a 95 % bootstrap interval over prompts."
@@ -75,26 +70,18 @@ def caption(scale_ratios: pl.DataFrame, summaries: pl.DataFrame) -> str:
 def _rows(
     scale_ratios: pl.DataFrame, summaries: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """The tokens, the shares above 1, and how many tokens have no value."""
+    """The tokens, the shares above 1 by ablation and head, and how many tokens have no value."""
     table = ("E4", scale_ratios, "scale_ratios")
-    rows, missing = table_rows(*table, columns=COLUMNS, finite=["ratio"])
+    known = {"ablation": list(ABLATIONS)}
+    rows, missing = table_rows(*table, columns=COLUMNS, finite=["ratio"], only=known)
     about: marks.Look = {"experiment": "E4", "quantity": "share_above_1"}
-    return rows, summary_rows("E4", summaries, rows["model"][0], **about), missing
-
-
-def _names(rows: pl.DataFrame) -> list[str]:
-    """The ablations of the table, in the order of ABLATIONS."""
-    present = rows["ablation"].unique(maintain_order=True).to_list()
-    return sorted(present, key=[*ABLATIONS, *present].index)
-
-
-def _title(name: str) -> str:
-    return (ABLATIONS[name].title if name in ABLATIONS else f"{name} ablation").capitalize()
+    shares = summary_rows("E4", summaries, rows["model"][0], **about)
+    return rows, shares.rename({"group": "ablation"}), missing
 
 
 def _bars(rows: pl.DataFrame, shares: pl.DataFrame) -> tuple[pl.DataFrame, Limits, int]:
-    """A row per ablation, head and bin that is not empty, with the headings of its panel and the words
-    in it; the axis; how many tokens lie beyond it.
+    """A row per ablation, head and bin that is not empty, with `panel`, its heading; the axis; how many tokens
+    lie beyond it.
 
     A ratio of exactly 1 is not above 1, so a bin contains its upper end.
     """
@@ -104,18 +91,19 @@ def _bars(rows: pl.DataFrame, shares: pl.DataFrame) -> tuple[pl.DataFrame, Limit
     limits = 1 + first * width, 1 + last * width
     keys = ("ablation", "layer", "head")
     upper = ((pl.col("ratio") - 1) / width).ceil().clip(first + 1, last).alias("upper")
-    bars = rows.group_by(*keys, upper).len("count").sort(*keys, "upper")
-    bars = bars.with_columns(
+    bars = rows.group_by(*keys, upper).len("count")
+    titles = {name: ablation.title for name, ablation in ABLATIONS.items()}
+    panels = [
+        panel | {"above": words.estimated(estimate(shares, **panel))}
+        for panel in heads_of(rows, "ablation")
+    ]
+    title = pl.col("ablation").replace_strict(titles)
+    bars = bars.join(pl.DataFrame(panels), on=keys).with_columns(
         start=1 + (pl.col("upper") - 1) * width,
         stop=1 + pl.col("upper") * width,
         share=pl.col("count") / pl.col("count").sum().over(keys),
+        panel=pl.format("L{}H{}, {}\nabove 1: {}", "layer", "head", title, "above"),
     )
-    labelled = []
-    for bar in bars.to_dicts():
-        above = estimate(shares, layer=bar["layer"], head=bar["head"], group=bar["ablation"])
-        # Two lines, short enough to stay right of the rule at 1.
-        text = f"above 1: {words.estimated(above)}".replace(" [", "\n[")
-        names = {"row": _title(bar["ablation"]), "column": words.head_name(bar), "words": text}
-        labelled.append(bar | names)
+    order = pl.col("ablation").cast(pl.Enum(list(ABLATIONS)))
     beyond = rows.filter(~pl.col("ratio").is_between(*limits)).height
-    return pl.DataFrame(labelled), limits, beyond
+    return bars.sort(order, "layer", "head", "upper"), limits, beyond

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
-from ..vocabulary import ALL, TOP, TOP_SHARE, bounded
+from ..vocabulary import ALL, TOP, bounded
 from . import marks, words
 from .axes import DEPTH, EDGES, WITHIN, Span, axis_limits, n_beyond, placed
 from .rows import head_rows, models_of
@@ -13,18 +13,13 @@ from .rows import head_rows, models_of
 PAPER_SHARE = 0.3
 # Beyond these bounds a share of the direct effect says only that the direct effect is near zero.
 LOWEST, HIGHEST = -0.5, 1.25
-PANELS = {
-    TOP: f"Top tokens ({100 * TOP_SHARE:g} % with the largest direct effect)",
-    ALL: "All tokens",
-}
 # What the lines show, per layer, and their dashes.
 LINES = {"ratio of sums": [1, 0], "paper: mean of clipped shares": marks.DASHED}
 NEGATIVE = "direct effect ≤ 0"
 
 
 def draw(heads: pl.DataFrame) -> alt.FacetChart:
-    """Resample ablation, a panel for top tokens and, if they were swept, one for all tokens; of several
-    models, a line of such panels for each.
+    """Resample ablation, a panel for top tokens and, if they were swept, one for all tokens, of each model.
 
     Lines: `layer_shares`. Points: each head's own ratio, with heads whose direct effect is not
     positive as crosses: there the ratio is no share of anything.
@@ -40,19 +35,14 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
     rows, lines = placed(rows, y=y), placed(lines, y=y)
     no_share = (pl.col("direct_effect") <= 0) & (pl.col("edge") == WITHIN)
     dots = rows.with_columns(edge=pl.when(no_share).then(pl.lit(NEGATIVE)).otherwise("edge"))
-    colour = marks.model_colour(models)
-    place: marks.Look = {
-        "x": DEPTH.x(),
-        "y": y.y(),
-        "color": colour.legend(None) if models[1:] else colour,
-    }
+    # Headings name the models.
+    colour = marks.model_colour(models).legend(None)
+    place: marks.Look = {"x": DEPTH.x(), "y": y.y(), "color": colour}
     legend = alt.Legend(symbolType="stroke", symbolSize=300, symbolStrokeWidth=2)
     scale = alt.Scale(domain=list(LINES), range=list(LINES.values()))
     dash = alt.StrokeDash("line:N", title="Line, per layer", scale=scale, legend=legend)
     points = marks.points(dots, "panel", shapes=EDGES | {NEGATIVE: "cross"})
-    tooltip = words.tips(
-        rows, *words.HEAD, share="Share (of 1)", direct_effect="Direct effect (logits)"
-    )
+    tooltip = words.tips(rows, *words.HEAD, y, "direct_effect")
     curves = alt.Chart().mark_line(strokeWidth=2.2, strokeJoin="round")
     layers = [
         marks.rule(y=0.0),
@@ -60,19 +50,11 @@ def draw(heads: pl.DataFrame) -> alt.FacetChart:
         points.encode(**place, tooltip=tooltip).transform_filter("!isValid(datum.line)"),
         curves.encode(**place, strokeDash=dash).transform_filter("isValid(datum.line)"),
     ]
-    # A row of panels for each model, unless one lacks a selection that others have.
-    selections = rows.group_by("model").agg(pl.col("selection").n_unique())["selection"].unique()
-    look: marks.Look = {
-        "size": (340, 170),
-        "columns": max(selections) if len(selections) == 1 else 1,
-    }
+    both = pl.concat([dots, lines], how="diagonal_relaxed")
+    size = (340, 170 if models[1:] else 340)
     off, drawn = n_beyond(lines), lines["share"].count()
     return words.titled(
-        marks.facets(
-            layers,
-            pl.concat([dots, lines], how="diagonal_relaxed"),
-            **(look if models[1:] else {"size": (340, 340)}),
-        ),
+        marks.facets(layers, both, size=size, columns=rows["selection"].n_unique()),
         "Share restored by the final norm",
         "Resample ablation; solid: sum of from_norm / sum of direct effect over a layer's heads with"
         " positive direct effect",
@@ -131,15 +113,9 @@ def caption(heads: pl.DataFrame) -> str:
 
 
 def _rows(heads: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """The rows of top tokens, and of all tokens if they were swept, with `panel`, one by one, and `share`."""
+    """The rows of top tokens, and of all tokens if they were swept, with `panel` and `share`."""
     columns = ("from_norm_share", "from_norm", "direct_effect", "from_norm_share_clipped")
     bounds = ("from_norm_share", "direct_effect")
     rows, missing = head_rows("E5", heads, columns, bounds=bounds, selections=(TOP, ALL))
     rows = rows.rename(dict(zip(bounded("from_norm_share"), bounded("share"), strict=True)))
-    models = models_of(rows)
-    heading = (
-        pl.format("{}: {} tokens", "model", "selection") if models[1:] else pl.col("selection")
-    )
-    rows = rows.with_columns(panel=heading.replace(PANELS))
-    order = pl.col("model").cast(pl.Enum(models))
-    return rows.sort(order, pl.col("selection") == ALL, maintain_order=True), missing
+    return rows.with_columns(panel=pl.format("{}: {} tokens", "model", "selection")), missing

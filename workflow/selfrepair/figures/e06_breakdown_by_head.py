@@ -84,7 +84,7 @@ def _facet(
         mean,
         label.encode(x=x.x(), y=y.y(), text="name:N").transform_filter("isValid(datum.name)"),
     ]
-    row = alt.Row("panel:N", title=None, sort=marks.headings_of(rows), header=marks.LINES)
+    row = alt.Row("panel:N", title=None, sort=marks.headings_of(rows))
     return alt.LayerChart(layer=layers, data=rows, width=WIDTH, height=110).facet(
         row=row, spacing=8
     )

@@ -11,9 +11,8 @@ import polars as pl
 
 from . import marks, words
 from .axes import Span
-from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
+from .panels import NOT_MEASURED, about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import table_rows
-from .unmeasured import NOT_MEASURED, is_unmeasured, unmeasured
 
 TITLE = "How much single neurons repair"
 COLUMNS = (
@@ -22,32 +21,23 @@ COLUMNS = (
 )
 
 
-def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart | alt.Chart:
+def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart:
     """One model, resample ablation, a panel per chosen head (and MLP); a line per threshold, a share
     of the head's direct effect, in a band of its 95 % interval."""
-    if is_unmeasured("E7", neuron_ranks, "neuron_ranks", columns=COLUMNS):
-        return unmeasured(TITLE)
     rows, missing = _rows(neuron_ranks)
     last = int(rows["rank"].max())  # type: ignore[arg-type]
     step = 5 if last > 5 else 1
     ticks = {"values": sorted({1, *range(step, last + 1, step)}), "format": "d", "grid": False}
     title = "Rank of the neuron, most repairing first"
     x = Span("rank", title, (0.5, last + 0.5), options=ticks).x()
-    highest = max([*rows["share"], *rows["high"].drop_nulls()])
+    highest = max([*rows["share"], *rows["share_high"].drop_nulls()])
     limits = (0.0, min(1.02, 1.06 * highest or 1.0))
     y = Span("share", "Share of instances (%)", limits, percent=True)
     levels = rows["level"].unique(maintain_order=True).to_list()
     colour = alt.Color("level:O", title=["Repairs at", "least"], sort=levels)
-    tooltip = words.tips(
-        rows,
-        "rank",
-        level="Repairs at least",
-        share="Share (%)",
-        low="95 % low (%)",
-        high="95 % high (%)",
-    )
-    band = alt.Chart().transform_filter("isValid(datum.low) && isValid(datum.high)")
-    band = band.mark_area(opacity=0.18).encode(y=y.y("low"), y2="high:Q")
+    tooltip = words.tips(rows, "rank", y, level="Repairs at least")
+    # The intervals, joined.
+    band = marks.whiskers(y).mark_area(opacity=0.18)
     line = alt.Chart().mark_line(strokeWidth=1.8, point=alt.OverlayMarkDef(size=18))
     layers = [band, line.encode(y=y.y(), tooltip=tooltip)]
     return words.titled(
@@ -61,8 +51,6 @@ def draw(neuron_ranks: pl.DataFrame) -> alt.FacetChart | alt.Chart:
 
 
 def caption(neuron_ranks: pl.DataFrame) -> str:
-    if is_unmeasured("E7", neuron_ranks, "neuron_ranks", columns=COLUMNS):
-        return NOT_MEASURED
     rows, _ = _rows(neuron_ranks)
     return (
         f"For {heads_and_tokens(rows, words.sample(rows))}, the neurons of {mlps(rows)} are ranked on"
@@ -76,8 +64,10 @@ def caption(neuron_ranks: pl.DataFrame) -> str:
 
 def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The rows, highest threshold first, with `level`, the threshold in words; how many have no value."""
+    about = ("E7", table, "neuron_ranks")
     finite = ("share", "threshold")
-    rows, missing = table_rows("E7", table, "neuron_ranks", columns=COLUMNS, finite=finite)
+    rows, missing = table_rows(*about, columns=COLUMNS, finite=finite, empty=NOT_MEASURED)
     level = [f"{100 * threshold:.3g} %" for threshold in rows["threshold"]]
     rows = rows.with_columns(level=pl.Series(level))
+    rows = rows.rename({"low": "share_low", "high": "share_high"})
     return panel_per_head(rows.sort("threshold", "rank", descending=[True, False])), missing

@@ -11,10 +11,9 @@ import polars as pl
 
 from . import marks, words
 from .axes import Span
-from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
+from .panels import NOT_MEASURED, about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import table_rows
 from .theme import GREY
-from .unmeasured import NOT_MEASURED, is_unmeasured, unmeasured
 
 TITLE = "How repair is spread over neurons"
 COLUMNS = (
@@ -24,26 +23,18 @@ COLUMNS = (
 FIRST_NEURONS = 0.01
 
 
-def draw(neuron_curve: pl.DataFrame) -> alt.FacetChart | alt.Chart:
+def draw(neuron_curve: pl.DataFrame) -> alt.FacetChart:
     """One model, resample ablation, a panel per chosen head (and MLP). Across: the share of neurons
     counted so far; up: their share of the summed absolute change. Points are groups of neurons,
     coloured by their median clean direct effect (logits): negative ones erase."""
-    if is_unmeasured("E8", neuron_curve, "neuron_curve", columns=COLUMNS):
-        return unmeasured(TITLE)
     rows, missing = _rows(neuron_curve)
     effects = rows["median_direct_effect"]
     title = ["Median direct effect,", "clean (logits)"]
-    colour, beyond = marks.signed_colour("median_direct_effect", title, effects)
+    colour, unseen = marks.signed_colour("median_direct_effect", title, effects)
     limits = (-0.02, 1.02)
     x = Span("neurons", "Neurons, most repairing first (%)", limits, percent=True)
     y = Span("cumulative_share", "Share of the absolute change (%)", limits, percent=True)
-    tooltip = words.tips(
-        rows,
-        rank_end="Neurons so far",
-        neurons="Of all (%)",
-        cumulative_share="Share of the change (%)",
-        median_direct_effect="Median direct effect (logits)",
-    )
+    tooltip = words.tips(rows, x, y, "median_direct_effect", rank_end="Neurons so far")
     curve = alt.Chart().encode(x=x.x(), y=y.y())
     groups = curve.transform_filter("datum.rank_end > 0").encode(color=colour, tooltip=tooltip)
     equal: marks.Look = {"positive": True, "color": GREY, "strokeDash": marks.DOTTED}
@@ -62,14 +53,12 @@ def draw(neuron_curve: pl.DataFrame) -> alt.FacetChart | alt.Chart:
         about_neurons(rows, words.sample(rows)),
         "Neurons in order of repair, most repairing first; dotted: equal change of all neurons;"
         f" dashed: after the first {100 * FIRST_NEURONS:g} %",
-        *marks.colour_notes(effects, beyond),
+        *unseen,
         *words.notes(rows, missing=missing),
     )
 
 
 def caption(neuron_curve: pl.DataFrame) -> str:
-    if is_unmeasured("E8", neuron_curve, "neuron_curve", columns=COLUMNS):
-        return NOT_MEASURED
     rows, _ = _rows(neuron_curve)
     return (
         f"For {heads_and_tokens(rows, words.sample(rows))}, the neurons of {mlps(rows)} are sorted on"
@@ -85,8 +74,9 @@ def caption(neuron_curve: pl.DataFrame) -> str:
 
 def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The rows in order, with `neurons`, the share of them so far; how many rows have no value."""
+    about = ("E8", table, "neuron_curve")
     finite = ("cumulative_share", "rank_end", "n_neurons")
-    rows, missing = table_rows("E8", table, "neuron_curve", columns=COLUMNS, finite=finite)
+    rows, missing = table_rows(*about, columns=COLUMNS, finite=finite, empty=NOT_MEASURED)
     rows = rows.with_columns(neurons=pl.col("rank_end") / pl.col("n_neurons")).sort("rank_end")
     return panel_per_head(rows, _first_neurons), missing
 

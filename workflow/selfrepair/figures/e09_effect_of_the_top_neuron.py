@@ -12,10 +12,8 @@ import polars as pl
 from ..vocabulary import NEURON_REGIONS
 from . import marks, words
 from .axes import Span, axis_limits, placed
-from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
+from .panels import NOT_MEASURED, about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import estimate, summary_rows, table_rows
-from .theme import GREY
-from .unmeasured import NOT_MEASURED, is_unmeasured, unmeasured
 
 EFFECTS = ("direct_effect", "ablated_direct_effect", "mlp_direct_effect")
 COLUMNS = (
@@ -23,13 +21,16 @@ COLUMNS = (
     *EFFECTS,
 )
 TITLE = "What the most repairing neurons do"
+REGIONS = (
+    "Left of zero: {} below the dashed line, {} above it, {} above zero; right of zero: {}".format(
+        *NEURON_REGIONS
+    )
+)
 
 
-def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart | alt.Chart:
+def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart:
     """One model, resample ablation, a panel per chosen head (and MLP), axes of one scale (logits);
     colour is the clean direct effect of the neuron's whole MLP."""
-    if is_unmeasured("E9", top_neurons, "top_neurons", columns=COLUMNS):
-        return unmeasured(TITLE)
     rows, missing = _rows(top_neurons, summaries)
     limits = axis_limits(rows[EFFECTS[0]], rows[EFFECTS[1]], reach=0.5)
     x = Span(EFFECTS[0], "Neuron's direct effect, clean (logits)", limits)
@@ -38,14 +39,13 @@ def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart |
     drawn = marks.cloud_rows(rows, x, y, "panel")
     # Of points, not of a density's cells.
     dots = drawn.filter(pl.col("count").is_null()) if "count" in drawn else drawn
-    coloured = dots["mlp_direct_effect"]
     title = ["MLP's direct effect,", "clean (logits)"]
-    colour, beyond = marks.signed_colour("mlp_direct_effect", title, coloured)
+    effect = "mlp_direct_effect"
+    colour, unseen = marks.signed_colour(effect, title, dots[effect])
     tooltip = words.tips(rows, "prompt", "position", "mlp_layer", "neuron", *EFFECTS, "region")
     layers = [
         marks.rule(y=0.0),
         marks.rule(x=0.0),
-        _region_names(x, y),
         *marks.cloud(drawn, x, y, "panel", things="Instances", color=colour, tooltip=tooltip),
         marks.line_through_zero(1.0, x, y),
     ]
@@ -53,16 +53,15 @@ def draw(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> alt.FacetChart |
         marks.facets(layers, drawn, size=(280, 280)),
         TITLE,
         about_neurons(rows, words.tokens_per_head(rows, "mlp_layer")),
-        "Point: the instance's most repairing neuron; dashed: no change; above: each region's share",
+        "Point: the instance's most repairing neuron; dashed: no change; above the panel: each region's share",
+        REGIONS,
         *marks.density_note(rows, "panel"),
-        *marks.colour_notes(coloured, beyond),
+        *unseen,
         *words.notes(rows, missing=missing),
     )
 
 
 def caption(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> str:
-    if is_unmeasured("E9", top_neurons, "top_neurons", columns=COLUMNS):
-        return NOT_MEASURED
     rows, _ = _rows(top_neurons, summaries)
     sample = words.tokens_per_head(rows, "mlp_layer")
     return (
@@ -78,8 +77,8 @@ def caption(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> str:
 
 def _rows(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The instances, each with its panel's heading, which holds the shares; how many have no value."""
-    finite, share = EFFECTS[:2], "anti_erasure_share"
-    rows, missing = table_rows("E9", top_neurons, "top_neurons", columns=COLUMNS, finite=finite)
+    about, share = ("E9", top_neurons, "top_neurons"), "anti_erasure_share"
+    rows, missing = table_rows(*about, columns=COLUMNS, finite=EFFECTS[:2], empty=NOT_MEASURED)
     shares = summary_rows("E9", summaries, rows["model"][0], experiment="E9", quantity=share)
 
     def note(panel: pl.DataFrame) -> list[str]:
@@ -96,26 +95,3 @@ def _rows(top_neurons: pl.DataFrame, summaries: pl.DataFrame) -> tuple[pl.DataFr
         ]
 
     return panel_per_head(rows, note), missing
-
-
-def _region_names(x: Span, y: Span) -> alt.Chart:
-    """The name of each region in a corner of it."""
-    low, high = x.limits
-    # In the order of NEURON_REGIONS: where, and which corner of the words is there.
-    corners = (
-        (0.0, low, "right", "bottom"),
-        (low, 0.0, "left", "top"),
-        (low, high, "left", "top"),
-        (high, low, "right", "bottom"),
-    )
-    names = pl.DataFrame(corners, schema=["x", "y", "align", "baseline"], orient="row")
-    names = names.with_columns(words=pl.Series(NEURON_REGIONS))
-    text = alt.Chart(names).mark_text(
-        align=alt.expr("datum.align"),
-        baseline=alt.expr("datum.baseline"),
-        dx=alt.expr("datum.align == 'left' ? 4 : -4"),
-        # Left of zero a line higher: the words right of it may be wider than their region.
-        dy=alt.expr("datum.x == 0 && datum.align == 'right' ? -16 : 0"),
-        color=GREY,
-    )
-    return text.encode(x=x.x("x"), y=y.y("y"), text="words:N")

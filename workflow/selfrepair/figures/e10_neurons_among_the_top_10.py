@@ -11,10 +11,9 @@ import polars as pl
 
 from . import marks, words
 from .axes import Span
-from .panels import about_neurons, heads_and_tokens, mlps, panel_per_head
+from .panels import NOT_MEASURED, about_neurons, heads_and_tokens, mlps, panel_per_head
 from .rows import table_rows
 from .theme import BLUE, GREY
-from .unmeasured import NOT_MEASURED, is_unmeasured, unmeasured
 
 PANEL = ("layer", "head", "mlp_layer")
 COLUMNS = ("model", *PANEL, "neuron", "instances", "prompts", "n_tokens", "n_prompts")
@@ -24,27 +23,24 @@ TITLE = "How often the same neurons repair"
 NONE = f"{NOT_MEASURED[:-1]}; or no neuron reacts to the heads that were named."
 
 
-def draw(neuron_counts: pl.DataFrame) -> alt.FacetChart | alt.Chart:
+def draw(neuron_counts: pl.DataFrame) -> alt.FacetChart:
     """One model, resample ablation, a panel per chosen head (and MLP); neurons from the most to the
     least frequent, on a log axis. Dotted: if the ten were always the same."""
-    if is_unmeasured("E10", neuron_counts, "neuron_counts", columns=COLUMNS):
-        return unmeasured(TITLE, NONE)
     rows, missing = _rows(neuron_counts)
     last = max(int(rows["rank"].max()), TOP)  # type: ignore[arg-type]
     x = alt.X("rank:Q", title="Neuron, most frequent first (rank)")
     x = x.scale(type="log", domain=[0.9, 1.3 * last], nice=False)
     x = x.axis(values=[10**power for power in range(6) if 10**power <= last], format=",d")
     y_title = f"Instances with it in the top {TOP} (%)"
-    y = Span("share", y_title, (0.0, 1.04), percent=True).y()
-    tooltip = words.tips(rows, "neuron", "rank", "instances", "prompts", share="Share (%)")
+    y = Span("share", y_title, (0.0, 1.04), percent=True)
+    tooltip = words.tips(rows, "neuron", "rank", "instances", "prompts", y)
     corners = [{"rank": 1, "share": 1}, {"rank": TOP, "share": 1}, {"rank": TOP, "share": 0}]
     dotted: marks.Look = {"color": GREY, "strokeDash": marks.DOTTED, "strokeWidth": 1.2}
     dots = alt.OverlayMarkDef(size=16, color=BLUE)
+    line = alt.Chart().mark_line(color=BLUE, strokeWidth=1.6, point=dots)
     layers = [
-        alt.Chart(pl.DataFrame(corners)).mark_line(**dotted).encode(x=x, y=y),
-        alt.Chart()
-        .mark_line(color=BLUE, strokeWidth=1.6, point=dots)
-        .encode(x=x, y=y, tooltip=tooltip),
+        alt.Chart(pl.DataFrame(corners)).mark_line(**dotted).encode(x=x, y=y.y()),
+        line.encode(x=x, y=y.y(), tooltip=tooltip),
     ]
     return words.titled(
         marks.facets(layers, _thinned(rows), size=(280, 200)),
@@ -57,8 +53,6 @@ def draw(neuron_counts: pl.DataFrame) -> alt.FacetChart | alt.Chart:
 
 
 def caption(neuron_counts: pl.DataFrame) -> str:
-    if is_unmeasured("E10", neuron_counts, "neuron_counts", columns=COLUMNS):
-        return NONE
     rows, _ = _rows(neuron_counts)
     return (
         f"For {heads_and_tokens(rows, words.sample(rows))}, the ten neurons of {mlps(rows)} that"
@@ -72,8 +66,9 @@ def caption(neuron_counts: pl.DataFrame) -> str:
 
 def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The neurons, most frequent first, with `share` and `rank`; how many rows have no value."""
+    about = ("E10", table, "neuron_counts")
     finite = ("instances", "n_tokens")
-    rows, missing = table_rows("E10", table, "neuron_counts", columns=COLUMNS, finite=finite)
+    rows, missing = table_rows(*about, columns=COLUMNS, finite=finite, empty=NONE)
     rows = rows.with_columns(share=pl.col("instances") / pl.col("n_tokens"))
     rows = rows.sort("share", "neuron", descending=[True, False])
     rows = rows.with_columns(rank=pl.int_range(1, pl.len() + 1).over(PANEL))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import altair as alt
 import polars as pl
 
-from ..errors import InputError
 from ..vocabulary import FED_BACK, bounded
 from . import marks, words
 from .axes import fitted, layer_axis, placed, side_by_side
@@ -36,9 +35,7 @@ def draw(self_repression: pl.DataFrame) -> alt.FacetChart:
     y = fitted(rows, "slope", "Slope, new / old effect", include=[1.0, *rows["mean_slope"]])
     rows, bars = placed(rows, y=y), marks.few(rows, "panel")
     colour = marks.inks("vector", "Added vector", INKS)
-    tooltip = words.tips(
-        rows, "layer", "head", "n_tokens", vector="Added vector", slope="Slope (of 1)"
-    )
+    tooltip = words.tips(rows, "layer", "head", "n_tokens", y, vector="Added vector")
     line = alt.Chart().mark_line(strokeWidth=2.2)
     layers = [
         marks.layer_bands(n_layers, first=first),
@@ -74,13 +71,9 @@ def caption(self_repression: pl.DataFrame) -> str:
 
 def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The heads, with the mean of their layer; how many rows have no value."""
-    rows, missing = table_rows("E11a", table, "self_repression", columns=COLUMNS, finite=["slope"])
-    unknown = sorted(set(rows["kind"]) - set(FED_BACK))
-    if unknown:
-        raise InputError(
-            f"E11a: the self_repression table has kind {', '.join(unknown)};"
-            f" allowed are {', '.join(FED_BACK)}"
-        )
+    about = ("E11a", table, "self_repression")
+    kinds = {"kind": FED_BACK}
+    rows, missing = table_rows(*about, columns=COLUMNS, finite=["slope"], only=kinds)
     rows = rows.with_columns(
         side_by_side(count_of(rows, "head")),
         panel=pl.Series([f"{scaling:g} × the vector" for scaling in rows["scaling"]]),

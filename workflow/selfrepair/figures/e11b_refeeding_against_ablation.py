@@ -5,16 +5,16 @@ If heads make up for a lost head because they refine whatever the stream lacks, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import altair as alt
 import polars as pl
 
-from ..errors import InputError
 from ..vocabulary import BOUNDS, TOP, bounded
 from . import marks, words
 from .axes import Span, fitted, layer_axis, placed
-from .rows import count_of, summary_rows, table_rows
+from .rows import count_of, estimate, summary_rows, table_rows
 
 CHANGES = ("refeed_change", "ablation_change")
 COLUMNS = ("model", "layer", "head", "next_head", *CHANGES, "n_tokens", "n_prompts")
@@ -31,12 +31,10 @@ def draw(refeeding: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart:
     x = fitted(rows, CHANGES[0], x_title, bars=False)
     y = fitted(rows, CHANGES[1], y_title, bars=False)
     rows = placed(rows, x=x, y=y)
-    panels = [_heads_panel(rows, x, y)]
-    if pairs["value"].count():
-        panels.append(_pairs_panel(pairs, pooled))
-    empty = pairs["value"].null_count()
+    estimated, empty = pairs.drop_nulls("correlation"), pairs["correlation"].null_count()
+    right = [] if estimated.is_empty() else [_pairs_panel(estimated, pooled)]
     return words.titled(
-        alt.hconcat(*panels, spacing=30),
+        alt.hconcat(_heads_panel(rows, x, y), *right, spacing=30),
         "Reading an earlier input against losing a head",
         f"{rows['model'][0]}, resample ablation, {words.TOP_TOKENS},"
         f" those that lie in the experiment's prompts: {words.sample(rows)}",
@@ -65,29 +63,23 @@ def caption(refeeding: pl.DataFrame, summaries: pl.DataFrame) -> str:
 
 def _rows(
     table: pl.DataFrame, summaries: pl.DataFrame
-) -> tuple[pl.DataFrame, dict[str, Any], pl.DataFrame, int]:
+) -> tuple[pl.DataFrame, Mapping[str, Any] | None, pl.DataFrame, int]:
     """The pairs of heads; the correlation over all of them, and per pair of layers; how many pairs of
     heads have no value."""
     rows, missing = table_rows("E11b", table, "refeeding", columns=COLUMNS, finite=CHANGES)
     about: marks.Look = {"experiment": "E11", "quantity": "change_correlation"}
     found = summary_rows("E11b", summaries, rows["model"][0], **about).filter(group=TOP)
-    pooled = found.filter(pl.col("layer").is_null()).to_dicts()
-    if not pooled:
-        raise InputError(
-            "E11b: the summaries table has no change_correlation of all layers (layer null);"
-            " write both tables in one run of the experiment"
-        )
-    return rows, pooled[0], found.drop_nulls("layer").sort("layer"), missing
+    pairs = found.drop_nulls("layer").sort("layer")
+    pairs = pairs.rename(dict(zip(("value", *BOUNDS), bounded("correlation"), strict=True)))
+    return rows, estimate(found.filter(pl.col("layer").is_null())), pairs, missing
 
 
 def _heads_panel(rows: pl.DataFrame, x: Span, y: Span) -> alt.LayerChart:
     tooltip = words.tips(
         rows,
-        *("layer", "n_tokens"),
+        *("layer", "n_tokens", x, y),
         head="Ablated head",
         next_head="Head of the next layer",
-        refeed_change="Change, earlier input (logits)",
-        ablation_change="Change, ablation (logits)",
     )
     drawn = marks.cloud_rows(rows, x, y)
     colour = marks.layer_colour(count_of(rows, "layer"))
@@ -101,23 +93,21 @@ def _heads_panel(rows: pl.DataFrame, x: Span, y: Span) -> alt.LayerChart:
     return alt.LayerChart(layer=layers, data=drawn, width=HEIGHT, height=HEIGHT, title=title)
 
 
-def _pairs_panel(pairs: pl.DataFrame, pooled: dict[str, Any]) -> alt.LayerChart:
-    pairs = pairs.drop_nulls("value")
-    pairs = pairs.rename(dict(zip(("value", *BOUNDS), bounded("correlation"), strict=True)))
+def _pairs_panel(pairs: pl.DataFrame, pooled: Mapping[str, Any] | None) -> alt.LayerChart:
     n_layers = count_of(pairs, "layer")
     y = Span("correlation", "Correlation (no unit)", (-1.05, 1.05))
     place: marks.Look = {
         "x": layer_axis(n_layers, title="Layer of the ablated head").x("layer"),
         "color": marks.layer_colour(n_layers),
-        "tooltip": words.tips(pairs, "layer", correlation="Correlation (no unit)"),
+        "tooltip": words.tips(pairs, "layer", y),
     }
     points = alt.Chart().mark_point(filled=True, size=40, opacity=1)
+    dotted: marks.Look = {"color": "black", "strokeDash": marks.DOTTED}
     layers = [
         marks.rule(y=0.0),
         marks.whiskers(y, strokeOpacity=0.6).encode(**place),
         points.encode(y=y.y(), **place),
+        *([marks.rule(y=pooled["value"], **dotted)] if pooled else []),
     ]
-    if pooled["value"] is not None:
-        layers.append(marks.rule(y=pooled["value"], color="black", strokeDash=marks.DOTTED))
     title = words.heading("Correlation per pair of layers; dotted: all")
     return alt.LayerChart(layer=layers, data=pairs, width=300, height=HEIGHT, title=title)

@@ -8,9 +8,7 @@ import polars as pl
 from ..tables.terms import main_ablation
 from ..vocabulary import ATTENTION_NORM, HEAD, MLP, MLP_NORM, second_half
 from . import marks, words
-from .axes import layer_axis
-from .rows import count_of, table_rows
-from .unmeasured import NOT_MAPPED, is_unmeasured, unmeasured
+from .rows import NotMeasured, check_columns, count_of, table_rows
 
 TITLE = "Which later layer makes up for ablated heads"
 COLUMNS = (
@@ -24,29 +22,24 @@ PANELS = {
 }
 
 
-def draw(repair_layers: pl.DataFrame) -> alt.FacetChart | alt.Chart:
+def draw(repair_layers: pl.DataFrame) -> alt.FacetChart:
     """One model and ablation, top tokens, a panel each for heads and MLPs (and post-norms if there are
     any). Across: the layer of the ablated heads; up: the layer whose parts change. Colour: mean change of
     their direct effect, in logits, on one scale for all panels. Nothing where a part comes before the head."""
-    if is_unmeasured("E13", repair_layers, "repair_layers", columns=COLUMNS):
-        return unmeasured(TITLE, NOT_MAPPED)
     rows, missing = _rows(repair_layers)
     colour_title = ["Mean change of", "direct effect", "(logits)"]
     # The few strongest layers are what the map is for: they are not to share their last colour.
-    colour, beyond = marks.signed_colour("mean", colour_title, rows["mean"], keep=0.995, reach=1.0)
-    n_layers = count_of(rows, "component_layer")
-    x = layer_axis(n_layers, title="Layer of the ablated head")
-    y = layer_axis(n_layers, title="Later layer")
-    # A cell is a unit wide and high, about its layers.
-    cells = rows.with_columns(
-        x_start=pl.col("layer") - 0.5,
-        x_stop=pl.col("layer") + 0.5,
-        y_start=pl.col("component_layer") - 0.5,
-        y_stop=pl.col("component_layer") + 0.5,
+    colour, unseen = marks.signed_colour(
+        "mean", colour_title, rows["mean"], things="cells", keep=0.995, reach=1.0
     )
-    rects = alt.Chart().mark_rect(strokeWidth=0)
-    rects = rects.encode(x=x.x("x_start"), x2="x_stop:Q", color=colour)
-    rects = rects.encode(y=y.y("y_start"), y2="y_stop:Q")
+    n_layers = count_of(rows, "component_layer")
+    empty = n_layers - rows["layer"].n_unique()
+    layers = list(range(n_layers))
+    axis = alt.Axis(ticks=False, labelAngle=0, labelOverlap="parity", labelPadding=5)
+    # All layers, also where one has no cell; the last on top.
+    across, up = alt.Scale(domain=layers), alt.Scale(domain=layers, reverse=True)
+    x = alt.X("layer:O", title="Layer of the ablated head", scale=across, axis=axis)
+    y = alt.Y("component_layer:O", title="Later layer", scale=up, axis=axis)
     tooltip = words.tips(
         rows,
         layer="Layer of the ablated head",
@@ -56,26 +49,23 @@ def draw(repair_layers: pl.DataFrame) -> alt.FacetChart | alt.Chart:
         n_heads="Ablated heads",
         n_tokens="Tokens of all of them",
     )
+    cells = alt.Chart().mark_rect(strokeWidth=0).encode(x=x, y=y, color=colour, tooltip=tooltip)
     share = last_mlp_share(rows)
+    last = f"The last MLP's part of what all MLPs make up for ablated heads of the second half: {share}"
     return words.titled(
-        marks.facets([rects.encode(tooltip=tooltip)], cells, size=(330, 330)),
+        marks.facets([cells], rows, size=(330, 330)),
         TITLE,
         f"{rows['model'][0]}, {rows['ablation'][0]} ablation, {words.FROM_TOP_TOKENS}: {_sample(rows)}",
         "Blue: the later part makes up for the head; orange: it adds to the loss; mean over the ablated"
         " layer's heads",
-        *[
-            f"The last MLP's part of what all MLPs make up for ablated heads of the second half: {share}"
-        ]
-        * (share is not None),
-        *_without_heads(rows, n_layers),
-        *marks.colour_notes(rows["mean"], beyond, things="cells"),
+        *[last] * (share is not None),
+        *[f"Layers without an ablated head: {empty} of {n_layers}"][:empty],
+        *unseen,
         *words.notes(rows, missing=missing),
     )
 
 
 def caption(repair_layers: pl.DataFrame) -> str:
-    if is_unmeasured("E13", repair_layers, "repair_layers", columns=COLUMNS):
-        return NOT_MAPPED
     rows, _ = _rows(repair_layers)
     share, post_norms = last_mlp_share(rows), set(rows["kind"]) - {HEAD, MLP}
     scales = ", or by the post-norms that scale what they write" * bool(post_norms)
@@ -111,24 +101,18 @@ def last_mlp_share(rows: pl.DataFrame) -> str | None:
 
 def _sample(rows: pl.DataFrame) -> str:
     layers = rows.unique("layer")
-    heads = words.amount(layers["n_heads"])
-    return (
-        f"{words.amount(layers['n_tokens'])} tokens of a layer's {heads} head{'s' * (heads != '1')}"
-    )
-
-
-def _without_heads(rows: pl.DataFrame, n_layers: int) -> list[str]:
-    """In how many layers no head was ablated: a line, or none."""
-    left_out = n_layers - rows["layer"].n_unique()
-    return [f"Layers without an ablated head: {left_out} of {n_layers}"] * (left_out > 0)
+    tokens, heads = words.amount(layers["n_tokens"]), words.amount(layers["n_heads"])
+    return f"{tokens} tokens of a layer's {heads} head{'s' * (heads != '1')}"
 
 
 def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The rows of one ablation whose parts are in a layer, with `panel`; how many have no value."""
-    ablated = table.filter(pl.col("n_heads") > 0)
+    check_columns("E13", table, "repair_layers", COLUMNS)
+    if table.is_empty():
+        raise NotMeasured(words.NOT_MAPPED)
     rows, missing = table_rows(
         "E13",
-        table if ablated.is_empty() else ablated,
+        table.filter(pl.col("n_heads") > 0),
         "repair_layers",
         columns=COLUMNS,
         finite=["mean"],

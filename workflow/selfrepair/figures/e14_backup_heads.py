@@ -9,9 +9,8 @@ from ..tables.terms import main_ablation
 from ..vocabulary import SMALLEST_REPAIR
 from . import marks, words
 from .axes import fitted, placed
-from .rows import table_rows
-from .theme import BLUE, GREY
-from .unmeasured import NOT_MAPPED, is_unmeasured, unmeasured
+from .rows import NotMeasured, check_columns, table_rows
+from .theme import BLUE
 
 TITLE = "Heads and their backup heads"
 PAIRS = 20
@@ -24,22 +23,18 @@ NO_PAIRS = (
 )
 
 
-def draw(backup_heads: pl.DataFrame) -> alt.LayerChart | alt.Chart:
+def draw(backup_heads: pl.DataFrame) -> alt.LayerChart:
     """One model and ablation, top tokens: the PAIRS largest mean changes of a later head's direct effect,
     in logits, largest first, with 95 % intervals; at most three of one ablated head."""
-    if (reason := _nothing(backup_heads)) is not None:
-        return unmeasured(TITLE, reason)
-    rows = _rows(backup_heads)
+    rows, heads = _rows(backup_heads)
     x = fitted(rows, "mean", "Mean change of the later head's direct effect (logits)", ticks=7)
     rows = placed(rows, x=x)
     axis = alt.Axis(grid=False, ticks=False, domain=False, labelPadding=8)
     y = alt.Y("pair:N", title="Ablated head → later head", sort=rows["pair"].to_list(), axis=axis)
     tooltip = words.tips(
         rows,
+        *("n_tokens", "n_prompts", x),
         pair="Ablated → later head",
-        mean="Mean change (logits)",
-        n_tokens="Tokens",
-        n_prompts="Prompts",
         n_backups="Heads that back up the first",
         backed_up="Heads that the second backs up",
     )
@@ -48,7 +43,7 @@ def draw(backup_heads: pl.DataFrame) -> alt.LayerChart | alt.Chart:
     dots = alt.Chart().mark_point(size=52, opacity=1, stroke=BLUE, strokeWidth=1.4)
     bars = marks.whiskers(x, along="x", strokeWidth=1.4, color=BLUE, strokeOpacity=0.6)
     layers = [
-        marks.rule(x=0.0, color=GREY),
+        marks.rule(x=0.0),
         bars.encode(y=y),
         dots.encode(x=x.x(), y=y, fill=fill, tooltip=tooltip),
     ]
@@ -58,7 +53,7 @@ def draw(backup_heads: pl.DataFrame) -> alt.LayerChart | alt.Chart:
         TITLE,
         f"{rows['model'][0]}, {rows['ablation'][0]} ablation, {words.FROM_TOP_TOKENS}:"
         f" {words.sample(rows)}",
-        f"The {rows.height} largest of {_possible(backup_heads):,} pairs, at most three of a head; bar:"
+        f"The {rows.height} largest of {_possible(heads):,} pairs, at most three of a head; bar:"
         " 95 % interval",
         *[f"Hollow: not told from no backup, {hollow} of {rows.height}"][:hollow],
         *words.notes(rows, x),
@@ -66,9 +61,7 @@ def draw(backup_heads: pl.DataFrame) -> alt.LayerChart | alt.Chart:
 
 
 def caption(backup_heads: pl.DataFrame) -> str:
-    if (reason := _nothing(backup_heads)) is not None:
-        return reason
-    rows, heads = _rows(backup_heads), _of_ablation(backup_heads).filter(rank=1)
+    rows, heads = _rows(backup_heads)
     ablated = heads.filter(pl.col("n_tokens") > 0).height
     busy = heads.sort("n_backed_up", "layer", "head", descending=[True, False, False])
     most = busy.row(0, named=True)
@@ -82,40 +75,32 @@ def caption(backup_heads: pl.DataFrame) -> str:
         f" ablation), as the mean over tokens from the earlier head's top tokens"
         f" ({words.LARGEST}): {words.sample(rows)}. L12H3 is head 3 of layer 12, counted from 0; at most"
         " three pairs of each ablated head are shown. Bars are 95 % intervals over prompts of each pair for"
-        f" itself; as these are the largest of {_possible(backup_heads):,} pairs, chance has favoured them and"
+        f" itself; as these are the largest of {_possible(heads):,} pairs, chance has favoured them and"
         " a new sample would give somewhat less. A filled point is a backup head, its mean at least"
         f" {SMALLEST_REPAIR:g} logits and its interval above zero (as chance makes 1 in 40 of pairs that do nothing).{busiest * (most['n_backed_up'] > 0)}"
     )
 
 
-def _nothing(table: pl.DataFrame) -> str | None:
-    """Why there is nothing to draw, if there is not."""
-    if is_unmeasured("E14", table, "backup_heads", columns=COLUMNS):
-        return NOT_MAPPED
-    return NO_PAIRS if _of_ablation(table)["backup_layer"].count() == 0 else None
-
-
-def _of_ablation(table: pl.DataFrame) -> pl.DataFrame:
-    return table.filter(ablation=main_ablation(table))
-
-
-def _possible(table: pl.DataFrame) -> int:
+def _possible(heads: pl.DataFrame) -> int:
     """How many pairs of a measured head and a later head there are."""
-    heads = _of_ablation(table).filter(rank=1)
-    later = heads.select("layer").join_where(
-        heads.filter(pl.col("n_tokens") > 0).select(ablated="layer"),
-        pl.col("layer") > pl.col("ablated"),
-    )
-    return later.height
+    measured = heads.filter(pl.col("n_tokens") > 0)["layer"]
+    return sum((heads["layer"] > layer).sum() for layer in measured)
 
 
-def _rows(table: pl.DataFrame) -> pl.DataFrame:
-    """The largest pairs in order, with `pair`, its name, and how many others the later head backs up."""
-    table = _of_ablation(table)
+def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The largest pairs in order, with `pair`, its name, and how many others the later head backs up; and all
+    heads, a row each."""
+    check_columns("E14", table, "backup_heads", COLUMNS)
+    if table.is_empty():
+        raise NotMeasured(words.NOT_MAPPED)
+    table = table.filter(ablation=main_ablation(table))
+    if table["backup_layer"].count() == 0:
+        raise NotMeasured(NO_PAIRS)
     rows, _ = table_rows("E14", table, "backup_heads", columns=COLUMNS, finite=["mean"])
+    heads = table.filter(rank=1)
     names = {"backup_layer": "layer", "backup_head": "head", "backed_up": "n_backed_up"}
-    busy = table.filter(rank=1).select(**names)
+    rows = rows.join(heads.select(**names), on=["backup_layer", "backup_head"], how="left")
     name = pl.format("L{}H{} → L{}H{}", "layer", "head", "backup_layer", "backup_head")
-    rows = rows.join(busy, on=["backup_layer", "backup_head"], how="left").with_columns(pair=name)
     rows = rows.sort("mean", "layer", "head", "rank", descending=[True, False, False, False])
-    return rows.head(PAIRS).rename({"low": "mean_low", "high": "mean_high"})
+    rows = rows.head(PAIRS).rename({"low": "mean_low", "high": "mean_high"})
+    return rows.with_columns(pair=name), heads

@@ -8,23 +8,19 @@ import polars as pl
 from ..vocabulary import QUARTERS
 from . import marks, words
 from .axes import placed, share_axis
-from .rows import depth_rows, models_of, whole_groups
-from .unmeasured import NOT_WHOLE, unmeasured
+from .rows import depth_rows, models_of
 
 TITLE = "Self-repair across models"
 SHARE = "self_repair_share"
 
 
-def draw(depth: pl.DataFrame) -> alt.LayerChart | alt.Chart:
+def draw(depth: pl.DataFrame) -> alt.LayerChart:
     """Resample ablation, top tokens: ratio of means over the heads of a quarter, whiskers its 95 % interval.
 
     Quarters are what models of different depth have in common; within one, models stand side by side, in
-    the order of the study. Without a quarter whose heads were all ablated: words that say so.
+    the order of the study.
     """
-    whole, others = whole_groups("E15", depth, QUARTERS)
-    if whole.is_empty() and others:
-        return unmeasured(TITLE, NOT_WHOLE)
-    rows, missing = depth_rows("E15", whole, SHARE, depths=QUARTERS)
+    rows, missing, left_out = depth_rows("E15", depth, SHARE, depths=QUARTERS)
     # So few points that a wild one would be among the outermost 5 %.
     y = share_axis(rows, SHARE, "Share of the direct effect made up for (%)", keep=0.8)
     rows, models = placed(rows, y=y), models_of(rows)
@@ -40,7 +36,7 @@ def draw(depth: pl.DataFrame) -> alt.LayerChart | alt.Chart:
         x=alt.X("depth:N", title=title, axis=axis, scale=quarters),
         xOffset=alt.XOffset("model:N", scale=alt.Scale(type="point", domain=models, padding=1.5)),
         color=marks.model_colour(models),
-        tooltip=words.tips(rows, "model", "depth", "n_heads", **{SHARE: "Share (of 1)"}),
+        tooltip=words.tips(rows, "model", "depth", "n_heads", y),
     )
     chart = alt.LayerChart(layer=[marks.rule(y=0.0), *layers], data=rows, width=560, height=340)
     return words.titled(
@@ -48,16 +44,13 @@ def draw(depth: pl.DataFrame) -> alt.LayerChart | alt.Chart:
         TITLE,
         f"Resample ablation, {words.FROM_TOP_TOKENS}; whisker: 95 % interval over prompts",
         *["Models stand side by side in a quarter, in the order of the legend"][: len(models) - 1],
-        *words.left_out_groups(others),
+        *words.left_out_groups(left_out),
         *words.notes(rows, y, missing=missing),
     )
 
 
 def caption(depth: pl.DataFrame) -> str:
-    whole, others = whole_groups("E15", depth, QUARTERS)
-    if whole.is_empty() and others:
-        return NOT_WHOLE
-    rows, _ = depth_rows("E15", whole, SHARE, depths=QUARTERS)
+    rows, _, left_out = depth_rows("E15", depth, SHARE, depths=QUARTERS)
     return (
         f"What part of an ablated head's direct effect is made up for, in {words.listed(models_of(rows))} under"
         f" resample ablation, on {words.FROM_LARGEST}: {words.sample(rows, unit='quarter')}."
@@ -66,5 +59,5 @@ def caption(depth: pl.DataFrame) -> str:
         " restore what the heads contributed directly, below zero the rest of the model adds to the loss. A line joins"
         " the quarters of a model that lie within the axis."
         " Whiskers are 95 % bootstrap intervals over prompts."
-        + "".join(f" {line}." for line in words.left_out_groups(others))
+        + "".join(f" {line}." for line in words.left_out_groups(left_out))
     )

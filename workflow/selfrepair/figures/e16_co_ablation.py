@@ -11,7 +11,6 @@ from . import marks, words
 from .axes import fitted, placed
 from .rows import table_rows
 from .theme import BLUE, ORANGE
-from .unmeasured import NOT_MAPPED, is_unmeasured, unmeasured
 
 TITLE = "Heads and their backups, ablated together"
 COLUMNS = (
@@ -23,14 +22,12 @@ COLUMNS = (
 NAMES = {BACKUP: "Backup of the first head", CONTROL: "Control: another head of its layer"}
 SHORT = {BACKUP: "backups", CONTROL: "controls"}
 # A map in which no later head's change stands out has no pairs either.
-NO_PAIRS = f"{NOT_MAPPED} Or none of this model's heads backs up another."
+NO_PAIRS = f"{words.NOT_MAPPED} Or none of this model's heads backs up another."
 
 
-def draw(co_ablation: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart | alt.Chart:
+def draw(co_ablation: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart:
     """One model, resample ablation, logits: a point per pair, the change of the second head's direct effect
     when the first is ablated across, the excess of ablating both up, with 95 % intervals."""
-    if is_unmeasured("E16", co_ablation, "co_ablation", columns=COLUMNS):
-        return unmeasured(TITLE, NO_PAIRS)
     rows, missing = _rows(co_ablation)
     x = fitted(rows, "second_change", "Change of the second head's direct effect (logits)")
     y = fitted(rows, "excess", "Excess of ablating both (logits)")
@@ -39,8 +36,7 @@ def draw(co_ablation: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart |
     colour = marks.inks("kind_name", "Second head", inks)
     tooltip = words.tips(
         rows,
-        *("pair", "kind_name", "excess", "n_tokens", "n_prompts"),
-        second_change="Change of the second's direct effect (logits)",
+        *("pair", "kind_name", "n_tokens", "n_prompts", x, y),
         delta_first="Change, first ablated (logits)",
         delta_second="Change, second ablated (logits)",
         delta_both="Change, both ablated (logits)",
@@ -69,8 +65,6 @@ def draw(co_ablation: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart |
 
 
 def caption(co_ablation: pl.DataFrame, summaries: pl.DataFrame) -> str:
-    if is_unmeasured("E16", co_ablation, "co_ablation", columns=COLUMNS):
-        return NO_PAIRS
     rows, _ = _rows(co_ablation)
     lost = words.told("E16", summaries, rows, "share_lost", group=BACKUP)
     return (
@@ -89,7 +83,7 @@ def caption(co_ablation: pl.DataFrame, summaries: pl.DataFrame) -> str:
 
 def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The pairs with their names, and how many have no value."""
-    finite = ["second_change", "excess"]
-    rows, missing = table_rows("E16", table, "co_ablation", columns=COLUMNS, finite=finite)
+    about, finite = ("E16", table, "co_ablation"), ["second_change", "excess"]
+    rows, missing = table_rows(*about, columns=COLUMNS, finite=finite, empty=NO_PAIRS)
     name = pl.format("L{}H{} and L{}H{}", "layer", "head", "second_layer", "second_head")
     return rows.with_columns(pair=name, kind_name=pl.col("kind").replace_strict(NAMES)), missing

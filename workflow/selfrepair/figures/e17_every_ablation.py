@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import altair as alt
 import polars as pl
 
@@ -13,7 +15,6 @@ from . import marks, words
 from .axes import Span, fitted, placed
 from .rows import table_rows
 from .theme import AMBER, BLUE, GREEN, ORANGE, SILVER
-from .unmeasured import is_unmeasured, unmeasured
 
 TITLE = "Self-repair and harm under every ablation"
 MOST_HEADS = 16
@@ -37,11 +38,9 @@ NOT_TRAINED = (
 )
 
 
-def draw(compared: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart | alt.Chart:
+def draw(compared: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart:
     """One model, a row per head and ablation on the head's top tokens: self-repair in logits, the restored
     share of the removed effect, compensation, and the harm to the model's output in nats, with 95 % intervals."""
-    if is_unmeasured("E17", compared, "compared_ablations", columns=COLUMNS):
-        return unmeasured(TITLE, NOT_TRAINED)
     rows, missing = _rows(compared)
     share, slope = "Restored share of the effect", "Compensation (slope over tokens)"
     # Where an ablation removes little, the share is of hardly anything.
@@ -54,15 +53,10 @@ def draw(compared: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart | 
     )
     parts = [(placed(rows.drop_nulls(span.column), x=span), span) for span in spans]
     panels = [_panel(*part, rows["name"]) for part in parts]
-    groups = {
-        "restored_ratio": RATIO,
-        "compensation": RANDOM,
-        "compensation_difference": DIFFERENCE,
-    }
-    ratio, random, difference = (
-        words.told("E17", summaries, rows, quantity, unit="ratio", group=group)
-        for quantity, group in groups.items()
-    )
+    told = partial(words.told, "E17", summaries, rows, unit="ratio")
+    ratio = told("restored_ratio", group=RATIO)
+    random = told("compensation", group=RANDOM)
+    difference = told("compensation_difference", group=DIFFERENCE)
     return words.titled(
         alt.hconcat(*panels, spacing=22),
         TITLE,
@@ -74,8 +68,6 @@ def draw(compared: pl.DataFrame, summaries: pl.DataFrame) -> alt.HConcatChart | 
 
 
 def caption(compared: pl.DataFrame, summaries: pl.DataFrame) -> str:
-    if is_unmeasured("E17", compared, "compared_ablations", columns=COLUMNS):
-        return NOT_TRAINED
     rows, _ = _rows(compared)
     removing = rows.filter(pl.col("ablation") != RANDOM)
     worse = removing.filter(pl.col("loss_above_optimal_high") < 0)
@@ -134,6 +126,7 @@ def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         columns=COLUMNS,
         finite=["self_repair"],
         only={"ablation": COMPARED},
+        empty=NOT_TRAINED,
     )
     largest = rows.filter(ablation=RESAMPLE.name).sort("direct_effect", descending=True)
     kept = largest.head(MOST_HEADS).select("layer", "head")

@@ -9,8 +9,7 @@ from ..tables.narrow import ALL_HEADS, JUDGED, TOKENS
 from ..vocabulary import SECOND_HALF, TOP, bounded
 from . import marks, words
 from .axes import fitted, n_cut, placed
-from .rows import check_columns, count_of, estimate, table_rows
-from .unmeasured import is_unmeasured, unmeasured
+from .rows import NotMeasured, check_columns, count_of, estimate, table_rows
 
 TITLE = "Self-repair on a narrow task and on text"
 COLUMNS = (
@@ -30,11 +29,9 @@ NO_TEXT = "Nothing to compare with: the study has no resample ablation of its te
 NOT_DONE = "The model does not do the task, so the claim is not judged."
 
 
-def draw(narrow_heads: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart | alt.Chart:
+def draw(narrow_heads: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart:
     """One model, resample ablation, logits: a point per head, its self-repair on its top tokens of text across,
     on the task up, with the 95 % intervals of the BARS largest; dashed: the same on both."""
-    if (reason := _reason(narrow_heads)) is not None:
-        return unmeasured(TITLE, reason)
     rows, missing = _rows(narrow_heads)
     on_text = "Self-repair on text, the head's top tokens (logits)"
     x = fitted(rows, "full_self_repair", on_text, bars=False)
@@ -43,9 +40,7 @@ def draw(narrow_heads: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart 
     place: marks.Look = {"x": x.x(), "color": marks.layer_colour(count_of(narrow_heads, "layer"))}
     tooltip = words.tips(
         rows,
-        *words.HEAD,
-        self_repair="Self-repair on the task (logits)",
-        full_self_repair="Self-repair on text (logits)",
+        *(*words.HEAD, x, y),
         direct_effect="Direct effect on the task (logits)",
         full_direct_effect="Direct effect on text (logits)",
         takes_over="Takes over, on the task (logits)",
@@ -72,8 +67,6 @@ def draw(narrow_heads: pl.DataFrame, summaries: pl.DataFrame) -> alt.LayerChart 
 
 
 def caption(narrow_heads: pl.DataFrame, summaries: pl.DataFrame) -> str:
-    if (reason := _reason(narrow_heads)) is not None:
-        return reason
     rows, _ = _rows(narrow_heads)
     halves = "self_repair_split_half"
     alike = words.told("E18", summaries, rows, halves, group=SECOND_HALF, unit="ratio")
@@ -93,15 +86,11 @@ def caption(narrow_heads: pl.DataFrame, summaries: pl.DataFrame) -> str:
     )
 
 
-def _reason(table: pl.DataFrame) -> str | None:
-    """Why there is nothing to draw, if there is nothing."""
-    if is_unmeasured("E18", table, "narrow_heads", columns=COLUMNS):
-        return NO_TASK
-    return None if table["full_self_repair"].is_finite().any() else NO_TEXT
-
-
 def _rows(table: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     """The heads, those with a bar marked, and how many have no value."""
+    check_columns("E18", table, "narrow_heads", COLUMNS)
+    if not table["full_self_repair"].is_finite().any():
+        raise NotMeasured(NO_TASK if table.is_empty() else NO_TEXT)
     finite = ["self_repair", "full_self_repair"]
     rows, missing = table_rows("E18", table, "narrow_heads", columns=COLUMNS, finite=finite)
     size = pl.col("self_repair").abs().rank("ordinal", descending=True)
@@ -124,16 +113,14 @@ def _of_task(summaries: pl.DataFrame, rows: pl.DataFrame) -> str:
 
 
 def _is_done(summaries: pl.DataFrame, rows: pl.DataFrame) -> bool:
-    check_columns("E18", summaries, "summaries", ["model", "group"])
-    return not summaries.filter(model=rows["model"][0], group=JUDGED).is_empty()
+    return JUDGED in summaries.filter(model=rows["model"][0])["group"]
 
 
 def _backups(summaries: pl.DataFrame, rows: pl.DataFrame) -> str:
     """How many of the strongest backup heads are the same, if the study has a map."""
     found = summaries.filter(model=rows["model"][0], experiment="E18")
-    common = estimate(found, quantity="backup_overlap")
-    by_chance = "backup_overlap_by_chance"
-    chance = estimate(found, quantity=by_chance, group="heads of the same layers")
+    by_chance = {"quantity": "backup_overlap_by_chance", "group": "heads of the same layers"}
+    common, chance = estimate(found, quantity="backup_overlap"), estimate(found, **by_chance)
     if common is None or chance is None:
         return ""
     return (

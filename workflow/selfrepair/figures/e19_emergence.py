@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import altair as alt
 import polars as pl
 
-from ..tables.terms import terms_of
-from ..vocabulary import SECOND_HALF, bounded
+from ..vocabulary import SECOND_HALF, TERMS
 from . import marks, words
 from .axes import Span, fitted, placed, share_axis
-from .rows import (
-    DEPTH_KEYS,
-    check_columns,
-    depth_rows,
-    models_of,
-    stacked,
-    table_rows,
-    whole_groups,
-)
+from .rows import NotMeasured, check_columns, depth_rows, models_of, part_rows, table_rows
 from .theme import BLACK, SILVER
-from .unmeasured import NOT_WHOLE, unmeasured
 
 TITLE = "Self-repair over training"
 UNKNOWN = (
@@ -30,17 +18,17 @@ UNKNOWN = (
 )
 SHARE, LOSS, TOKENS = "restored_share", "mean_surprisal", "training_tokens"
 TRAINING = ("model", TOKENS, LOSS, "n_tokens")
+# Self-repair first, then the parts that add up to it.
+PARTS = {name: marks.PARTS[name][0] for name in ("self_repair", *TERMS)}
 
 
-def draw(depth: pl.DataFrame, training: pl.DataFrame) -> alt.VConcatChart | alt.Chart:
+def draw(depth: pl.DataFrame, training: pl.DataFrame) -> alt.VConcatChart:
     """Resample ablation, top tokens, heads of the second half: a point per checkpoint and part, with its 95 %
     interval over prompts; below it the restored share, and the loss. Tokens are on a log scale; a checkpoint
     before training stands left of it, behind a dashed line. Models that do not state their training tokens are
-    not drawn. If fewer than two do, or the second half was not ablated whole: words that say so.
+    not drawn.
     """
-    if (reason := _nothing(depth, training)) is not None:
-        return unmeasured(TITLE, reason)
-    *tables, missing = _rows(depth, training)
+    *tables, missing, left_out = _rows(depth, training)
     parts, shares, losses = tables
     x, zero, border = across(training[TOKENS].drop_nulls())
     # Before a model has learnt anything, the share is of hardly any effect.
@@ -53,22 +41,21 @@ def draw(depth: pl.DataFrame, training: pl.DataFrame) -> alt.VConcatChart | alt.
         (placed(_stood(table, x, zero), y=y), y) for table, y in zip(tables, axes, strict=True)
     ]
     panels = [_panel(rows, x, y, border) for rows, y in drawn]
-    left_out = models_of(training.filter(pl.col(TOKENS).is_null()))
+    unknown = models_of(training.filter(pl.col(TOKENS).is_null()))
     return words.titled(
         alt.vconcat(*panels, spacing=14),
         TITLE,
         f"Resample ablation, {words.FROM_TOP_TOKENS}, heads of the second half of the layers",
         "Bars: 95 % intervals over prompts; parts of a checkpoint stand side by side",
         *["Left of the dashed line: before training, at 0 tokens"] * (0 in training[TOKENS]),
-        *[f"Without a number of training tokens, not drawn: {', '.join(left_out)}"] * any(left_out),
+        *[f"Without a number of training tokens, not drawn: {', '.join(unknown)}"] * any(unknown),
+        *words.left_out_groups(left_out),
         *words.notes_of(drawn, missing=missing),
     )
 
 
 def caption(depth: pl.DataFrame, training: pl.DataFrame) -> str:
-    if (reason := _nothing(depth, training)) is not None:
-        return reason
-    parts, _, losses, _ = _rows(depth, training)
+    parts, _, losses, *_ = _rows(depth, training)
     zero = ", 0 left of the dashed line" * (0 in losses[TOKENS])
     return (
         f"What makes up for ablated attention heads in checkpoints of a model, {words.listed(models_of(losses))},"
@@ -82,81 +69,60 @@ def caption(depth: pl.DataFrame, training: pl.DataFrame) -> str:
     )
 
 
-def across(tokens: pl.Series) -> tuple[Span, float, float]:
-    """The axis of numbers of tokens, at their logarithms to base 10; left of all others, where 0 stands, and
-    the border before it."""
-    logs = tokens.filter(tokens > 0).log10().to_list() or [0.0]
-    gap = 0.1 * (max(logs) - min(logs)) or 1.0
-    zero, border = min(logs) - gap, min(logs) - gap / 2
-    places = [zero] * (0 in tokens) + sorted(logs)
-    margin = 0.04 * (places[-1] - places[0]) or 0.5
-    # Ticks at the checkpoints. Numbers need not be equal to the last digit.
-    label = (
-        f"datum.value < {border} ? '0' : replace(format(pow(10, datum.value), '.2~s'), 'G', 'B')"
-    )
-    options: marks.Look = {
-        "values": places,
-        "labelExpr": label,
-        "labelOverlap": "greedy",
-        "grid": False,
-    }
-    limits = places[0] - margin, places[-1] + margin
-    return Span("place", "Training tokens", limits, options=options), zero, border
+def across(tokens: pl.Series) -> tuple[alt.X, float, float]:
+    """The axis of numbers of tokens, on a log scale with a tick at each; where 0 stands, left of all others; the
+    border before it."""
+    trained = sorted(tokens.filter(tokens > 0)) or [1]
+    zero, border = trained[0] / 10, trained[0] / 3
+    places = [zero] * (0 in tokens) + trained
+    margin = max(1.1, (places[-1] / places[0]) ** 0.04)
+    domain = [places[0] / margin, places[-1] * margin]
+    scale = alt.Scale(type="log", domain=domain, nice=False)
+    label = f"datum.value < {border} ? '0' : replace(format(datum.value, '.2~s'), 'G', 'B')"
+    axis = alt.Axis(values=places, labelExpr=label, labelOverlap="greedy", grid=False)
+    return alt.X("place:Q", title="Training tokens", scale=scale, axis=axis), zero, border
 
 
-def _stood(rows: pl.DataFrame, x: Span, zero: float) -> pl.DataFrame:
+def _stood(rows: pl.DataFrame, x: alt.X, zero: float) -> pl.DataFrame:
     """The rows with their `place`; parts of a checkpoint stand side by side about its own."""
-    place = pl.when(pl.col(TOKENS) > 0).then(pl.col(TOKENS).log10()).otherwise(zero)
+    place = pl.when(pl.col(TOKENS) > 0).then(pl.col(TOKENS)).otherwise(zero)
     if "part" in rows.columns:
-        names = list(marks.part_inks(rows))
-        step = 0.008 * (x.limits[1] - x.limits[0])
-        beside = [step * (number - (len(names) - 1) / 2) for number in range(len(names))]
-        place += pl.col("part").replace_strict(names, beside, return_dtype=pl.Float64)
+        names, (low, high) = list(marks.part_inks(rows)), x["scale"]["domain"]
+        # On a log scale a step is a factor: a hundredth of the axis.
+        beside = [(high / low) ** (0.008 * (n - (len(names) - 1) / 2)) for n in range(len(names))]
+        place *= pl.col("part").replace_strict(names, beside, return_dtype=pl.Float64)
     return rows.with_columns(place=place)
 
 
-def _panel(rows: pl.DataFrame, x: Span, y: Span, border: float) -> alt.LayerChart:
-    """The checkpoints, joined if they were trained. The last panel, of the loss, names the tokens."""
-    last, about = y.column == LOSS, ["part", "n_heads"] * ("part" in rows.columns)
-    if not last:
-        x = replace(x, title=None, options=x.options | {"labels": False})
+def _panel(rows: pl.DataFrame, x: alt.X, y: Span, border: float) -> alt.LayerChart:
+    """The checkpoints, joined if they were trained; the loss has no interval and need not be near 0."""
+    loss, about = y.column == LOSS, ["part", "n_heads"] * ("part" in rows.columns)
     inks = marks.inks("part", "From", marks.part_inks(rows)) if about else alt.value(BLACK)
-    tooltip = words.tips(rows, "model", TOKENS, *about, **{y.column: str(y.title)})
-    look: marks.Look = {"x": x.x(), "color": inks, "tooltip": tooltip}
+    tooltip = words.tips(rows, "model", TOKENS, *about, y)
+    look: marks.Look = {"x": x, "color": inks, "tooltip": tooltip}
     dashed = marks.rule(x=border, color=SILVER, strokeDash=marks.DASHED)
     layers = [
         *[dashed] * (0 in rows[TOKENS]),
-        *[marks.rule(y=0.0)] * (not last),
-        *marks.joined(rows, y, bars=not last, where=f"datum.{TOKENS} > 0", **look),
+        *[marks.rule(y=0.0)] * (not loss),
+        *marks.joined(rows, y, bars=not loss, where=f"datum.{TOKENS} > 0", **look),
     ]
-    height = 260 if y.column == "value" else 130
-    return alt.LayerChart(layer=layers, data=rows, width=560, height=height)
-
-
-def _nothing(depth: pl.DataFrame, training: pl.DataFrame) -> str | None:
-    """Why there is nothing to draw, if there is not. Raises InputError if a column is missing."""
-    check_columns("E19", training, "training", TRAINING)
-    drawn = [column for name in (*marks.PARTS, SHARE) for column in bounded(name)]
-    check_columns("E19", depth, "depth", [*DEPTH_KEYS, *drawn])
-    if training[TOKENS].count() < 2:
-        return UNKNOWN
-    whole, others = whole_groups("E19", depth, [SECOND_HALF])
-    return NOT_WHOLE if whole.is_empty() and others else None
+    return alt.LayerChart(layer=layers, data=rows, width=560, height=260 if about else 130)
 
 
 def _rows(
     depth: pl.DataFrame, training: pl.DataFrame
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, int]:
-    """Parts, shares and losses of the checkpoints, from the one trained least; how many have no value."""
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, int, list[str]]:
+    """Parts, shares and losses of the checkpoints, from the one trained least; how many have no value; the
+    second half, if it is left out of some model."""
+    check_columns("E19", training, "training", TRAINING)
     known = training.drop_nulls(TOKENS).sort(TOKENS, maintain_order=True)
+    if known.height < 2:
+        raise NotMeasured(UNKNOWN)
     table = known.select("model", TOKENS).join(depth, on="model", maintain_order="left_right")
-    parts = stacked(table, ["self_repair", *terms_of(table)], *DEPTH_KEYS, TOKENS)
-    names = {name: part for name, (part, _) in marks.PARTS.items()}
-    parts = parts.with_columns(part=pl.col("quantity").replace_strict(names))
-    found = (
-        depth_rows("E19", parts, "value", TOKENS, "part", depths=[SECOND_HALF]),
-        depth_rows("E19", table, SHARE, TOKENS, depths=[SECOND_HALF]),
-        table_rows("E19", known, "training", columns=TRAINING, finite=[LOSS], one_model=False),
+    half = [SECOND_HALF]
+    parts, without_part, left_out = part_rows("E19", table, PARTS, TOKENS, depths=half)
+    shares, without_share, _ = depth_rows("E19", table, SHARE, TOKENS, depths=half)
+    losses, without_loss = table_rows(
+        "E19", known, "training", columns=TRAINING, finite=[LOSS], one_model=False
     )
-    (of_parts, _), (of_shares, _), (of_losses, _) = found
-    return of_parts, of_shares, of_losses, sum(missing for _, missing in found)
+    return parts, shares, losses, without_part + without_share + without_loss, left_out

@@ -1,7 +1,8 @@
 """Marks that several figures draw, their colours, and how panels stand side by side.
 
 A mark has no data of its own unless it says so: it takes the rows of the chart that it is layered in,
-`alt.layer(..., data=rows)`, which `facets` then splits into panels.
+`alt.layer(..., data=rows)`, which `facets` then splits into panels. Channels are of Altair's own classes
+(`alt.X2("high:Q")`, not `x2="high:Q"`): it looks anything else up in its whole schema, which takes longer than the rest.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ MOST_BARS = 400
 # More points than this in a panel are drawn as a density, in so many cells across and up.
 MOST_POINTS, CELLS = 3000, 48
 DASHED, DOTTED = [5, 3], [2, 3]
-# A line break in a heading starts a new line.
-LINES = alt.Header(labelExpr=r"split(datum.label, '\n')")
 
 
 def crowd(rows: pl.DataFrame, *panel: str) -> int:
@@ -53,15 +52,15 @@ def facets(
     size: width and height of a panel in pixels. columns: panels side by side, by default 3, or 2 of 2
     or 4.
     """
-    headings = headings_of(rows, by)
-    panel = alt.LayerChart(layer=list(layers), data=rows)
+    headings, (width, height) = headings_of(rows, by), size
+    panel = alt.LayerChart(layer=list(layers), data=rows, width=width, height=height)
     # Bold names; plain where lines of numbers follow.
     weight: Any = "normal" if any("\n" in heading for heading in headings) else "bold"
-    header = alt.Header(labelExpr=LINES.labelExpr, labelFontWeight=weight)
+    header = alt.Header(labelFontWeight=weight)
     field = alt.Facet(f"{by}:N", title=None, sort=headings, header=header)
     columns = columns or (2 if len(headings) in (2, 4) else min(len(headings), 3))
-    grid = panel.properties(width=size[0], height=size[1]).facet(field, columns=columns, spacing=24)
-    return grid.resolve_axis(x="independent")
+    axes = alt.Resolve(axis=alt.AxisResolveMap(x="independent"))
+    return panel.facet(field, columns=columns, spacing=24, resolve=axes)
 
 
 # Points
@@ -77,15 +76,12 @@ def points(rows: pl.DataFrame, *panel: str, shapes: Mapping[str, str] = EDGES) -
     opacity = 0.75 if number <= 150 else 0.6 if number <= 800 else 0.35
     beyond = alt.FieldOneOfPredicate(field="edge", oneOf=[ABOVE, BELOW, LEFT, RIGHT])
     scale = alt.Scale(domain=list(shapes), range=list(shapes.values()))
+    dots = alt.Chart().mark_point(filled=True, opacity=1)
     # Opacity of the fill, not of the mark: a PDF makes a group of its own for each of the latter.
-    return (
-        alt.Chart()
-        .mark_point(filled=True, opacity=1)
-        .encode(
-            shape=alt.Shape("edge:N", scale=scale, legend=None),
-            size=alt.when(beyond).then(alt.value(2 * size)).otherwise(alt.value(size)),
-            fillOpacity=alt.when(beyond).then(alt.value(1)).otherwise(alt.value(opacity)),
-        )
+    return dots.encode(
+        shape=alt.Shape("edge:N", scale=scale, legend=None),
+        size=alt.SizeValue(size, condition={"test": beyond, "value": 2 * size}),
+        fillOpacity=alt.FillOpacityValue(opacity, condition={"test": beyond, "value": 1}),
     )
 
 
@@ -94,8 +90,10 @@ def whiskers(span: Span, *, along: str = "y", **style: Any) -> alt.Chart:
     _, low, high = bounded(span.column)
     known = alt.Chart().transform_filter(f"isValid(datum.{low}) && isValid(datum.{high})")
     look: dict[str, Any] = {"strokeWidth": 1, "strokeOpacity": 0.4} | style
-    channel = span.y if along == "y" else span.x
-    return known.mark_rule(**look).encode(**{along: channel(low), f"{along}2": f"{high}:Q"})
+    bars = known.mark_rule(**look)
+    if along == "y":
+        return bars.encode(span.y(low), alt.Y2(f"{high}:Q"))
+    return bars.encode(span.x(low), alt.X2(f"{high}:Q"))
 
 
 def estimates(
@@ -118,7 +116,7 @@ def joined(
     """Large points on their intervals, joined by a line per colour through those within the axis for
     which `where` holds; place: x and colour of all."""
     lines = alt.Chart().mark_line(strokeWidth=1.5, strokeOpacity=0.55).encode(y=y.y(), **place)
-    look = {"size": alt.value(60), "fillOpacity": alt.value(1)}
+    look: Look = {"size": alt.SizeValue(60), "fillOpacity": alt.FillOpacityValue(1)}
     return [
         lines.transform_filter(f"datum.edge == '{WITHIN}' && {where}"),
         *[whiskers(y, strokeWidth=1.8, strokeOpacity=0.85).encode(**place)] * bars,
@@ -186,10 +184,8 @@ def cloud(
         legend=alt.Legend(format=",d", tickCount=4),
     )
     cells = alt.Chart().mark_rect(strokeWidth=0).transform_filter("isValid(datum.count)")
-    sides = {"x": x.x("x_start"), "x2": "x_stop:Q", "y": y.y("y_start"), "y2": "y_stop:Q"}
-    density = cells.encode(
-        **sides, fill=fill, tooltip=alt.Tooltip("count:Q", title=things, format=",d")
-    )
+    sides = (x.x("x_start"), alt.X2("x_stop:Q"), y.y("y_start"), alt.Y2("y_stop:Q"))
+    density = cells.encode(*sides, fill, alt.Tooltip("count:Q", title=things, format=",d"))
     # No dots where there are none: their colours would have a legend without a mark.
     beyond = [dots.transform_filter("!isValid(datum.count)")]
     return [density, *(beyond if rows["count"].has_nulls() else [])]
@@ -200,10 +196,9 @@ def cloud(
 
 def rule(*, x: float | None = None, y: float | None = None, **style: Any) -> alt.Chart:
     """A line across the panel at y, or up at x."""
+    place, channel = ({"y": y}, alt.Y("y:Q")) if x is None else ({"x": x}, alt.X("x:Q"))
     look: dict[str, Any] = {"color": GREY, "strokeWidth": 1} | style
-    if x is None:
-        return alt.Chart(alt.InlineData(values=[{"y": y}])).mark_rule(**look).encode(y="y:Q")
-    return alt.Chart(alt.InlineData(values=[{"x": x}])).mark_rule(**look).encode(x="x:Q")
+    return alt.Chart(alt.InlineData(values=[place])).mark_rule(**look).encode(channel)
 
 
 def line_through_zero(
@@ -223,7 +218,7 @@ def layer_bands(n_layers: int, *, first: int = 0) -> alt.Chart:
     odd = range(first + 1 - first % 2, n_layers, 2)
     spans = [{"start": layer - 0.5, "stop": layer + 0.5} for layer in odd]
     bands = alt.Chart(alt.InlineData(values=spans)).mark_rect(color="#f2f2f2")
-    return bands.encode(x="start:Q", x2="stop:Q")
+    return bands.encode(alt.X("start:Q"), alt.X2("stop:Q"))
 
 
 # Colours
@@ -267,10 +262,11 @@ def signed_colour(
     title: str | list[str],
     values: pl.Series,
     *,
+    things: str = "points",
     keep: float = 0.9,
     reach: float = 0.5,
-) -> tuple[alt.Color, int]:
-    """A scale symmetrical about 0, and how many values lie beyond it and take its last colour.
+) -> tuple[alt.Color, list[str]]:
+    """A scale symmetrical about 0, and what it cannot show of these values of things, a line of a subtitle each.
 
     keep, reach: as of `axes.axis_limits`.
     """
@@ -280,14 +276,9 @@ def signed_colour(
         domain=[-limit, 0, limit], range=[ORANGE, "#cfcfcf", BLUE], interpolate="lab", clamp=True
     )
     colour = alt.Color(f"{column}:Q", title=title, scale=scale, legend=alt.Legend(tickCount=5))
-    return colour, int((values.abs() > limit).sum())
-
-
-def colour_notes(values: pl.Series, beyond: int, *, things: str = "points") -> list[str]:
-    """What `signed_colour` cannot show of these values, a line of a subtitle each."""
-    unknown = values.null_count()
+    beyond, unknown = (values.abs() > limit).sum(), values.null_count()
     counted = {
         f"Beyond the colours' scale, in its last colour: {beyond:,} {things}": beyond,
         f"{things.capitalize()} without a value for their colour: {unknown:,}": unknown,
     }
-    return [line for line, count in counted.items() if count]
+    return colour, [line for line, count in counted.items() if count]

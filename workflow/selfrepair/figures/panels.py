@@ -6,8 +6,12 @@ from collections.abc import Callable, Sequence
 
 import polars as pl
 
+from ..vocabulary import NO_NEURONS
 from . import words
 from .rows import heads_of, models_of
+
+# Why a table of neurons may be empty.
+NOT_MEASURED = f"Not measured: {NO_NEURONS}."
 
 
 def panel_per_head(

@@ -12,7 +12,6 @@ from dataclasses import replace
 import altair as alt
 import polars as pl
 
-from ..errors import InputError
 from ..vocabulary import bounded
 from . import marks, words
 from .axes import Span, axis_limits, placed
@@ -76,8 +75,7 @@ def _axes(rows: pl.DataFrame) -> tuple[Span, Span]:
 def _panel(
     rows: pl.DataFrame, x: Span, y: Span, title: str, *, colour: alt.Color, bars: bool
 ) -> alt.LayerChart:
-    about: marks.Look = {"published": str(x.title), "measured": str(y.title)}
-    tooltip = words.tips(rows, "model", "layer", "head", **about)
+    tooltip = words.tips(rows, "model", "layer", "head", x, y)
     layers = [
         marks.rule(y=0.0),
         marks.line_through_zero(1.0, x, y),
@@ -108,13 +106,11 @@ def caption(comparison: pl.DataFrame) -> str:
 
 
 def _rows(comparison: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    rows, missing = table_rows(
-        "published", comparison, "comparison", columns=COLUMNS, finite=("published", "measured")
+    return table_rows(
+        "published",
+        comparison,
+        "comparison",
+        columns=COLUMNS,
+        finite=("published", "measured"),
+        only={"quantity": [name for line in PANELS for name in line]},
     )
-    known = [name for line in PANELS for name in line]
-    unknown = sorted(set(rows["quantity"]) - set(known))
-    if unknown:
-        raise InputError(
-            f"published: no panel for {', '.join(unknown)}; quantities are {', '.join(known)}"
-        )
-    return rows, missing

@@ -1,4 +1,5 @@
-"""The rows that a figure draws, from a study's tables; a table that it cannot draw is refused.
+"""The rows that a figure draws, from a study's tables; a table that it cannot draw is refused, and one that was
+left empty is told apart from it.
 
 Rows without a finite value are left out, never drawn as 0, and counted, so that the subtitle can say
 so. A bound that is missing is null, because JSON has no NaN.
@@ -14,10 +15,17 @@ import polars as pl
 from ..ablations import RESAMPLE
 from ..errors import InputError
 from ..formats import listed
+from ..tables.terms import POST_NORMS, models_with_post_norms
 from ..vocabulary import SUMMARY_COLUMNS, TOP, bounded
 
+NOT_WHOLE = "Not measured: the sweeps of this study ablated no such group of layers whole (sweep.heads in the config)."
 # What tells rows by depth apart, and what they are means over.
 DEPTH_KEYS = ("model", "depth", "ablation", "selection", "n_heads", "n_tokens", "n_prompts")
+
+
+class NotMeasured(Exception):
+    """There is nothing to draw, and that is no error; the message says why, and stands in place of panels
+    (`drawing`)."""
 
 
 def table_rows(
@@ -29,17 +37,22 @@ def table_rows(
     finite: Sequence[str],
     only: Mapping[str, Sequence[str]] | None = None,
     one_model: bool = True,
+    empty: str | None = None,
 ) -> tuple[pl.DataFrame, int]:
     """The rows of a figure's table with finite values, and how many lack one.
 
     columns: those kept. finite: those that must be finite. only: the values that a column may have;
-    rows with another value are not the figure's and do not count as lacking one.
+    rows with another value are not the figure's and do not count as lacking one. empty: why the table may
+    have been left without rows.
 
     Raises:
+        NotMeasured: it has none, and may.
         InputError: a column is missing, no row is left, or several models where one is taken.
     """
     only = only or {}
     check_columns(figure, table, name, [*columns, *only])
+    if empty and table.is_empty():
+        raise NotMeasured(empty)
     rows = table.filter(
         pl.lit(True), *(pl.col(column).is_in(values) for column, values in only.items())
     )
@@ -70,7 +83,7 @@ def head_rows(
     selections: Sequence[str] = (TOP,),
     one_model: bool = False,
 ) -> tuple[pl.DataFrame, int]:
-    """Rows of the heads table, sorted, with `depth`, the layer over the model's last layer.
+    """Rows of the heads table, sorted as models, selections and ablations are given, with `depth`, the layer over the model's last layer.
 
     columns: those drawn, which must be finite. bounds: those of them that have an interval; all, if
     not given. Raises and counts as `table_rows`.
@@ -91,43 +104,55 @@ def head_rows(
         only={"ablation": ablations, "selection": selections},
         one_model=one_model,
     )
-    order = pl.col("model").cast(pl.Enum(models_of(heads)))
-    return rows.sort(order, "selection", "ablation", "layer", "head"), missing
+    orders = {"model": models_of(heads), "selection": selections, "ablation": ablations}
+    groups = [pl.col(name).cast(pl.Enum(values)) for name, values in orders.items()]
+    return rows.sort(*groups, "layer", "head"), missing
 
 
 def depth_rows(
-    figure: str,
-    depth: pl.DataFrame,
-    column: str,
-    *keys: str,
-    depths: Sequence[str],
-) -> tuple[pl.DataFrame, int]:
+    figure: str, depth: pl.DataFrame, column: str, *keys: str, depths: Sequence[str]
+) -> tuple[pl.DataFrame, int, list[str]]:
     """Rows of a table by depth, of resample ablation and top tokens, in these groups of layers, with the
-    column, its interval and further `keys`. Raises and counts as `table_rows`."""
-    return table_rows(
-        figure,
-        depth,
-        "depth",
-        columns=[*DEPTH_KEYS, *keys, *bounded(column)],
-        finite=[column],
-        only={"ablation": [RESAMPLE.name], "selection": [TOP], "depth": depths},
-        one_model=False,
-    )
-
-
-def whole_groups(
-    figure: str, depth: pl.DataFrame, groups: Sequence[str]
-) -> tuple[pl.DataFrame, list[str]]:
-    """Of the table by depth, the rows of those of these groups of layers whose heads were all ablated; and the
-    names of the others.
+    column, its interval and further `keys`; how many lack a value; the groups that are left out, because not
+    every head of theirs was ablated.
 
     Raises:
-        InputError: a column is missing.
+        NotMeasured: no group is left.
+        InputError: as `table_rows`.
     """
-    check_columns(figure, depth, "depth", ("depth", "n_tokens"))
-    rows = depth.filter(pl.col("depth").is_in(groups))
-    known = pl.col("n_tokens").is_not_null()
-    return rows.filter(known), rows.filter(~known)["depth"].unique(maintain_order=True).to_list()
+    columns = [*DEPTH_KEYS, *keys, *bounded(column)]
+    check_columns(figure, depth, "depth", columns)
+    groups = depth.filter(pl.col("depth").is_in(depths))
+    whole = pl.col("n_tokens").is_not_null()
+    left_out = groups.filter(~whole)["depth"].unique(maintain_order=True).to_list()
+    if left_out and groups.filter(whole).is_empty():
+        raise NotMeasured(NOT_WHOLE)
+    rows, missing = table_rows(
+        figure,
+        groups.filter(whole),
+        "depth",
+        columns=columns,
+        finite=[column],
+        only={"ablation": [RESAMPLE.name], "selection": [TOP]},
+        one_model=False,
+    )
+    return rows, missing, left_out
+
+
+def part_rows(
+    figure: str, depth: pl.DataFrame, parts: Mapping[str, str], *keys: str, depths: Sequence[str]
+) -> tuple[pl.DataFrame, int, list[str]]:
+    """`depth_rows` of several columns, a row for each: `part`, its name, and `value`, with its interval.
+
+    parts: the names, by column. No rows for the post-norms of models without any.
+    """
+    drawn = [end for column in parts for end in bounded(column)]
+    check_columns(figure, depth, "depth", [*DEPTH_KEYS, *keys, POST_NORMS, *drawn])
+    rows = stacked(depth, list(parts), *DEPTH_KEYS, *keys)
+    own = pl.col("model").is_in(models_with_post_norms(depth))
+    rows = rows.filter(own | ~pl.col("quantity").str.starts_with(POST_NORMS))
+    rows = rows.with_columns(part=pl.col("quantity").replace_strict(parts))
+    return depth_rows(figure, rows, "value", *keys, "part", depths=depths)
 
 
 def summary_rows(

@@ -41,6 +41,8 @@ def theme() -> alt.theme.ThemeConfig:
                 "labelFontSize": 12,
                 "labelFontWeight": "bold",
                 "labelLineHeight": 15,
+                # A line break in a heading starts a new line.
+                "labelExpr": r"split(datum.label, '\n')",
                 "titleFontSize": 13,
             },
             "legend": {

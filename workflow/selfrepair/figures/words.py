@@ -19,6 +19,10 @@ LARGEST = f"the {100 * TOP_SHARE:g} % with its largest direct effect"
 # The tokens that a head's numbers are means over, whether they are all of these or drawn from them.
 FROM_TOP_TOKENS = f"tokens from each head's top {100 * TOP_SHARE:g} %"
 FROM_LARGEST = f"tokens from {LARGEST}"
+NOT_MAPPED = (
+    "Not measured: no ablation of this study keeps a map of who repairs (map: true of an ablation in the"
+    " config)."
+)
 REPAIR = (
     "Self-repair is what later parts of the model make up for once a head is ablated: the change of"
     " the target token's logit less the change of the head's own direct effect on it."
@@ -29,8 +33,9 @@ REPAIR = (
 
 
 def titled(chart: Any, title: str, *lines: str) -> Any:
-    """The chart under its title and lines of smaller words."""
-    return chart.properties(title=alt.Title(title, subtitle=list(lines)))
+    """The chart, with its title and lines of smaller words above it."""
+    chart.title = alt.Title(title, subtitle=list(lines))
+    return chart
 
 
 def heading(title: str, *lines: str) -> alt.Title:
@@ -153,13 +158,15 @@ TITLES = {
 }
 
 
-def tips(rows: pl.DataFrame, *columns: str, **titles: str) -> list[alt.Tooltip]:
-    """A line per column of the rows: words, a whole number, or a number with the ends of its interval, if
-    the rows have them. titles: of further columns; by default the column's name, in logits if it is a
-    fraction. A title that ends in (%) is of a share.
+def tips(rows: pl.DataFrame, *columns: str | Span, **titles: str) -> list[alt.Tooltip]:
+    """A line per column of the rows, or per axis, under its title: words, a whole number, or a number with the
+    ends of its interval, if the rows have them. titles: of further columns; by default the column's name, in
+    logits if it is a fraction. A title that ends in (%) is of a share.
     """
-    lines = []
-    for column in (*columns, *titles):
+    spans = {span.column: span.words for span in columns if isinstance(span, Span)}
+    names = [column.column if isinstance(column, Span) else column for column in columns]
+    titles, lines = spans | titles, []
+    for column in dict.fromkeys([*names, *titles]):
         kind = rows.schema[column]
         named = TITLES.get(column, column.replace("_", " ").capitalize())
         title = titles.get(column, f"{named} (logits)" if kind.is_float() else named)
