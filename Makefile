@@ -136,7 +136,7 @@ quick: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(PYTEST) -m "not slow and not remotes and not cluster" tests/unit
+	$(PYTEST) -m "not slow and not hostile" tests/unit
 
 test: check
 	$(PYTEST)

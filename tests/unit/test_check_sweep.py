@@ -21,6 +21,8 @@ from selfrepair.testing import agreement
 from stand_in_gpu import load_on_gpu, stand_in_gpu
 from tiny_models import random_tokens
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
 TOKENS, PARTNERS = random_tokens(7, 12), [3, 4, 5, 6, 0, 1, 2]
 MADE = {"dtype": "float32", "tf32": False, "ablation": "resample", "tokens": "sampled"}

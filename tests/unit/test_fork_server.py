@@ -25,6 +25,8 @@ print(fork_server.start_server(), flush=True)
 sys.stdin.read()
 """
 
+pytestmark = pytest.mark.slow
+
 
 class Run:
     """A process that has started a server."""

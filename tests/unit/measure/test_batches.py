@@ -40,6 +40,7 @@ def recorded(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "gemma2"])
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("donors", [OTHERS, WITHIN, MIXED])

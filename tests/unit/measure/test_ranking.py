@@ -35,6 +35,7 @@ def expected_top(effect: torch.Tensor, first_position: int) -> torch.Tensor:
     return top // allowed * positions + top % allowed + first_position
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_position", [0, 1])
 @pytest.mark.parametrize("sizes", [[20], [7, 13], [5, 5, 5, 5], [1] * 20])
 @pytest.mark.parametrize("name", ["gpt2", "llama"])

@@ -43,6 +43,7 @@ def single_changes(model: Decoder, drawn: DrawnTokens) -> Tensor:
     return torch.stack(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "gemma2"])
 def test_sums_are_over_prompts_of_sums_over_top_tokens(name: str, tiny: Tiny) -> None:
     model = tiny(name, "float64")
@@ -112,6 +113,7 @@ def test_donors_that_are_the_prompts_change_nothing_but_count(tiny: Tiny) -> Non
     assert int(found.tokens.sum()) == int(drawn.top.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-4), ("float64", 1e-11)])
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_maps_of_shards_add_up(name: str, dtype: str, bound: float, tiny: Tiny) -> None:
@@ -132,6 +134,7 @@ def test_maps_of_shards_add_up(name: str, dtype: str, bound: float, tiny: Tiny) 
     assert total.map_error == max(shard.map_error for shard in shards)
 
 
+@pytest.mark.slow
 def test_which_thread_did_what_changes_no_bit(tiny: Tiny) -> None:
     model = tiny("gpt2")
     drawn = some_drawn(model, TOKENS, share=0.5)

@@ -186,6 +186,7 @@ def test_without_post_norms_their_term_is_exactly_zero_and_not_stored(
     assert not some.from_post_norms[:, :, 1, 0].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 5e-5), ("float64", 5e-6)])
 @pytest.mark.parametrize("name", ["gemma2", "granite", "cohere"])
 def test_batch_chunk_and_shards_change_nothing_there_either(
@@ -224,6 +225,7 @@ def test_donors_that_are_the_prompts_change_nothing_there_either(name: str, tiny
 ROUNDED = [*((ablation, "float64", 1e-12) for ablation in ABLATIONS), ("resample", "float32", 2e-5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ablation", "dtype", "bound"), ROUNDED)
 @pytest.mark.parametrize("name", ["gpt2", "pythia", "llama"])
 def test_batch_and_chunk_change_nothing(
@@ -237,6 +239,7 @@ def test_batch_and_chunk_change_nothing(
         assert worst(selfrepair.sweep(model, prompts, **sizes, **options), whole) < bound, sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 2e-5), ("float64", 1e-12)])
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_shards_make_up_the_whole(ablation: str, dtype: str, bound: float, tiny: Tiny) -> None:
@@ -285,6 +288,7 @@ def test_half_precision_measures_the_same(dtype: str, bound: float, tiny: Tiny) 
 # --- side by side ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "pythia", "gpt_neo", "llama"])
 def test_threads_change_nothing(name: str, tiny: Tiny, request: pytest.FixtureRequest) -> None:
     model, seen, prompts = tiny(name), [], TOKENS[:4]
@@ -350,6 +354,7 @@ def some_tokens(model: Decoder, share: float) -> torch.Tensor:
     return selected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("share", "dtype", "bound"), [(0.05, "float32", 2e-5), (0.5, "float64", 1e-12)]
 )

@@ -81,6 +81,7 @@ def replayed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 # --- against a whole sweep -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", [*tiny_models.SUPPORTED, "gemma2", "olmo2", "granite"])
 def test_drawn_tokens_are_measured_as_in_a_whole_sweep(name: str, dtype: str, tiny: Tiny) -> None:
@@ -174,6 +175,7 @@ def test_the_mean_over_all_draws_is_the_mean_over_all_tokens(tiny: Tiny) -> None
 # --- batches, chunks, threads, what is run -------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["gpt2", "pythia", "llama", "gemma2"])
 def test_batch_and_chunk_change_nothing(name: str, dtype: str, tiny: Tiny) -> None:

@@ -157,6 +157,7 @@ def test_packed_linear_layers_keep_one_copy_of_a_weight(name: str, tiny: Tiny) -
         assert layer.w_o.data_ptr() == layer.output_projection.weight.data_ptr()
 
 
+@pytest.mark.slow
 def test_parts_that_are_given_are_not_looked_for(tiny_folder: Callable[[str], Path]) -> None:
     """TransformerLens, slow to import, is not needed then."""
     folder = tiny_folder("gpt2")

@@ -176,6 +176,7 @@ def counted_against_planned(
     return recorded, shape.working_bytes(dtype, **sizes) / most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", tiny_models.WIDE)
 @pytest.mark.parametrize(("prompts", "rows"), [(1, 1), (1, 40), (16, 8)])
@@ -195,6 +196,7 @@ def test_the_plan_holds_what_a_sweep_holds(
     assert own.working_bytes(dtype, **sizes) == pytest.approx(shape.working_bytes(dtype, **sizes))
 
 
+@pytest.mark.slow
 def test_a_7b_model_in_bfloat16_fits_one_80_gb_gpu(tiny: Tiny) -> None:
     model = meta_decoder(LLAMA_7B, like=tiny("llama"), dtype="bfloat16")
     sizes = {"prompts": 32, "rows": 129, "positions": 127}

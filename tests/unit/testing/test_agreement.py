@@ -58,6 +58,7 @@ def compared(hooked: Any, shard: dict[str, Tensor], **options: Any) -> agreement
     return compare(hooked, shard, places, PROMPTS, **asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ablation", ["resample", "zero"])
 @pytest.mark.parametrize("name", ["gpt2", "pythia", "gemma2", "granite"])
 def test_sweeps_agree_with_the_plain_model(
@@ -73,6 +74,7 @@ def test_sweeps_agree_with_the_plain_model(
     assert max(found.largest_difference.values()) < CLOSE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["mixtral", "falcon (sequential, ALiBi)"])
 def test_so_do_experts_and_a_family_whose_eager_attention_is_another(
     key: str, tmp_path: Path
