@@ -35,7 +35,7 @@ def draw(repair_layers: pl.DataFrame) -> alt.FacetChart:
     n_layers = count_of(rows, "component_layer")
     empty = n_layers - rows["layer"].n_unique()
     layers = list(range(n_layers))
-    axis = alt.Axis(ticks=False, labelAngle=0, labelOverlap="parity", labelPadding=5)
+    axis = alt.Axis(ticks=False, labelAngle=0, labelOverlap="parity", labelSeparation=4)
     # All layers, also where one has no cell; the last on top.
     across, up = alt.Scale(domain=layers), alt.Scale(domain=layers, reverse=True)
     x = alt.X("layer:O", title="Layer of the ablated head", scale=across, axis=axis)
