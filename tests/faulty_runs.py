@@ -18,6 +18,7 @@ from checkouts import ROOT, Checkout, made_in
 
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
 
+from common.fork_server import SWITCH
 from common.records import FOLDER, record_files
 
 CONFIG = "config/tiny.yaml"
@@ -41,7 +42,7 @@ class Study:
     def start(self, *options: str, **environment: str) -> subprocess.Popen[str]:
         """A run, which goes on."""
         self.screen = Path(tempfile.mkdtemp(prefix="told-"), "told.txt")
-        own = {"PYTHONPATH": str(self.folder / "workflow")}
+        own = {"PYTHONPATH": str(self.folder / "workflow"), SWITCH: "always"}
         with self.screen.open("w") as screen:
             return subprocess.Popen(
                 self.command(*options),
@@ -135,10 +136,17 @@ def wait_for_job(run: subprocess.Popen[str], script: str) -> psutil.Process:
         assert run.poll() is None, "the run has ended without such a job"
         for process in processes_of(run):
             try:
-                command = process.cmdline()
+                command, name = process.cmdline(), process.name()
             except psutil.Error:
                 continue
-            if command and "python" in command[0] and command[-1].endswith(f"{script}.py"):
+            if "fork_server.py" in "".join(command[1:2]):
+                is_job = name == f"{script}.py"[:15]  # as a fork is named
+            else:
+                is_client = "fork_client.py" in " ".join(command[1:4])
+                is_job = (
+                    command[-1:] != [] and command[-1].endswith(f"{script}.py") and not is_client
+                )
+            if is_job and command and "python" in command[0]:
                 return process
         time.sleep(0.05)
     raise AssertionError(f"no job of {script} in time")

@@ -2,9 +2,10 @@
 # found, and what went wrong.
 import atexit
 import time
+from contextlib import suppress
 
 from common.ahead import forget_drawings, plan_drawings
-from common.fork_server import FEW_JOBS, can_serve, start_server
+from common.fork_server import is_worth_it, start_server
 from common.one_run import hold, is_dry_run
 from common.packed_records import unpack_records
 from common.records import forget_failed
@@ -34,10 +35,11 @@ onstart:
     # it looks when one ends.
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
-        if can_serve() and len(list(workflow.dag.needrun_jobs())) >= FEW_JOBS:
-            # Before bash's own strict mode, which is Snakemake's prefix of every command.
-            client = start_server().replace("{", "{{").replace("}", "}}")
-            shell.prefix(f"set -euo pipefail; {client} ")
+        if is_worth_it(len(list(workflow.dag.needrun_jobs()))):
+            with suppress(OSError):  # jobs then start by themselves
+                client = start_server().replace("{", "{{").replace("}", "}}")
+                # Behind bash's strict mode, which is Snakemake's own prefix.
+                shell.prefix(f"set -euo pipefail; {client} ")
     if not workflow.storage_settings.default_storage_provider:
         plan_drawings(
             workflow.dag.needrun_jobs(),

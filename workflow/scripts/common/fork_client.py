@@ -5,6 +5,7 @@ time. Started without `site` and with few imports, as it starts once for every j
 """
 
 import os
+import signal
 import socket
 import sys
 
@@ -23,17 +24,35 @@ def status_of(name: str, script: str) -> int | None:
         except OSError:
             return None
         server.settimeout(None)
+        # From here on it is the job that a terminal's Ctrl-C ends.
+        interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
         import json
 
-        asked = {"script": script, "folder": os.getcwd(), "environment": dict(os.environ)}
+        environment = {text(name): text(value) for name, value in os.environb.items() if name}
+        folder, path = text(os.getcwdb()), text(os.fsencode(script))
+        asked = {"script": path, "folder": folder, "environment": environment}
         message = json.dumps(asked).encode() + b"\n"
         sent = socket.send_fds(server, [message], [0, 1, 2])
         server.sendall(message[sent:])
         told = server.makefile().readline().strip()
     if told == "none":
+        signal.signal(signal.SIGINT, interrupted)
         return None
     # Nothing: the keeper was killed, and its job with it.
     return int(told) if told else 1
+
+
+def has_its_files() -> bool:
+    """Whether standard input, output and error are there to be handed on."""
+    try:
+        return all(os.fstat(number) for number in (0, 1, 2))
+    except OSError:
+        return False
+
+
+def text(value: bytes) -> str:
+    """Bytes as JSON can carry them, whatever their encoding."""
+    return value.decode("latin-1")
 
 
 def peer(connection: socket.socket) -> int:
@@ -45,7 +64,7 @@ def peer(connection: socket.socket) -> int:
 def main(name: str, *command: str) -> None:
     """End as the command does, which is Python and a script, or any other."""
     is_script = len(command) == 2 and command[0] == sys.executable
-    status = status_of(name, command[1]) if is_script else None
+    status = status_of(name, command[1]) if is_script and has_its_files() else None
     if status is None:
         os.execvp(command[0], command)
     if status < 0:  # a signal: ends as its process did

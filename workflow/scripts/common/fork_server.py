@@ -21,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from contextlib import suppress
@@ -31,40 +32,46 @@ from typing import Any, NoReturn
 LIBRARIES = ("numpy", "torch", "transformers.modeling_layers", "safetensors.torch", "altair")
 # A run of fewer jobs ends before the server has paid for itself.
 FEW_JOBS = 4
+# `always` for however few jobs, `never` for none.
+SWITCH = "SELFREPAIR_FORKS"
 CLIENT = Path(__file__).with_name("fork_client.py")
-PDEATHSIG = 1
+# Of GPUs: NVIDIA's, also on small boards and under Windows, AMD's.
+GPUS = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
+SET_DEATH_SIGNAL, SET_NAME = 1, 15  # of prctl(2)
+
+
+def is_worth_it(jobs: int) -> bool:
+    """Whether a run of so many jobs is to start a server."""
+    asked = os.environ.get(SWITCH)
+    return can_serve() and asked != "never" and (asked == "always" or jobs >= FEW_JOBS)
 
 
 def can_serve() -> bool:
     """Whether jobs of this machine may be forks: a process that has been forked cannot use a GPU whose driver was
     asked for anything before, and macOS forbids its own libraries to forks."""
-    return (
-        sys.platform == "linux"
-        and not any(Path("/dev").glob("nvidia*"))
-        and not Path("/dev/kfd").exists()
-    )
+    return sys.platform == "linux" and not any(any(Path("/dev").glob(name)) for name in GPUS)
 
 
 def start_server() -> str:
     """The start of a command line (`{it} python script.py`) of jobs that a new server runs.
 
-    The server ends with this process. Its address is abstract, so that no path is too long for it, and both sides
-    ask for the other's user.
+    The server ends with the thread that has called this. Its address is abstract, so that no path is too long for
+    it, and both sides ask for the other's user.
+
+    Raises:
+        OSError: there is no memory for it, or no such socket.
     """
     name = f"selfrepair-{secrets.token_hex(16)}"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"\0{name}")
         listening.listen(128)
-        # The other end is never closed here: the server sees it close when this process has ended.
-        ends, _ = os.pipe()
         subprocess.Popen(
-            [sys.executable, __file__, str(listening.fileno()), str(ends)],
+            [sys.executable, __file__, str(listening.fileno()), str(os.getpid())],
             stdin=subprocess.DEVNULL,  # the run's lock is for jobs, which get it from their clients
-            pass_fds=(listening.fileno(), ends),
+            pass_fds=(listening.fileno(),),
             # Pools of threads that a library starts as it is imported do not survive a fork.
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
-        os.close(ends)
     return shlex.join([sys.executable, "-I", "-S", str(CLIENT), name])
 
 
@@ -84,22 +91,19 @@ def import_libraries() -> None:
         if module.partition(".")[0] in ("common", "selfrepair", __name__):
             del sys.modules[module]
     del sys.path[0]
+    sys.stdout.flush()
     if len(os.listdir("/proc/self/task")) > 1 or threading.active_count() > 1:
         raise RuntimeError("a library has started a thread")
 
 
-def serve(listening: socket.socket, ends: int) -> dict[str, Any] | None:
-    """Fork for every client until the run has ended; in the process of a job, what its client asks for."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; jobs get it themselves
+def serve(listening: socket.socket) -> dict[str, Any]:
+    """Fork for every client; returns in the process of a job alone, with what its client asks for."""
     gc.freeze()
     while True:
-        ready, _, _ = select.select([listening, ends], [], [])
+        client, _ = listening.accept()
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        if ends in ready:
-            return None
-        client, _ = listening.accept()
         try:
             keeper = os.fork()
         except OSError:  # no memory for it: the client, told nothing, runs the script itself
@@ -107,7 +111,6 @@ def serve(listening: socket.socket, ends: int) -> dict[str, Any] | None:
             continue
         if keeper == 0:
             listening.close()
-            os.close(ends)
             job = keep(client)
             if job is None:
                 os._exit(0)
@@ -122,15 +125,15 @@ def keep(client: socket.socket) -> dict[str, Any] | None:
     try:
         client.sendall(b"ready\n")
         message, files, _, _ = socket.recv_fds(client, 65536, 3)
+        while len(files) == 3 and not message.endswith(b"\n"):
+            more = client.recv(65536)
+            if not more:
+                return None
+            message += more
     except OSError:
         return None
     if len(files) < 3:  # it waits no longer
         return None
-    while not message.endswith(b"\n"):
-        more = client.recv(65536)
-        if not more:
-            return None
-        message += more
     keeper = os.getpid()
     try:
         job = os.fork()
@@ -138,9 +141,7 @@ def keep(client: socket.socket) -> dict[str, Any] | None:
         client.sendall(b"none\n")
         return None
     if job == 0:
-        ctypes.CDLL(None).prctl(PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != keeper:
-            os._exit(1)
+        end_with(keeper)
         client.close()
         return {**json.loads(message), "files": files}
     for file in files:
@@ -155,28 +156,56 @@ def keep(client: socket.socket) -> dict[str, Any] | None:
     return None
 
 
+def end_with(parent: int) -> None:
+    """Have this process killed when its parent ends, or now if that has ended."""
+    ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
 def peer(connection: socket.socket) -> int:
     """The user at the other end."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     return int.from_bytes(credentials[4:8], sys.byteorder)
 
 
-def become(job: dict[str, Any]) -> str:
-    """Make this process the one that its client would have been; the script's path."""
+def become(job: dict[str, Any], interrupted: Any) -> str:
+    """Make this process the one that its client would have been; the script's path.
+
+    interrupted: what the run does on Ctrl-C, which its jobs get as well.
+    """
+    signal.signal(signal.SIGINT, interrupted)
     for number, file in enumerate(job["files"]):
         os.dup2(file, number)
         os.close(file)
-    os.chdir(job["folder"])
+    os.chdir(job["folder"].encode("latin-1"))
     os.environ.clear()
-    os.environ.update(job["environment"])
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    script = str(job["script"])
+    for name, value in job["environment"].items():
+        os.environb[name.encode("latin-1")] = value.encode("latin-1")
+    script = os.fsdecode(job["script"].encode("latin-1"))
     sys.argv[:] = [script]
     sys.path.insert(0, str(Path(script).parent))
+    tempfile.tempdir = None  # as TMPDIR says
+    torch, numpy = sys.modules["torch"], sys.modules["numpy"]
+    torch.seed()  # none of two jobs draws what the other does
+    numpy.random.seed()
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    if threads.isdigit():  # read by the library when it was imported
-        sys.modules["torch"].set_num_threads(int(threads))
+    if threads.isdigit():  # read by the libraries when they were imported
+        torch.set_num_threads(int(threads))
+        set_blas_threads(int(threads))
+    name = Path(script).name.partition(".")[2] or script  # Snakemake puts a random word in front
+    ctypes.CDLL(None).prctl(SET_NAME, name.encode()[:15])
     return script
+
+
+def set_blas_threads(threads: int) -> None:
+    """Threads of the OpenBLAS that comes with numpy, whose results depend on them in the last bit."""
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    for path in {line.split(maxsplit=5)[-1] for line in maps if "openblas" in line}:
+        library = ctypes.CDLL(path)
+        for name in ("scipy_openblas_set_num_threads64_", "openblas_set_num_threads"):
+            if hasattr(library, name):
+                getattr(library, name)(threads)
 
 
 def run_here(script: str) -> NoReturn:
@@ -201,6 +230,8 @@ def run_here(script: str) -> NoReturn:
         status = 1
     threading._shutdown()
     atexit._run_exitfuncs()
+    main.clear()  # closes the files that the script has left open
+    gc.collect()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
@@ -208,15 +239,17 @@ def run_here(script: str) -> NoReturn:
 
 
 def main() -> None:
+    interrupted = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; jobs get it themselves
+    end_with(int(sys.argv[2]))
     del sys.path[0]  # this file's folder: its names are no libraries
     with socket.socket(fileno=int(sys.argv[1])) as listening:
         try:
             import_libraries()
         except Exception:  # clients run their scripts themselves
-            return
-        job = serve(listening, int(sys.argv[2]))
-    if job:
-        run_here(become(job))
+            os._exit(0)
+        job = serve(listening)
+    run_here(become(job, interrupted))
 
 
 if __name__ == "__main__":
