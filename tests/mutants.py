@@ -40,6 +40,7 @@ TESTED_BY = {
     "measure/refeed": "tests/integration/test_experiments.py",
     "measure/feed_back": "tests/integration/test_experiments.py",
     "model/summing": "tests/unit/measure/test_repair_map.py",
+    "model/products": "tests/unit/model/test_norms.py",
 }
 # Errors' words are no arithmetic, and their types are what other tests are about.
 SETTINGS = """[mutmut]

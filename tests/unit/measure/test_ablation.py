@@ -130,6 +130,11 @@ def test_an_ablation_that_does_not_fit_is_refused(
     assert "\n" not in str(caught.value)
 
 
+def test_what_several_ablations_lack_is_said_of_all_of_them(tiny: Tiny) -> None:
+    with pytest.raises(InputError, match=r"^ablation: mean and resample needs donors: "):
+        check_ablations(["mean", "resample"], TOKENS, None, None, tiny("gpt2"))
+
+
 @pytest.mark.parametrize("ablation", ["mean", "zero"])
 def test_a_fitting_ablation_is_taken(ablation: str, tiny: Tiny) -> None:
     check_ablations([ablation], TOKENS, None, MEAN_Z if ablation == "mean" else None, tiny("gpt2"))

@@ -14,6 +14,7 @@ from selfrepair.model.direct_effect import (
     bias_direct_effect,
     check_error,
     head_direct_effects,
+    target_logits,
     targets,
 )
 from selfrepair.model.replay import Replay
@@ -101,6 +102,18 @@ def test_target_directions_carry_the_centred_logit(name: str, tiny: Tiny) -> Non
     bound = 2e-6 if name in RMS_NORM else 1e-12
     torch.testing.assert_close(own, model.to_logits(residual), rtol=0, atol=bound)
     assert abs(float(own.sum())) < 1e-4
+
+
+def test_logits_in_bfloat16_are_centred_and_summed_in_float32(tiny: Tiny) -> None:
+    model = tiny("gpt2", "bfloat16")
+    residual, following = Replay(model).record(TOKENS).residual[-1], TOKENS.roll(-1, 1)
+    logits = model.network.lm_head(model.final_norm.module(residual)).double()
+    centred, surprisal = target_logits(model, residual, following)
+    assert centred.dtype == surprisal.dtype == torch.float32
+    own = (logits - logits.mean(-1, keepdim=True)).gather(-1, following[..., None])[..., 0]
+    torch.testing.assert_close(centred.double(), own, rtol=0, atol=1e-5)  # measured: 1e-7
+    own = -logits.log_softmax(-1).gather(-1, following[..., None])[..., 0]
+    torch.testing.assert_close(surprisal.double(), own, rtol=0, atol=1e-5)  # measured: 3e-7
 
 
 # --- the clean pass ----------------------------------------------------------------------------

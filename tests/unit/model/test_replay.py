@@ -102,6 +102,11 @@ def test_a_changed_output_changes_the_rest(name: str, tiny: Tiny) -> None:
     assert float((unchanged - changed).abs().max()) > 0.1
 
 
+def test_a_post_norm_is_not_replayed_without_its_clean_scale(tiny: Tiny) -> None:
+    with pytest.raises(AssertionError, match=r"^a post-norm needs its clean scale"):
+        replay_changed(tiny("gemma2"), 1, change=0.5)
+
+
 def test_an_mlp_reads_the_attention_unless_parallel(tiny: Tiny) -> None:
     for name in tiny_models.SUPPORTED:
         model = tiny(name, "float64")
