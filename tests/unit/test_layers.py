@@ -169,6 +169,7 @@ def test_modules_can_be_read_in_one_sitting(module):
     assert lines <= LONGEST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [

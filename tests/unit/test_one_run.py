@@ -11,6 +11,8 @@ import pytest
 from checkouts import ROOT
 from faulty_runs import kill, processes_of
 
+pytestmark = pytest.mark.slow
+
 # Holds the lock, starts a job that inherits it, and waits.
 HOLDER = """
 import subprocess, sys

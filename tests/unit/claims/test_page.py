@@ -58,6 +58,7 @@ def test_names_stay_text_in_markdown(claims, paths):
     assert columns == {line.count("|") for line in plain.splitlines() if line.startswith("| ")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_no_name_does_anything(claims, paths, name):
     named = claims.with_columns(model=pl.col("model").replace("a", name))

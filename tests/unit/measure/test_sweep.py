@@ -125,6 +125,7 @@ def test_last_sequential_layer_repairs_by_its_mlp_too(tiny: Tiny) -> None:
     assert float(result.from_mlps[..., -1, :].abs().mean()) > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tiny_models.SUPPORTED)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_donors_that_are_the_prompts_change_nothing(name: str, dtype: str, tiny: Tiny) -> None:

@@ -17,6 +17,7 @@ Tiny = Callable[..., Decoder]
 TOKENS = tiny_models.random_tokens(4, 12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 @pytest.mark.parametrize("name", tiny_models.HOOKED_PLAIN)
 def test_constants_are_those_of_the_config(name: str, dtype: str, tiny: Tiny) -> None:

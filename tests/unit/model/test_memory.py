@@ -71,6 +71,7 @@ def limit_recordings(monkeypatch: pytest.MonkeyPatch, prompts: int) -> list[int]
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_sweep_halves_its_chunk_and_goes_on(
     count: int, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

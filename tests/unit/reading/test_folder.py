@@ -4,10 +4,13 @@ import json
 import re
 import shutil
 
+import pytest
+
 from selfrepair.reading.folder import check_name, did_you_mean, models_of_study, read_table
 from study_folder import refused
 
 
+@pytest.mark.slow
 def test_models_stand_in_the_order_of_the_study(folder):
     models = models_of_study(folder)
     assert [model.key for model in models] == ["smollm2", "gemma3-270m", "smollm2-requantised"]

@@ -27,6 +27,7 @@ def test_tables_and_claims_are_its_own(model):
         model.table("token")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.key)
 def test_every_figure_is_drawn_from_its_tables(model, figure):
     assert model.figure(figure.key).to_dict()["title"]["text"]

@@ -84,6 +84,7 @@ def counted(whole: Callable[..., object], counts: list[int]) -> Callable[..., ob
     return replay
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", tiny_models.WIDE)
 def test_the_floor_of_a_sweep_is_what_its_replays_multiply(name: str, tmp_path: Path) -> None:
     folder = tiny_models.save_model(tiny_models.WIDE[name], tmp_path)
@@ -100,6 +101,7 @@ def test_the_floor_of_a_sweep_is_what_its_replays_multiply(name: str, tmp_path: 
     assert floor <= sum(counts) < 1.06 * floor
 
 
+@pytest.mark.slow
 def test_the_floor_of_a_sampled_sweep_is_what_its_replays_multiply(tmp_path: Path) -> None:
     """Of tokens that lie anywhere: what the plan expects, give or take a draw."""
     config = tiny_models.WIDE["llama"]

@@ -85,6 +85,7 @@ def test_so_do_experts_and_a_family_whose_eager_attention_is_another(
     assert max(found.largest_difference.values()) < CLOSE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantity", ["direct_effect", "self_repair"])
 @pytest.mark.parametrize("wrong", [2 * CLOSE, float("nan")])
 def test_a_wrong_number_is_told(

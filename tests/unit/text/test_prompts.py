@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import polars as pl
+import pytest
 import torch
 
 from selfrepair.text.prompts import read_prompts
@@ -30,6 +31,7 @@ def test_the_position_of_a_beginning_of_sequence_token_is_not_selected(tmp_path)
     assert found.first_position == 1
 
 
+@pytest.mark.slow
 def test_reading_prompts_imports_nothing_that_cleans_or_samples_text():
     """Or else a change there would mark every sweep as out of date."""
     program = "import sys, selfrepair.text.prompts as p; print(*sorted(sys.modules))"
