@@ -39,12 +39,12 @@ def tokenizer_of(words: list[str]) -> PreTrainedTokenizerFast:
 SUBWORDS = tokenizer_of([*NAMES, "and", "the", "to"])
 
 
-@pytest.fixture(params=["words", "subwords"])
+@pytest.fixture(scope="module", params=["words", "subwords"])
 def tokenizer(request):
     return naming_tokenizer() if request.param == "words" else SUBWORDS
 
 
-@pytest.fixture(params=[None, 1])
+@pytest.fixture(scope="module", params=[None, 1])
 def table(request, tokenizer):
     return ioi_prompts(tokenizer, prompts=PROMPTS, seed=0, bos_token=request.param)
 
