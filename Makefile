@@ -24,7 +24,7 @@ help:
 	'  make check-model MODEL=...     is this model supported, and what would it cost?' \
 	'  make plan    CONFIG=...        what a study would cost: time, memory, jobs' \
 	'  make fetch   CONFIG=...        only fetch what it reads' \
-	'  make study   CONFIG=config/preview.yaml   a first look, two minutes; put your model there' \
+	'  make study   CONFIG=config/preview.yaml   a first look, two to three minutes; put your model there' \
 	'  make study   CONFIG=...        make it; ARGS="-n" only shows the jobs, PROFILE=profiles/slurm uses a cluster' \
 	'  make verify  CONFIG=...        hash every result of it again' \
 	'' \
