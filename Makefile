@@ -33,7 +33,7 @@ help:
 	'  make record  CONFIG=... MODEL=...   record them with DVC; all recorded studies if you name none' \
 	'' \
 	'While you change the software (CONTRIBUTING.md)' \
-	'  make quick                     lint, types and unit tests, 2 minutes' \
+	'  make quick                     lint, types and unit tests, 2 to 3 minutes' \
 	'  make check                     lint and types alone, of rules and of dvc.yaml too' \
 	'  make dvc-stages                write dvc.yaml again, after a change of rules or imports' \
 	'  make docs                      manual and reference as a site without network: site/index.html' \
