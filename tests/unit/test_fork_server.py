@@ -105,6 +105,7 @@ print(ahead, file=sys.stderr)
 
 def test_a_fork_sees_what_a_process_of_its_own_sees(run, script, tmp_path):
     environment = os.environ | {"GIVEN": "naïve \udce9", "OMP_NUM_THREADS": "2", "LC_ALL": "C"}
+    environment["PYTHONPATH"] = str(ROOT / "workflow")  # as the server's
     told = same(run, script(TELL), cwd=tmp_path, env=environment, input="from the pipe")
     assert is_forked(told.stderr)
     seen = json.loads(told.stdout)
