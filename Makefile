@@ -18,7 +18,7 @@ help:
 	'To begin' \
 	'  make pull                      finished results and figures of the recorded studies, in seconds' \
 	'  make study                     or make the default study yourself, from text to figures: 10 to 15 minutes' \
-	'  make test                      check the software: lint, types and all tests, about 20 minutes' \
+	'  make test                      check the software: lint, types and all tests, 20 to 30 minutes' \
 	'' \
 	'Your model, your study (config/README.md; CONFIG=config/config.yaml if you name none)' \
 	'  make check-model MODEL=...     is this model supported, and what would it cost?' \
