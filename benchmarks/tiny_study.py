@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/tiny_study.py [--keep FOLDER]
 
 Runs what `make study` runs in a checkout of its own, in a temporary folder or in the one given, and prints a
-Markdown table of the processor seconds of every process, which each tells at its end. Seconds that pass say
+Markdown table of the processor seconds of every process, which each tells at its end (so not the server that jobs are
+forked from, which is killed: the import of its libraries, 5 s). Seconds that pass say
 something on a quiet machine alone; a busy one lengthens processor seconds too, by half or more.
 """
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,24 +130,25 @@ def kill(processes: Iterable[psutil.Process]) -> None:
     psutil.wait_procs(left, timeout=30)
 
 
+def is_job(process: psutil.Process, script: str) -> bool:
+    """Whether a process runs this script, by itself or as a fork, which has the script's name; the client of
+    a fork does not."""
+    python, *arguments = process.cmdline() or [""]
+    if "python" not in python or any("fork_client.py" in argument for argument in arguments):
+        return False
+    if any("fork_server" in argument for argument in arguments):
+        return process.name() == f"{script}.py"[:15]
+    return bool(arguments) and arguments[-1].endswith(f"{script}.py")
+
+
 def wait_for_job(run: subprocess.Popen[str], script: str) -> psutil.Process:
     """The process of a job of a run, as soon as there is one."""
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         assert run.poll() is None, "the run has ended without such a job"
         for process in processes_of(run):
-            try:
-                command, name = process.cmdline(), process.name()
-            except psutil.Error:
-                continue
-            if "fork_server.py" in "".join(command[1:2]):
-                is_job = name == f"{script}.py"[:15]  # as a fork is named
-            else:
-                is_client = "fork_client.py" in " ".join(command[1:4])
-                is_job = (
-                    command[-1:] != [] and command[-1].endswith(f"{script}.py") and not is_client
-                )
-            if is_job and command and "python" in command[0]:
-                return process
+            with suppress(psutil.Error):
+                if is_job(process, script):
+                    return process
         time.sleep(0.05)
     raise AssertionError(f"no job of {script} in time")

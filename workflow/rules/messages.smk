@@ -30,21 +30,19 @@ onstart:
         hold(Path.cwd())
     except InputError as error:
         sys.exit(f"error: {error}")
+    jobs = list(workflow.dag.needrun_jobs())
     # For its limit of jobs a second, Snakemake (9.27) looks for jobs to start once more a second after every look,
     # so ever more often, and asks for the size of every input each time. Here jobs wait for a free core alone, and
     # it looks when one ends.
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
-        if is_worth_it(len(list(workflow.dag.needrun_jobs()))):
+        if is_worth_it(len(jobs)):
             with suppress(OSError):  # jobs then start by themselves
                 client = start_server().replace("{", "{{").replace("}", "}}")
                 # Behind bash's strict mode, which is Snakemake's own prefix.
                 shell.prefix(f"set -euo pipefail; {client} ")
     if not workflow.storage_settings.default_storage_provider:
-        plan_drawings(
-            workflow.dag.needrun_jobs(),
-            {f"draw_{figure.key}" for figure in FIGURES},
-        )
+        plan_drawings(jobs, {f"draw_{figure.key}" for figure in FIGURES})
 
 
 onsuccess:

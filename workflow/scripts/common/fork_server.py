@@ -28,6 +28,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from common.fork_client import peer
+
 # Not polars, which starts threads. Transformers' heavy half comes with any of its layers.
 LIBRARIES = ("numpy", "torch", "transformers.modeling_layers", "safetensors.torch", "altair")
 # A run of fewer jobs ends before the server has paid for itself.
@@ -35,6 +37,8 @@ FEW_JOBS = 4
 # `always` for however few jobs, `never` for none.
 SWITCH = "SELFREPAIR_FORKS"
 CLIENT = Path(__file__).with_name("fork_client.py")
+# The server's own code: not this file, because the script of a job takes the place of what Python runs.
+SERVER = f"import sys; sys.path[0] = {str(Path(__file__).parents[1])!r}; from common.fork_server import main; main()"
 # Of GPUs: NVIDIA's, also on small boards and under Windows, AMD's.
 GPUS = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
 SET_DEATH_SIGNAL, SET_NAME = 1, 15  # of prctl(2)
@@ -66,7 +70,7 @@ def start_server() -> str:
         listening.bind(f"\0{name}")
         listening.listen(128)
         subprocess.Popen(
-            [sys.executable, __file__, str(listening.fileno()), str(os.getpid())],
+            [sys.executable, "-c", SERVER, str(listening.fileno()), str(os.getpid())],
             stdin=subprocess.DEVNULL,  # the run's lock is for jobs, which get it from their clients
             pass_fds=(listening.fileno(),),
             # Pools of threads that a library starts as it is imported do not survive a fork.
@@ -83,14 +87,13 @@ def import_libraries() -> None:
         RuntimeError: a thread is at work, which a fork would not have.
     """
     os.close(os.pidfd_open(os.getpid()))  # not in every kernel and container
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     importlib.import_module("common.adapter")  # sets what the libraries read when they are imported
     for library in LIBRARIES:
         importlib.import_module(library)
     for module in list(sys.modules):
-        if module.partition(".")[0] in ("common", "selfrepair", __name__):
+        if module.partition(".")[0] in ("common", "selfrepair"):
             del sys.modules[module]
-    del sys.path[0]
+    del sys.path[0]  # our scripts, in whose place comes the folder of a job's script
     sys.stdout.flush()
     if len(os.listdir("/proc/self/task")) > 1 or threading.active_count() > 1:
         raise RuntimeError("a library has started a thread")
@@ -161,12 +164,6 @@ def end_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-
-
-def peer(connection: socket.socket) -> int:
-    """The user at the other end."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[4:8], sys.byteorder)
 
 
 def become(job: dict[str, Any], interrupted: Any) -> str:
@@ -242,7 +239,6 @@ def main() -> None:
     interrupted = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; jobs get it themselves
     end_with(int(sys.argv[2]))
-    del sys.path[0]  # this file's folder: its names are no libraries
     with socket.socket(fileno=int(sys.argv[1])) as listening:
         try:
             import_libraries()
@@ -250,9 +246,3 @@ def main() -> None:
             os._exit(0)
         job = serve(listening)
     run_here(become(job, interrupted))
-
-
-if __name__ == "__main__":
-    import fork_server  # under its own name: the script of a job takes the place of this module
-
-    fork_server.main()
